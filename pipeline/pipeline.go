@@ -1,0 +1,160 @@
+// Package pipeline is the domain of Orchestrator: what a compiled pipeline is
+// (Plan), what a run of it has gone through (Event, View) and what may happen
+// next (Machine). It is pure: no I/O, no clock, no goroutines, so that the
+// executor, dry runs, the simulator and every viewer share one meaning.
+//
+// The language lives in pipeline/spec (YAML to Plan), expressions in
+// pipeline/expr, the drawing of graphs in pipeline/graph.
+//
+// A run is driven by asking the Machine what to do and telling it what
+// happened:
+//
+//	m := pipeline.NewMachine(plan, run)
+//	for _, task := range m.Next() {
+//		// evaluate or execute the task, then
+//		m.Apply(event)
+//	}
+package pipeline
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// RunID names a run: a UUIDv7 in its usual text form, so that ids sort by time.
+type RunID string
+
+// NewRunID returns a fresh id. Ids made later in one process sort later.
+func NewRunID() RunID {
+	return RunID(uuid.Must(uuid.NewV7()).String())
+}
+
+// ParseRunID checks that s is a UUIDv7 and returns it in canonical form.
+func ParseRunID(s string) (RunID, bool) {
+	u, err := uuid.Parse(s)
+	if err != nil || u.Version() != 7 {
+		return "", false
+	}
+	return RunID(u.String()), true
+}
+
+// Time is the moment in the id, to the millisecond, in UTC.
+func (id RunID) Time() time.Time {
+	u, err := uuid.Parse(string(id))
+	if err != nil {
+		return time.Time{}
+	}
+	ms := int64(u[0])<<40 | int64(u[1])<<32 | int64(u[2])<<24 | int64(u[3])<<16 | int64(u[4])<<8 | int64(u[5])
+	return time.UnixMilli(ms).UTC()
+}
+
+// Day is the UTC day of the id, which is the partition that the run lives in.
+func (id RunID) Day() time.Time {
+	return id.Time().Truncate(24 * time.Hour)
+}
+
+// Digest names content: "sha256:" and 64 hexadecimal digits.
+type Digest string
+
+// Path names a step instance within a run: ids joined by "/", with "[i]" for
+// the 0-based pass of a loop, as in "test_loop[2]/run_tests". The empty path is
+// the run itself.
+type Path string
+
+// RunStatus is the state of a run.
+type RunStatus string
+
+// The run states. COMPLETED, FAILED and CANCELLED are final.
+const (
+	RunQueued    RunStatus = "QUEUED"
+	RunRunning   RunStatus = "RUNNING"
+	RunWaiting   RunStatus = "WAITING"
+	RunPaused    RunStatus = "PAUSED"
+	RunCompleted RunStatus = "COMPLETED"
+	RunFailed    RunStatus = "FAILED"
+	RunCancelled RunStatus = "CANCELLED"
+)
+
+// RunStatuses lists the run states in the order of a run's life.
+var RunStatuses = []RunStatus{RunQueued, RunRunning, RunWaiting, RunPaused, RunCompleted, RunFailed, RunCancelled}
+
+// Final reports whether a run in this state never changes again.
+func (s RunStatus) Final() bool {
+	return s == RunCompleted || s == RunFailed || s == RunCancelled
+}
+
+// StepStatus is the state of a step instance.
+type StepStatus string
+
+// The step states. COMPLETED, FAILED, SKIPPED and CANCELLED are final.
+const (
+	StepPending   StepStatus = "PENDING"
+	StepRunning   StepStatus = "RUNNING"
+	StepWaiting   StepStatus = "WAITING"
+	StepCompleted StepStatus = "COMPLETED"
+	StepFailed    StepStatus = "FAILED"
+	StepSkipped   StepStatus = "SKIPPED"
+	StepCancelled StepStatus = "CANCELLED"
+)
+
+// Final reports whether a step in this state never changes again.
+func (s StepStatus) Final() bool {
+	return s == StepCompleted || s == StepFailed || s == StepSkipped || s == StepCancelled
+}
+
+// Usage is what a step or run has consumed.
+type Usage struct {
+	InputTokens  int32   `json:"input_tokens,omitempty"`
+	OutputTokens int32   `json:"output_tokens,omitempty"`
+	CostUSD      float64 `json:"cost_usd,omitempty"`
+	Steps        int32   `json:"steps,omitempty"` // finished step instances; runs only
+}
+
+// Run is one execution of a plan, as its viewers see it.
+type Run struct {
+	ID         RunID
+	Pipeline   string // the pipeline's id
+	Version    string // the pipeline's own version
+	PlanDigest Digest
+	Status     RunStatus
+	Reason     string // snake_case: why it waits, failed or was cancelled; else empty
+	Inputs     map[string]any
+	Outputs    map[string]any // nil until the run has finished
+	Error      *Failure
+	Labels     map[string]string
+	Priority   int32
+	CreatedAt  time.Time
+	StartedAt  time.Time // zero until the first owner took it
+	FinishedAt time.Time
+	ParentRun  RunID
+	ForkedFrom RunID
+	Usage      Usage
+	// Workspace is the directory whose relative paths the steps mean. It is a
+	// fact of the engine that runs it and never leaves the server.
+	Workspace string
+	// Environ holds the caller's environment for commands of a run started by
+	// the command line in its own process; it is never stored.
+	Environ []string
+}
+
+// Step is one step instance, as its viewers see it.
+type Step struct {
+	Path       Path
+	ID         string
+	Kind       Kind
+	Action     string // of actions
+	Status     StepStatus
+	Reason     string // snake_case: why it was skipped or waits
+	Attempt    int32  // the newest attempt's number, from 1; 0 before the first
+	Parameters any
+	Output     any
+	Error      *Failure
+	StartedAt  time.Time
+	FinishedAt time.Time
+	Worker     string
+	Model      string
+	Usage      Usage
+	CacheHit   bool
+	Children   int32 // of blocks: passes or items that will run, when known
+}
