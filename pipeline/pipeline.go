@@ -133,9 +133,19 @@ type Run struct {
 	// Workspace is the directory whose relative paths the steps mean. It is a
 	// fact of the engine that runs it and never leaves the server.
 	Workspace string
-	// Environ holds the caller's environment for commands of a run started by
-	// the command line in its own process; it is never stored.
-	Environ []string
+}
+
+// Submission is a checked request to start a run.
+type Submission struct {
+	Plan           *Plan
+	PlanDigest     Digest
+	Compiled       []byte         // the plan as stored
+	Source         []byte         // the YAML text it came from
+	Inputs         map[string]any // checked and completed
+	Labels         map[string]string
+	Priority       int32
+	IdempotencyKey string // empty: none
+	RequestDigest  Digest // of everything the caller sent; tells a repetition from a misuse of the key
 }
 
 // Step is one step instance, as its viewers see it.
