@@ -23,6 +23,13 @@ const (
 	EventLog       EventType = "log"
 )
 
+// SignalCancel is the name of the signal that ends a run; SignalTimeout that of
+// its own time limit.
+const (
+	SignalCancel  = "cancel"
+	SignalTimeout = "timeout"
+)
+
 // Event is one record of a run's log: the only input of the Machine and of
 // every View. Seq counts from 1 without gaps; Path is empty for the run.
 type Event struct {

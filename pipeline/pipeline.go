@@ -17,6 +17,7 @@
 package pipeline
 
 import (
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -168,3 +169,19 @@ type Step struct {
 	CacheHit   bool
 	Children   int32 // of blocks: passes or items that will run, when known
 }
+
+// ID is the id of the step that the path names: its last segment without the
+// number of a pass or visit.
+func (p Path) ID() string {
+	s := string(p)
+	if i := strings.LastIndexByte(s, '/'); i >= 0 {
+		s = s[i+1:]
+	}
+	if i := strings.IndexAny(s, "[~"); i >= 0 {
+		s = s[:i]
+	}
+	return s
+}
+
+// zeroTime is the time of what has not happened.
+var zeroTime time.Time

@@ -481,4 +481,6 @@ func (l *loopState) Names() []string {
 }
 
 // Value implements Object.
-func (l *loopState) Value() any { return map[string]any{"index": int64(l.i + 1), "length": int64(len(l.items))} }
+func (l *loopState) Value() any {
+	return map[string]any{"index": int64(l.i + 1), "length": int64(len(l.items))}
+}

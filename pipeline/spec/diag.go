@@ -1,0 +1,104 @@
+package spec
+
+import (
+	"fmt"
+	"sort"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+)
+
+// maxDiagnostics is how many findings are reported; the rest is counted.
+const maxDiagnostics = 50
+
+// fault is a finding before it is placed: what is wrong, where in the source,
+// and what to do about it.
+type fault struct {
+	code string
+	at   span
+	msg  string
+	hint string
+	step string // the step's path of ids
+	path string // the field
+}
+
+// finding names a printed finding, so that content used twice by an alias, or
+// seen by two checks, is reported once.
+type finding struct {
+	code string
+	at   span
+	msg  string
+}
+
+// findings collects what is found out about a source.
+type findings struct {
+	text *text
+	list []pipeline.Diagnostic
+	seen map[finding]bool
+	errs int
+}
+
+func newFindings(t *text) *findings {
+	return &findings{text: t, seen: map[finding]bool{}}
+}
+
+func (f *findings) error(x fault, related ...pipeline.Related) {
+	f.add(pipeline.SeverityError, x, related)
+}
+
+func (f *findings) warn(x fault, related ...pipeline.Related) {
+	f.add(pipeline.SeverityWarning, x, related)
+}
+
+func (f *findings) add(sev pipeline.Severity, x fault, related []pipeline.Related) {
+	key := finding{x.code, x.at, x.msg}
+	if f.seen[key] {
+		return
+	}
+	f.seen[key] = true
+	if sev == pipeline.SeverityError {
+		f.errs++
+	}
+	t := f.text
+	d := pipeline.Diagnostic{Code: x.code, Severity: sev, Message: x.msg, Hint: x.hint, File: t.file, Step: x.step, Path: x.path, Related: related}
+	d.Line, d.Column = t.place(x.at.off)
+	d.EndLine, d.EndColumn = t.place(x.at.end)
+	if d.EndLine < d.Line || d.EndLine == d.Line && d.EndColumn <= d.Column {
+		d.EndLine, d.EndColumn = d.Line, d.Column+1
+	}
+	d.Excerpt = t.lineText(d.Line)
+	f.list = append(f.list, d)
+}
+
+// related points at a second place.
+func (f *findings) related(off int, format string, args ...any) pipeline.Related {
+	ln, col := f.text.place(off)
+	return pipeline.Related{Message: fmt.Sprintf(format, args...), File: f.text.file, Line: ln, Column: col}
+}
+
+// diagnostics sorts the findings by place. Where they are too many, errors
+// are kept before warnings.
+func (f *findings) diagnostics() *pipeline.Diagnostics {
+	list := f.list
+	byPlace := func(i, j int) bool {
+		a, b := &list[i], &list[j]
+		if a.Line != b.Line {
+			return a.Line < b.Line
+		}
+		if a.Column != b.Column {
+			return a.Column < b.Column
+		}
+		return a.Code < b.Code
+	}
+	sort.SliceStable(list, byPlace)
+	d := &pipeline.Diagnostics{List: list}
+	if len(list) > maxDiagnostics {
+		sort.SliceStable(list, func(i, j int) bool {
+			return list[i].Severity == pipeline.SeverityError && list[j].Severity != pipeline.SeverityError
+		})
+		d.Truncated = len(list) - maxDiagnostics
+		list = list[:maxDiagnostics:maxDiagnostics]
+		sort.SliceStable(list, byPlace)
+		d.List = list
+	}
+	return d
+}
