@@ -16,13 +16,7 @@ type View struct {
 // NewView returns the view of a run before its first event. Of run, only the
 // facts that never change are taken.
 func NewView(run Run) *View {
-	run.Status = RunQueued
-	run.Reason = ""
-	run.Outputs = nil
-	run.Error = nil
-	run.Usage = Usage{}
-	run.StartedAt, run.FinishedAt = zeroTime, zeroTime
-	return &View{Run: run, byPath: map[Path]*Step{}}
+	return &View{Run: run.fresh(), byPath: map[Path]*Step{}}
 }
 
 // Step returns the instance at path, or nil if it has not begun.
@@ -47,48 +41,78 @@ func (v *View) Apply(e *Event) *Step {
 		return v.byPath[e.Path]
 	}
 	v.Seq = e.Seq
-	switch e.Type {
-	case RunCreated:
-		v.Run.Status = RunQueued
-	case RunStarted:
-		v.Run.Status, v.Run.Reason = RunRunning, ""
-		v.Run.StartedAt = e.At
-	case RunResumed:
-		v.Run.Status, v.Run.Reason = RunRunning, ""
-	case RunIsWaiting:
-		v.Run.Status, v.Run.Reason = RunWaiting, e.Data.Reason
-	case RunIsPaused:
-		v.Run.Status, v.Run.Reason = RunPaused, e.Data.Reason
-	case RunFinished:
-		v.Run.Status, v.Run.Reason = e.Data.RunStatus, e.Data.Reason
-		v.Run.Error = e.Data.Error
-		v.Run.Outputs = e.Data.Outputs
-		v.Run.FinishedAt = e.At
-	case SignalReceived:
-		if e.Data.Signal == SignalCancel {
-			v.Run.Reason = "cancelling"
-		}
-	case StepStarted, StepRetrying, StepIsWaiting, StepFinished, StepWasSkipped:
-		return v.applyStep(e)
-	case StateSet, EventLog:
+	v.Run.apply(e)
+	if !e.Type.ofStep() {
+		return nil
 	}
-	return nil
-}
-
-func (v *View) applyStep(e *Event) *Step {
 	s := v.byPath[e.Path]
 	if s == nil {
-		s = &Step{Path: e.Path, ID: e.Path.ID(), Kind: e.Data.Kind, Action: e.Data.Action, Status: StepPending}
+		s = &Step{Path: e.Path, ID: e.Path.ID(), Status: StepPending}
 		v.byPath[e.Path] = s
 		v.Steps = append(v.Steps, s)
 	}
+	s.apply(e)
+	return s
+}
+
+// ofStep reports whether events of this type change a step instance.
+func (t EventType) ofStep() bool {
+	switch t {
+	case StepStarted, StepRetrying, StepIsWaiting, StepFinished, StepWasSkipped:
+		return true
+	}
+	return false
+}
+
+// fresh is the run as it was created: without what its events tell.
+func (r Run) fresh() Run {
+	r.Status, r.Reason = RunQueued, ""
+	r.Outputs, r.Error, r.Usage = nil, nil, Usage{}
+	r.StartedAt, r.FinishedAt = zeroTime, zeroTime
+	return r
+}
+
+// apply folds an event into the run.
+func (r *Run) apply(e *Event) {
 	d := &e.Data
 	switch e.Type {
+	case RunStarted:
+		r.Status, r.Reason = RunRunning, ""
+		r.StartedAt = e.At
+	case RunResumed:
+		r.Status = RunRunning
+	case RunIsWaiting:
+		r.Status, r.Reason = RunWaiting, d.Reason
+	case RunIsPaused:
+		r.Status, r.Reason = RunPaused, d.Reason
+	case RunFinished:
+		r.Status, r.Reason, r.Error = d.RunStatus, d.Reason, d.Error
+		r.Outputs = d.Outputs
+		r.FinishedAt = e.At
+	case SignalReceived:
+		if d.Signal == SignalCancel {
+			r.Reason = "cancelling"
+		}
+	case StepFinished, StepWasSkipped:
+		r.Usage.Steps++
+		if u := d.Usage; u != nil {
+			r.Usage.InputTokens += u.InputTokens
+			r.Usage.OutputTokens += u.OutputTokens
+			r.Usage.CostUSD += u.CostUSD
+		}
+	}
+}
+
+// apply folds an event into the step that it names.
+func (s *Step) apply(e *Event) {
+	d := &e.Data
+	if d.Kind != "" {
+		s.Kind, s.Action = d.Kind, d.Action
+	}
+	switch e.Type {
 	case StepStarted:
-		s.Status, s.Reason = StepRunning, ""
-		s.Attempt = e.Attempt
-		s.Error = nil
-		s.Worker = d.Worker
+		s.Status, s.Reason, s.Error = StepRunning, "", nil
+		s.Attempt, s.Worker = e.Attempt, d.Worker
 		if d.Parameters != nil {
 			s.Parameters = d.Parameters
 		}
@@ -96,35 +120,25 @@ func (v *View) applyStep(e *Event) *Step {
 			s.StartedAt = e.At
 		}
 		if d.Items != nil {
-			s.Children = int32(len(d.Items))
+			s.Children = int32(min(len(d.Items), 1<<31-1))
+			s.Parameters = map[string]any{"items": d.Items}
 		}
 	case StepRetrying:
-		s.Status, s.Reason = StepWaiting, "retrying"
-		s.Error = d.Error
+		s.Status, s.Reason, s.Error = StepWaiting, "retrying", d.Error
 	case StepIsWaiting:
 		s.Status, s.Reason = StepWaiting, d.Reason
 	case StepFinished:
-		s.Status, s.Reason = d.Status, d.Reason
-		s.Output, s.Error = d.Output, d.Error
-		s.FinishedAt = e.At
-		s.Model, s.CacheHit = d.Model, d.Cached
-		if s.StartedAt.IsZero() { // pure steps that started and finished in one record
-			s.StartedAt = e.At
-			s.Attempt = e.Attempt
-			s.Parameters = d.Parameters
+		if s.StartedAt.IsZero() { // started and finished in one record
+			s.StartedAt, s.Attempt, s.Parameters = e.At, e.Attempt, d.Parameters
 		}
+		s.Status, s.Reason, s.Error = d.Status, d.Reason, d.Error
+		s.Output, s.FinishedAt = d.Output, e.At
+		s.Model, s.CacheHit = d.Model, d.Cached
 		if d.Usage != nil {
 			s.Usage = *d.Usage
-			v.Run.Usage.InputTokens += d.Usage.InputTokens
-			v.Run.Usage.OutputTokens += d.Usage.OutputTokens
-			v.Run.Usage.CostUSD += d.Usage.CostUSD
 		}
-		v.Run.Usage.Steps++
 	case StepWasSkipped:
-		s.Status, s.Reason = StepSkipped, d.Reason
-		s.Error = d.Error
+		s.Status, s.Reason, s.Error = StepSkipped, d.Reason, d.Error
 		s.FinishedAt = e.At
-		v.Run.Usage.Steps++
 	}
-	return s
 }

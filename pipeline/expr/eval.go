@@ -28,21 +28,28 @@ type evaluator struct {
 	built  bool // a list or map was made, so the result needs a check
 	out    []byte
 
-	filters map[string]*filter // the tables, here because map and select look names up
-	tests   map[string]*test
+	tables
+}
+
+// tables are the closed tables. Entries reach them by the evaluator, since map
+// and select look names up in the table they are part of.
+type tables struct {
+	filters   map[string]*filter
+	tests     map[string]*test
+	methods   map[string]*method
+	functions map[string]*function
 }
 
 type unsetType struct{}
 
 var unset any = unsetType{}
 
-var evaluators = sync.Pool{New: func() any { return &evaluator{filters: filters, tests: tests} }}
+var evaluators = sync.Pool{New: func() any {
+	return &evaluator{tables: tables{filters, tests, methods, functions}}
+}}
 
 func newEvaluator(env *Env, slots int) *evaluator {
-	ev, ok := evaluators.Get().(*evaluator)
-	if !ok {
-		ev = &evaluator{filters: filters, tests: tests}
-	}
+	ev, _ := evaluators.Get().(*evaluator) // the pool holds nothing else
 	ev.env, ev.ops, ev.made, ev.built = env, 0, 0, false
 	for range slots {
 		ev.locals = append(ev.locals, unset)
@@ -143,7 +150,7 @@ func (u *undefined) fail() {
 		if n, ok := u.ev.env.Scope.(namer); ok {
 			e.Hint = didYouMean(u.name, n.Names())
 		}
-		if functions[u.name] != nil {
+		if u.ev.functions[u.name] != nil {
 			e.Hint = "to call the function write " + u.name + "()"
 		}
 	default:
@@ -156,7 +163,7 @@ func (u *undefined) fail() {
 		if isMap {
 			e.Text += itHas(names)
 			e.Hint = didYouMean(u.name, names)
-		} else if methods[u.name] != nil {
+		} else if u.ev.methods[u.name] != nil {
 			e.Hint = "to call the method write ." + u.name + "()"
 		}
 	}

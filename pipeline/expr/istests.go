@@ -49,7 +49,9 @@ func testTable() map[string]*test {
 		{name: "upper", fn: func(c *call, v any, _ []any) bool {
 			return isCase(c.ev.text(v, c.at), unicode.IsUpper, unicode.IsLower)
 		}},
-		{name: "odd", fn: func(c *call, v any, _ []any) bool { return !divides(c, v, int64(2)) }},
+		{name: "odd", fn: func(c *call, v any, _ []any) bool {
+			return !divides(c, v, int64(2)) && divides(c, c.ev.arith("-", v, int64(1), c.at), int64(2))
+		}},
 		{name: "even", fn: func(c *call, v any, _ []any) bool { return divides(c, v, int64(2)) }},
 		{name: "divisibleby", sig: sig(need("num", numKind)), fn: func(c *call, v any, args []any) bool { return divides(c, v, args[0]) }},
 		{name: "sameas", sig: other, fn: func(c *call, v any, args []any) bool {
