@@ -117,6 +117,7 @@ func (ev *evaluator) str(s string, at Span) string {
 func (ev *evaluator) text(v any, at Span) string {
 	v = ev.plain(v, at)
 	if s, ok := v.(string); ok {
+		ev.scan(len(s), at) // whoever asks will read it
 		return s
 	}
 	s, ok := textWithin(v, maxText)
@@ -378,14 +379,7 @@ func (s *forStmt) run(ev *evaluator) {
 	if len(items) == 0 {
 		ev.runAll(s.els)
 	}
-	loop := &loopState{items: items, depth: 1}
-	outer := ev.locals[s.loop]
-	for _, l := range ev.locals {
-		if o, ok := l.(*loopState); ok && o.running {
-			loop.depth++
-		}
-	}
-	loop.running = true
+	loop := &loopState{items: items}
 	for i, x := range items {
 		ev.tick(s.Span)
 		for _, slot := range s.own {
@@ -396,8 +390,6 @@ func (s *forStmt) run(ev *evaluator) {
 		ev.assign(s.targets, x, s.Span)
 		ev.runAll(s.body)
 	}
-	loop.running = false
-	ev.locals[s.loop] = outer
 }
 
 // iterate returns the elements of a list, the keys of a map in order, or the
@@ -442,8 +434,6 @@ func (ev *evaluator) list(n int, at Span) []any {
 type loopState struct {
 	items   []any
 	i       int
-	depth   int
-	running bool
 	seen    any // of loop.changed
 	changed bool
 }
@@ -466,10 +456,10 @@ func (l *loopState) Attr(name string) (any, bool) {
 		return l.i == n-1, true
 	case "length":
 		return int64(n), true
-	case "depth":
-		return int64(l.depth), true
+	case "depth": // counts recursion in Jinja2, which we do not have
+		return int64(1), true
 	case "depth0":
-		return int64(l.depth - 1), true
+		return int64(0), true
 	case "previtem":
 		if l.i > 0 {
 			return l.items[l.i-1], true

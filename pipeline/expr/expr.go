@@ -41,9 +41,11 @@ type Object interface {
 	Value() any
 }
 
-// Scope resolves the free names of a template. The value is plain, an Object, or
-// NullState; ok is false for an unknown name. Lookup may be called several times
-// for one name in one evaluation.
+// Scope resolves the free names of a template. The value is plain (without
+// Objects inside), an Object, or NullState; ok is false for an unknown name.
+// Lookup may be called several times for one name in one evaluation.
+//
+// A Scope or Object that has a method Names() []string gets better messages.
 type Scope interface {
 	Lookup(name string) (v any, ok bool)
 }
@@ -102,7 +104,8 @@ type Segment struct {
 }
 
 // Dash is a NAME-NAME chain without blanks, such as web-search. It is a
-// subtraction, unless the scope has the joined name and none of its parts.
+// subtraction, unless the scope has the joined name and none of its parts. Of
+// a-b-c the chain b-c is listed too: it may be a minus b-c.
 type Dash struct {
 	Name     string   // web-search
 	Base     []string // the constant path before it: steps in steps.web-search

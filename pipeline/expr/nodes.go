@@ -55,6 +55,7 @@ func (ev *evaluator) index(x, i any, whole, at Span) any {
 		return NullState
 	}
 	if name, ok := i.(string); ok {
+		ev.scan(len(name), at)
 		v, ok := member(x, name)
 		if !ok {
 			return &undefined{at: at, base: x, name: name, ev: ev}
@@ -187,6 +188,7 @@ func (n *mapNode) eval(ev *evaluator) any {
 	for i, k := range n.keys {
 		switch key := ev.val(k).(type) {
 		case string:
+			ev.scan(len(key), k.at())
 			out[key] = ev.defined(n.values[i])
 		case int64:
 			out[Text(key)] = ev.defined(n.values[i])
@@ -331,8 +333,9 @@ func (c *call) convert(q param, v any, at Span) any {
 	case anyKind:
 		return v
 	case textKind:
-		switch v.(type) {
+		switch v := v.(type) {
 		case string:
+			c.ev.scan(len(v), at)
 			return v
 		case int64, float64, bool:
 			return Text(v)

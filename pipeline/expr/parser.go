@@ -9,6 +9,13 @@ import (
 // maxDepth bounds how deep expressions and statements nest in a source.
 const maxDepth = 200
 
+// Further bounds that keep compiling linear in the source.
+const (
+	maxFaults  = 50  // reported for one template
+	maxTargets = 100 // names bound by one for or set
+	maxProofs  = 64  // conditions around a place that may prove a path
+)
+
 // parser turns tokens into a program. It stops at the first syntax fault, by a
 // panic with *Error that compile recovers; unknown names and wrong arguments of
 // filters, tests, methods and functions are collected.
@@ -107,6 +114,9 @@ func (p *parser) fail(at Span, hint, format string, args ...any) {
 
 func (p *parser) fault(code string, at Span, hint, format string, args ...any) {
 	p.faults = append(p.faults, &Error{Code: code, Text: fmt.Sprintf(format, args...), Hint: hint, Off: at.Off, End: at.End})
+	if len(p.faults) == maxFaults {
+		panic(p.faults)
+	}
 }
 
 // unexpected fails at the current token.
@@ -290,12 +300,18 @@ func (p *parser) primary() node {
 		return p.name()
 	case tokString:
 		p.next()
-		c, at := t.text, t.Span
+		if p.peek().kind != tokString {
+			return &constNode{Span: t.Span, v: t.text}
+		}
+		at := t.Span
+		var b strings.Builder
+		b.WriteString(t.text)
 		for p.peek().kind == tokString {
 			u := p.next()
-			c, at.End = c+u.text, u.End
+			b.WriteString(u.text)
+			at.End = u.End
 		}
-		return &constNode{Span: at, v: c}
+		return &constNode{Span: at, v: b.String()}
 	case tokInt, tokFloat:
 		p.next()
 		return &constNode{Span: t.Span, v: t.num}
@@ -426,9 +442,7 @@ func (p *parser) dashed(base []string) token {
 	}
 	at := Span{first.Off, p.tokens[i].End}
 	d := Dash{Name: p.src[at.Off:at.End], Base: base, Off: at.Off, End: at.End}
-	if !slices.ContainsFunc(p.dashes, func(x Dash) bool { return x.Off == d.Off }) {
-		p.dashes = append(p.dashes, d)
-	}
+	p.dashes = append(p.dashes, d)
 	if !p.joined[d.key()] {
 		return token{}
 	}
@@ -491,9 +505,11 @@ func (p *parser) attribute(x node) node {
 		p.next()
 		return &indexNode{Span: Span{x.at().Off, t.End}, x: x, i: &constNode{Span: t.Span, v: t.num}}
 	case tokName:
-		if base := constPath(x); base != nil {
-			if n := p.dashed(base); n.text != "" {
-				return &attrNode{Span: Span{x.at().Off, n.End}, x: x, name: n.text, nsp: n.Span}
+		if d := p.tokens[p.pos+1]; d.kind == tokOp && d.text == "-" && d.Off == t.End {
+			if base := constPath(x); base != nil {
+				if n := p.dashed(base); n.text != "" {
+					return &attrNode{Span: Span{x.at().Off, n.End}, x: x, name: n.text, nsp: n.Span}
+				}
 			}
 		}
 		p.next()

@@ -120,7 +120,9 @@ func (p *parser) targets() []token {
 		if p.is(".") {
 			p.fail(p.peek().Span, "", "attributes cannot be set")
 		}
-		out = append(out, t)
+		if out = append(out, t); len(out) > maxTargets {
+			p.fail(t.Span, "", "more than %d names", maxTargets)
+		}
 		if !p.skip(",") || p.is(")") || p.word("in") || p.is("=") {
 			break
 		}

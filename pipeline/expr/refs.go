@@ -15,21 +15,34 @@ func collect(prog *program) *collector {
 	return c
 }
 
-// mark sets Dashed where the ref belongs to a chain.
-func mark(r *Ref, dashes []Dash) bool {
+// mark sets Dashed of the refs that belong to a chain. Of chains inside another,
+// as b-c in a-b-c, the longest counts.
+func mark(refs []Ref, dashes []Dash) {
+	if len(dashes) == 0 {
+		return
+	}
+	var outer []Dash // in order of appearance, without overlap
 	for _, d := range dashes {
-		if r.Off >= d.Off && r.End <= d.End {
-			r.Dashed = d.Name
-			return true
+		if n := len(outer); n == 0 || d.Off >= outer[n-1].End {
+			outer = append(outer, d)
 		}
+	}
+	chain := func(off, end int) string {
+		i, _ := slices.BinarySearchFunc(outer, off, func(d Dash, off int) int { return d.End - 1 - off })
+		if i < len(outer) && off >= outer[i].Off && end <= outer[i].End {
+			return outer[i].Name
+		}
+		return ""
+	}
+	for i := range refs {
+		r := &refs[i]
+		r.Dashed = chain(r.Off, r.End)
 		for _, s := range r.Path {
-			if s.Off >= d.Off && s.End <= d.End {
-				r.Dashed = d.Name
-				return true
+			if r.Dashed == "" {
+				r.Dashed = chain(s.Off, s.End)
 			}
 		}
 	}
-	return false
 }
 
 // joined reports whether the ref is the joined reading of its chain.
@@ -51,7 +64,7 @@ func (c *collector) stmts(body []stmt) {
 			for i, cond := range s.conds {
 				c.node(cond, false)
 				c.under(proven(cond, true), func() { c.stmts(s.bodies[i]) })
-				c.proof = append(c.proof, proven(cond, false))
+				c.prove(proven(cond, false))
 			}
 			c.stmts(s.els)
 			c.proof = c.proof[:undo]
@@ -69,9 +82,16 @@ func (c *collector) stmts(body []stmt) {
 }
 
 func (c *collector) under(paths []Ref, f func()) {
-	c.proof = append(c.proof, paths)
+	undo := len(c.proof)
+	c.prove(paths)
 	f()
-	c.proof = c.proof[:len(c.proof)-1]
+	c.proof = c.proof[:undo]
+}
+
+func (c *collector) prove(paths []Ref) {
+	if len(paths) > 0 && len(c.proof) < maxProofs {
+		c.proof = append(c.proof, paths)
+	}
 }
 
 // proven returns the paths that are defined where the condition is as given.

@@ -1,7 +1,6 @@
 package expr
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -67,10 +66,8 @@ func compile(src string, l *lexer, bare bool) (*Template, error) {
 			t.dashes = more
 		case err == nil && err2 == nil:
 			c := collect(other)
-			t.refs = slices.DeleteFunc(c.refs, func(r Ref) bool { return !mark(&r, dashes) || !r.joined() })
-			for i := range t.refs {
-				mark(&t.refs[i], dashes)
-			}
+			mark(c.refs, dashes)
+			t.refs = slices.DeleteFunc(c.refs, func(r Ref) bool { return !r.joined() })
 			t.calls = c.calls
 		}
 	}
@@ -79,9 +76,7 @@ func compile(src string, l *lexer, bare bool) (*Template, error) {
 	}
 	t.prog = prog
 	c := collect(prog)
-	for i := range c.refs {
-		mark(&c.refs[i], t.dashes)
-	}
+	mark(c.refs, t.dashes)
 	t.refs = append(c.refs, t.refs...)
 	slices.SortStableFunc(t.refs, func(a, b Ref) int { return a.Off - b.Off })
 	t.calls = append(c.calls, t.calls...)
@@ -96,11 +91,15 @@ func parse(src string, tokens []token, bare bool, joined map[string]bool) (prog 
 	defer func() {
 		dashes = p.dashes
 		if r := recover(); r != nil {
-			e, ok := r.(*Error)
-			if !ok {
+			prog = nil
+			switch e := r.(type) {
+			case *Error:
+				err = e
+			case Errors:
+				err = e
+			default:
 				panic(r)
 			}
-			prog, err = nil, e
 		}
 	}()
 	prog = &program{}
@@ -345,17 +344,4 @@ func (d Dash) isName(scope Scope) bool {
 		}
 	}
 	return true
-}
-
-// asErrors returns the faults in err, for callers inside the package.
-func asErrors(err error) Errors {
-	var all Errors
-	if errors.As(err, &all) {
-		return all
-	}
-	var one *Error
-	if errors.As(err, &one) {
-		return Errors{one}
-	}
-	return nil
 }

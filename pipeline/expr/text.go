@@ -240,14 +240,14 @@ func (r runes) slice(from, to int) string {
 }
 
 // Suggest returns the name of among that is most like the given one, or "" when
-// none is close: at most a third of its letters differ.
+// none is close: at most a third of its letters differ, or one.
 func Suggest(name string, among []string) string {
 	best, least := "", max(1, len(name)/3)+1
 	for _, s := range slices.Sorted(slices.Values(among)) {
 		if s == name || len(s)-len(name) >= least || len(name)-len(s) >= least || len(s) > 100 {
 			continue
 		}
-		if d := distance(strings.ToLower(name), strings.ToLower(s)); d < least {
+		if d := distance(strings.ToLower(name), strings.ToLower(s)); d < least && d < len(name) {
 			best, least = s, d
 		}
 	}
