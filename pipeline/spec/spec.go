@@ -1,0 +1,69 @@
+// Package spec is the pipeline language: it turns YAML into a pipeline.Plan, or
+// says what is wrong with it, where, and what to do about it. It is pure; what
+// actions there are comes in as data.
+//
+//	plan, notes, err := spec.Compile(spec.Source{File: "nightly.yaml", Text: text}, catalog)
+//	var d *pipeline.Diagnostics
+//	if errors.As(err, &d) {
+//		spec.Format(os.Stderr, d, false)
+//	}
+//
+// The way through the package: text.go finds lines, yaml.go and scalar.go build
+// the node tree, keys.go is the one table of the language's keys, document.go,
+// step.go, block.go and field.go read the tree into a plan, names.go resolves what
+// templates refer to, order.go derives the edges between steps. inputs.go and
+// types.go check values, codec.go stores plans, format.go prints findings,
+// schema.go and explain.go describe the language and a pipeline to people.
+package spec
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+)
+
+// Source is a pipeline's text with its name in messages.
+type Source struct {
+	File string
+	Text []byte
+}
+
+// Compile checks a pipeline and builds its plan. It is pure. On success the
+// diagnostics hold only warnings and infos; otherwise the plan is nil and err is
+// the *pipeline.Diagnostics.
+func Compile(src Source, cat pipeline.Catalog) (*pipeline.Plan, *pipeline.Diagnostics, error) {
+	t, bad := newText(src.File, string(src.Text))
+	found := newFindings(t)
+	if bad != nil {
+		found.error(*bad)
+		d := found.diagnostics()
+		return nil, d, d
+	}
+	var plan *pipeline.Plan
+	if root := load(t, found); root != nil {
+		plan = newCompiler(t, found, cat).document(root)
+	}
+	d := found.diagnostics()
+	if plan == nil || found.errs > 0 {
+		return nil, d, d
+	}
+	return plan, d, nil
+}
+
+// Digest names what Compile's result depends on: the source with its name, the
+// catalogue and the plan's format. It serves as a cache key.
+func Digest(src Source, cat pipeline.Catalog) pipeline.Digest {
+	h := sha256.New()
+	for _, part := range [][]byte{[]byte(strconv.Itoa(pipeline.PlanFormat)), []byte(cat.Digest), []byte(src.File), src.Text} {
+		h.Write(strconv.AppendInt(nil, int64(len(part)), 10))
+		h.Write([]byte{':'})
+		h.Write(part)
+	}
+	return digestOf(h.Sum(nil))
+}
+
+func digestOf(sum []byte) pipeline.Digest {
+	return pipeline.Digest("sha256:" + hex.EncodeToString(sum))
+}
