@@ -1,0 +1,209 @@
+package server
+
+import (
+	"encoding/json"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	orchestratorv1 "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
+	"github.com/orchestrator-project/orchestrator/proto/wire"
+	"github.com/orchestrator-project/orchestrator/store"
+)
+
+// This file is the one converter between the domain and the wire.
+
+var runStatus = map[pipeline.RunStatus]orchestratorv1.Run_Status{
+	pipeline.RunQueued:    orchestratorv1.Run_QUEUED,
+	pipeline.RunRunning:   orchestratorv1.Run_RUNNING,
+	pipeline.RunWaiting:   orchestratorv1.Run_WAITING,
+	pipeline.RunPaused:    orchestratorv1.Run_PAUSED,
+	pipeline.RunCompleted: orchestratorv1.Run_COMPLETED,
+	pipeline.RunFailed:    orchestratorv1.Run_FAILED,
+	pipeline.RunCancelled: orchestratorv1.Run_CANCELLED,
+}
+
+var stepStatus = map[pipeline.StepStatus]orchestratorv1.Step_Status{
+	pipeline.StepPending:   orchestratorv1.Step_PENDING,
+	pipeline.StepRunning:   orchestratorv1.Step_RUNNING,
+	pipeline.StepWaiting:   orchestratorv1.Step_WAITING,
+	pipeline.StepCompleted: orchestratorv1.Step_COMPLETED,
+	pipeline.StepFailed:    orchestratorv1.Step_FAILED,
+	pipeline.StepSkipped:   orchestratorv1.Step_SKIPPED,
+	pipeline.StepCancelled: orchestratorv1.Step_CANCELLED,
+}
+
+func fromTime(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// fromValue is a value as JSON text; nil is empty.
+func fromValue(v any) string {
+	if v == nil {
+		return ""
+	}
+	return string(pipeline.EncodeValue(v))
+}
+
+// fromObject is fromValue of a map that may be nil.
+func fromObject(m map[string]any) string {
+	if m == nil {
+		return ""
+	}
+	return fromValue(m)
+}
+
+func fromFailure(f *pipeline.Failure) *orchestratorv1.Failure {
+	if f == nil {
+		return nil
+	}
+	return &orchestratorv1.Failure{Kind: f.Kind, Step: string(f.Step), Message: f.Message}
+}
+
+func fromUsage(u pipeline.Usage) *orchestratorv1.Usage {
+	return &orchestratorv1.Usage{InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, CostUsd: u.CostUSD, Steps: u.Steps}
+}
+
+func fromRun(r *pipeline.Run) *orchestratorv1.Run {
+	return &orchestratorv1.Run{
+		Id: string(r.ID), Pipeline: r.Pipeline, Version: r.Version, PlanDigest: string(r.PlanDigest),
+		Status: runStatus[r.Status], Reason: r.Reason,
+		Inputs: fromObject(r.Inputs), Outputs: fromObject(r.Outputs), Error: fromFailure(r.Error),
+		Labels:    r.Labels,
+		CreatedAt: fromTime(r.CreatedAt), StartedAt: fromTime(r.StartedAt), FinishedAt: fromTime(r.FinishedAt),
+		ParentRun: string(r.ParentRun), ForkedFrom: string(r.ForkedFrom),
+		Usage: fromUsage(r.Usage), Priority: r.Priority,
+	}
+}
+
+func fromStep(s *pipeline.Step) *orchestratorv1.Step {
+	return &orchestratorv1.Step{
+		Path: string(s.Path), Id: s.ID, Kind: string(s.Kind), Action: s.Action,
+		Status: stepStatus[s.Status], Attempt: s.Attempt,
+		Parameters: fromValue(s.Parameters), Output: fromValue(s.Output), Error: fromFailure(s.Error),
+		StartedAt: fromTime(s.StartedAt), FinishedAt: fromTime(s.FinishedAt),
+		Worker: s.Worker, Model: s.Model, Usage: fromUsage(s.Usage), CacheHit: s.CacheHit, Reason: s.Reason,
+	}
+}
+
+// fromEvent is an event as viewers get it: what it says itself and, as run or
+// step, what it has touched as that is after it.
+func fromEvent(e *pipeline.Event, run *pipeline.Run, step *pipeline.Step) (*orchestratorv1.Event, error) {
+	own := e.Data
+	var whole proto.Message
+	key := `"run":`
+	if step != nil {
+		key, whole = `"step":`, fromStep(step)
+		own.Kind, own.Action, own.Parameters, own.Worker, own.Status = "", "", nil, "", ""
+		own.Output, own.Error, own.Model, own.Usage, own.Cached = nil, nil, "", nil, false
+	} else if e.Path == "" {
+		whole = fromRun(run)
+		own.RunStatus, own.Outputs, own.Error = "", nil, nil
+	}
+	data := pipeline.AppendData(nil, &own)
+	if whole != nil {
+		data = data[:len(data)-1] // the closing brace
+		if len(data) > 1 {
+			data = append(data, ',')
+		}
+		data = append(data, key...)
+		var err error
+		if data, err = wire.Append(data, whole); err != nil {
+			return nil, err
+		}
+		data = append(data, '}')
+	}
+	return &orchestratorv1.Event{
+		RunId: string(run.ID), Seq: e.Seq, Type: string(e.Type), Path: string(e.Path), Attempt: e.Attempt,
+		At: fromTime(e.At), Data: string(data),
+	}, nil
+}
+
+func fromLog(c *store.LogChunk) *orchestratorv1.LogLine {
+	return &orchestratorv1.LogLine{
+		Path: string(c.Path), Attempt: c.Attempt, N: c.N, At: fromTime(c.At), Stream: c.Stream, Text: c.Text,
+	}
+}
+
+func fromDiagnostics(d *pipeline.Diagnostics) []*orchestratorv1.Diagnostic {
+	if d == nil {
+		return nil
+	}
+	list := make([]*orchestratorv1.Diagnostic, len(d.List))
+	for i := range d.List {
+		x := &d.List[i]
+		p := &orchestratorv1.Diagnostic{
+			Code: x.Code, Severity: string(x.Severity), Message: x.Message, File: x.File,
+			Line: clamp(x.Line), Column: clamp(x.Column), EndLine: clamp(x.EndLine), EndColumn: clamp(x.EndColumn),
+			Step: x.Step, Path: x.Path, Hint: x.Hint,
+		}
+		for _, r := range x.Related {
+			p.Related = append(p.Related, &orchestratorv1.Related{Message: r.Message, File: r.File, Line: clamp(r.Line), Column: clamp(r.Column)})
+		}
+		list[i] = p
+	}
+	return list
+}
+
+// fromPlan describes a plan; version, digest and creation come from its
+// registration, if it has one.
+func fromPlan(p *pipeline.Plan, digest pipeline.Digest, source string) *orchestratorv1.Pipeline {
+	out := &orchestratorv1.Pipeline{
+		Id: p.ID, Name: p.Name, Version: p.Version, Description: p.Description, PlanDigest: string(digest),
+		Secrets: p.Secrets, Steps: clamp(countSteps(&p.Root) + countSteps(&p.Finally)), Source: source,
+	}
+	for i := range p.Inputs {
+		in := &p.Inputs[i]
+		x := &orchestratorv1.Input{
+			Name: in.Name, Type: in.Type.Kind, Required: in.Required, Default: fromValue(in.Default), Description: in.Description,
+		}
+		if in.Type.Values != nil {
+			x.Values = fromValue(in.Type.Values)
+		}
+		out.Inputs = append(out.Inputs, x)
+	}
+	for i := range p.Outputs {
+		out.Outputs = append(out.Outputs, p.Outputs[i].Name)
+	}
+	return out
+}
+
+// countSteps counts the steps of a body with those in its blocks.
+func countSteps(b *pipeline.Body) int {
+	n := 0
+	for _, s := range b.Steps {
+		n++
+		if s.Loop != nil {
+			n += countSteps(&s.Loop.Body)
+		}
+		for i := range s.Branches {
+			n += countSteps(&s.Branches[i].Body)
+		}
+	}
+	return n
+}
+
+func fromRegistered(p *store.Pipeline) *orchestratorv1.Pipeline {
+	return &orchestratorv1.Pipeline{
+		Id: p.ID, Version: p.Version, Name: p.Name, Description: p.Description,
+		PlanDigest: string(p.PlanDigest), CreatedAt: fromTime(p.CreatedAt),
+	}
+}
+
+// rawJSON is the wire form of one field of m.
+func rawJSON(m proto.Message, field string) json.RawMessage {
+	b, err := wire.Marshal(m)
+	var members map[string]json.RawMessage
+	if err == nil {
+		err = json.Unmarshal(b, &members)
+	}
+	if err != nil || members[field] == nil {
+		return json.RawMessage("null")
+	}
+	return members[field]
+}

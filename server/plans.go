@@ -1,0 +1,121 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/store"
+)
+
+// compiled is what came of compiling a source: a plan, or only diagnostics.
+type compiled struct {
+	plan    *pipeline.Plan
+	digest  pipeline.Digest
+	encoded []byte
+	source  string
+	diags   *pipeline.Diagnostics // never nil
+}
+
+// refused is the error of a source that did not compile, or nil.
+func (c *compiled) refused() error {
+	if c.plan == nil {
+		return c.diags
+	}
+	return nil
+}
+
+// compile returns what comes of a source; a refused pipeline is no error. Each
+// source is compiled once, however many send it.
+func (s *Server) compile(ctx context.Context, file, source string) (*compiled, error) {
+	if file == "" {
+		file = "pipeline.yaml"
+	}
+	src := specSource{File: file, Text: source}
+	cat := s.cfg.Catalog()
+	return s.plans.get(ctx, specDigest(src, cat), func() (*compiled, int64, error) {
+		plan, diags, err := specCompile(src, cat)
+		if diags == nil {
+			diags = &pipeline.Diagnostics{}
+		}
+		var refusal *pipeline.Diagnostics
+		switch {
+		case errors.As(err, &refusal):
+			plan, diags = nil, refusal
+		case err != nil:
+			return nil, 0, fmt.Errorf("compile pipeline: %w", err)
+		case diags.HasErrors():
+			plan = nil
+		case plan == nil:
+			return nil, 0, errors.New("compile pipeline: neither a plan nor errors")
+		}
+		c := &compiled{plan: plan, source: source, diags: diags}
+		if plan != nil {
+			if c.encoded, c.digest, err = specEncode(plan); err != nil {
+				return nil, 0, fmt.Errorf("encode plan: %w", err)
+			}
+		}
+		return c, c.weight(), nil
+	})
+}
+
+// weight is about the bytes that c holds; a plan as structs takes several
+// times its JSON.
+func (c *compiled) weight() int64 {
+	n := 1024 + len(c.source) + 6*len(c.encoded)
+	for i := range c.diags.List {
+		d := &c.diags.List[i]
+		n += 256 + len(d.Message) + len(d.Hint) + len(d.Excerpt)
+	}
+	return int64(n)
+}
+
+// registered returns the plan of a registered pipeline.
+func (s *Server) registered(ctx context.Context, id, version string) (*compiled, error) {
+	p, err := s.cfg.Store.Pipeline(ctx, id, version)
+	if err != nil {
+		return nil, err
+	}
+	return s.stored(ctx, p.PlanDigest)
+}
+
+// stored returns a plan of the store. One of another format is compiled again
+// from its source.
+func (s *Server) stored(ctx context.Context, digest pipeline.Digest) (*compiled, error) {
+	return s.plans.get(ctx, "plan "+digest, func() (*compiled, int64, error) {
+		p, err := s.cfg.Store.Plan(ctx, digest)
+		if err != nil {
+			return nil, 0, err
+		}
+		if p.Format != pipeline.PlanFormat {
+			c, err := s.recompile(ctx, p)
+			if err != nil {
+				return nil, 0, err
+			}
+			return c, c.weight(), nil
+		}
+		plan, err := specDecode(p.Compiled)
+		if err != nil {
+			return nil, 0, fmt.Errorf("read plan %s: %w", digest, err)
+		}
+		c := &compiled{plan: plan, digest: digest, encoded: p.Compiled, source: string(p.Source), diags: &pipeline.Diagnostics{}}
+		return c, c.weight(), nil
+	})
+}
+
+func (s *Server) recompile(ctx context.Context, p *store.Plan) (*compiled, error) {
+	c, err := s.compile(ctx, "", string(p.Source))
+	if err != nil {
+		return nil, err
+	}
+	if err := c.refused(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// checkInputs checks and completes what was given.
+func checkInputs(plan *pipeline.Plan, given map[string]any) (map[string]any, error) {
+	return specInputs(plan, given)
+}
