@@ -1,0 +1,10 @@
+package web
+
+import (
+	"net/http"
+	"time"
+)
+
+func (s *site) about(w http.ResponseWriter, r *http.Request) {
+	s.show(w, r, http.StatusOK, aboutPage(s.version, time.Now()))
+}

@@ -1,0 +1,94 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+
+	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
+)
+
+// eventsPage is how many events a page shows, the newest first.
+const eventsPage = 100
+
+// eventRow is one event in the list.
+type eventRow struct {
+	*api.Event
+	Href  string // of its step
+	State state  // of the run or step after it
+	Note  string // the cause, if it carries one
+	Data  string // what it carries, indented and cut
+	More  int    // bytes that were cut
+}
+
+// eventsData is a page of a run's events.
+type eventsData struct {
+	Rows   []eventRow
+	Last   int32 // number of the newest event of the run
+	Newer  string
+	Older  string
+	Follow bool // the newest page, to which new events are added
+}
+
+func (s *site) eventsData(ctx context.Context, v *view, sc screen) (eventsData, error) {
+	last := v.at()
+	top := sc.Top
+	if top == 0 || top > last {
+		top = last
+	}
+	d := eventsData{Last: last, Follow: sc.Top == 0}
+	after := max(0, top-eventsPage)
+	page, err := s.runs.ListEvents(ctx, &api.ListEventsRequest{Id: sc.Run, After: after, PageSize: eventsPage}, bigAnswers)
+	if err != nil {
+		return d, err
+	}
+	for _, e := range slices.Backward(page.GetEvents()) {
+		if e.GetSeq() <= top {
+			d.Rows = append(d.Rows, eventOf(e, sc))
+		}
+	}
+	if top < last {
+		next := top + eventsPage
+		if next >= last {
+			next = 0 // the newest page, which follows
+		}
+		d.Newer = sc.with("top", zeroEmpty(next))
+	}
+	if after > 0 {
+		d.Older = sc.with("top", itoa(after))
+	}
+	return d, nil
+}
+
+// eventData bounds what the list shows of what an event carries.
+const eventData = 2000
+
+func eventOf(e *api.Event, sc screen) eventRow {
+	row := eventRow{Event: e}
+	if e.GetPath() != "" {
+		row.Href = sc.with("step", e.GetPath())
+	}
+	row.Data, row.More = pretty(e.GetData(), eventData)
+	if row.Data == "{}" {
+		row.Data = ""
+	}
+	var brief struct {
+		Run, Step struct {
+			Status string
+			Reason string
+			Error  *struct{ Message string }
+		}
+	}
+	if json.Unmarshal([]byte(e.GetData()), &brief) == nil {
+		of := brief.Step
+		if of.Status == "" {
+			of = brief.Run
+		}
+		row.State = lowered(of.Status)
+		row.Note = words(of.Reason)
+		if of.Error != nil {
+			row.Note = clip(of.Error.Message, 160)
+		}
+	}
+	return row
+}

@@ -1,0 +1,264 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
+)
+
+// state is the status of a run or step in small letters, as it stands in class
+// names and icon names: queued, pending, running, waiting, paused, completed,
+// failed, skipped, cancelled or unknown.
+type state string
+
+func runState(s api.Run_Status) state {
+	if s == api.Run_STATUS_UNSPECIFIED {
+		return "unknown"
+	}
+	return state(strings.ToLower(s.String()))
+}
+
+func stepState(s api.Step_Status) state {
+	if s == api.Step_STATUS_UNSPECIFIED {
+		return "unknown"
+	}
+	return state(strings.ToLower(s.String()))
+}
+
+// Word is the state as people read it.
+func (s state) Word() string {
+	if s == "" {
+		return ""
+	}
+	return strings.ToUpper(string(s[:1])) + string(s[1:])
+}
+
+func (s state) class() string { return "s-" + string(s) }
+
+func finalRun(s api.Run_Status) bool {
+	return s == api.Run_COMPLETED || s == api.Run_FAILED || s == api.Run_CANCELLED
+}
+
+func finalStep(s api.Step_Status) bool {
+	switch s {
+	case api.Step_COMPLETED, api.Step_FAILED, api.Step_SKIPPED, api.Step_CANCELLED:
+		return true
+	case api.Step_STATUS_UNSPECIFIED, api.Step_PENDING, api.Step_RUNNING, api.Step_WAITING:
+	}
+	return false
+}
+
+// words turns snake case into a phrase: upstream_failed into "upstream failed".
+func words(snake string) string { return strings.ReplaceAll(snake, "_", " ") }
+
+// moment is a time that may be missing; the zero time is "not yet".
+func moment(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
+}
+
+// exact is a time as the tooltip shows it.
+func exact(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 UTC") }
+
+// clock is the time of day, for lists of events and logs.
+func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }
+
+// ago says how long before now t was. static/app.js says it the same way.
+func ago(t, now time.Time) string {
+	d := now.Sub(t)
+	switch {
+	case d < 5*time.Second:
+		return "just now"
+	case d < time.Minute:
+		return strconv.Itoa(int(d.Seconds())) + " s ago"
+	case d < time.Hour:
+		return strconv.Itoa(int(d.Minutes())) + " min ago"
+	case d < 24*time.Hour:
+		return strconv.Itoa(int(d.Hours())) + " h ago"
+	case d < 30*24*time.Hour:
+		return strconv.Itoa(int(d.Hours()/24)) + " d ago"
+	}
+	return t.UTC().Format("2006-01-02")
+}
+
+// span is a duration in at most two units. static/app.js says it the same way.
+func span(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0 ms"
+	case d < time.Second:
+		return strconv.Itoa(int(d.Milliseconds())) + " ms"
+	case d < 10*time.Second:
+		return strconv.FormatFloat(math.Floor(d.Seconds()*10)/10, 'f', 1, 64) + " s"
+	case d < time.Minute:
+		return strconv.Itoa(int(d.Seconds())) + " s"
+	case d < time.Hour:
+		return fmt.Sprintf("%d m %02d s", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%d h %02d m", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%d d %02d h", int(d.Hours())/24, int(d.Hours())%24)
+}
+
+// count is a number with its thousands set apart.
+func count[T ~int | ~int32 | ~int64](n T) string {
+	s := strconv.FormatInt(int64(n), 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// plural is a count with its noun.
+func plural[T ~int | ~int32 | ~int64](n T, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return count(n) + " " + many
+}
+
+// dollars is a cost; small ones keep the digits that matter.
+func dollars(usd float64) string {
+	if usd != 0 && math.Abs(usd) < 0.01 {
+		return "$" + strconv.FormatFloat(usd, 'f', 4, 64)
+	}
+	return "$" + strconv.FormatFloat(usd, 'f', 2, 64)
+}
+
+// short shortens a run's id: its beginning says when, its end tells apart.
+func short(id string) string {
+	if len(id) <= 16 {
+		return id
+	}
+	return id[:8] + "\u2026" + id[len(id)-4:]
+}
+
+// clip cuts a text to at most n characters on one line.
+func clip(s string, n int) string {
+	s = strings.Join(strings.Fields(s), " ")
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:n-1]) + "\u2026"
+}
+
+// pretty indents JSON text; integers stay as they were written. Longer text
+// than limit is cut, and the second result says by how much.
+func pretty(text string, limit int) (string, int) {
+	if text == "" {
+		return "", 0
+	}
+	out := text
+	if len(text) <= limit {
+		var b bytes.Buffer
+		if json.Indent(&b, []byte(text), "", "  ") == nil {
+			out = b.String()
+		}
+	}
+	// A lone text reads better as text than as a JSON string.
+	var s string
+	if strings.HasPrefix(text, `"`) && json.Unmarshal([]byte(text), &s) == nil {
+		out = s
+	}
+	if len(out) > limit {
+		return strings.ToValidUTF8(out[:limit], ""), len(out) - limit
+	}
+	return out, 0
+}
+
+// num is a coordinate of a drawing, to the tenth of a pixel.
+func num(f float64) string {
+	return strconv.FormatFloat(math.Round(f*10)/10, 'f', -1, 64)
+}
+
+// link builds an address from a path and pairs of query keys and values; empty
+// values are left out.
+func link(path string, pairs ...string) string {
+	q := url.Values{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			q.Set(pairs[i], pairs[i+1])
+		}
+	}
+	if len(q) == 0 {
+		return path
+	}
+	return path + "?" + q.Encode()
+}
+
+func pathOfRun(id string) string { return "/runs/" + url.PathEscape(id) }
+
+func pathOfPipeline(id string) string { return "/pipelines/" + url.PathEscape(id) }
+
+// parsePosition reads "line:column".
+func parsePosition(s string) (line, column int32, ok bool) {
+	a, b, found := strings.Cut(s, ":")
+	if !found {
+		return 0, 0, false
+	}
+	l, err1 := strconv.ParseInt(a, 10, 32)
+	c, err2 := strconv.ParseInt(b, 10, 32)
+	return int32(l), int32(c), err1 == nil && err2 == nil
+}
+
+// number reads a number from an address; anything else is 0.
+func number(s string) int32 {
+	n, err := strconv.ParseInt(s, 10, 32)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return int32(n)
+}
+
+func itoa(n int32) string { return strconv.Itoa(int(n)) }
+
+// exactOr is the exact time, or nothing if it is missing.
+func exactOr(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return exact(t)
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// lowered is the state of a status in the words of JSON.
+func lowered(status string) state { return state(strings.ToLower(status)) }
+
+// member is one member of a JSON object.
+type member struct{ Name, Value string }
+
+// members takes a JSON object apart in the order of its text.
+func members(object string) []member {
+	dec := json.NewDecoder(strings.NewReader(object))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return nil
+	}
+	var out []member
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return out
+		}
+		var raw json.RawMessage
+		if err := dec.Decode(&raw); err != nil {
+			return out
+		}
+		out = append(out, member{Name: fmt.Sprint(name), Value: string(raw)})
+	}
+	return out
+}

@@ -1,0 +1,235 @@
+package web
+
+import (
+	"math"
+	"slices"
+	"strings"
+
+	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
+)
+
+// graph is a plan's drawing with what the pages ask of it.
+type graph struct {
+	*api.Graph
+	byID     map[string]*api.GraphNode
+	children map[string]int32 // steps directly in each block
+}
+
+func newGraph(g *api.Graph) *graph {
+	out := &graph{Graph: g, byID: map[string]*api.GraphNode{}, children: map[string]int32{}}
+	for _, n := range g.GetNodes() {
+		out.byID[n.GetId()] = n
+		if n.GetParent() != "" {
+			out.children[n.GetParent()]++
+		}
+	}
+	return out
+}
+
+// block reports whether a node holds others.
+func (g *graph) block(id string) bool { return g.children[id] > 0 }
+
+// outerFirst lists the nodes so that each block comes before what it holds, for
+// what is drawn later lies on top.
+func (g *graph) outerFirst() []*api.GraphNode {
+	depth := func(n *api.GraphNode) int { return strings.Count(n.GetId(), "/") }
+	nodes := slices.Clone(g.GetNodes())
+	slices.SortStableFunc(nodes, func(a, b *api.GraphNode) int { return depth(a) - depth(b) })
+	return nodes
+}
+
+// box is one node as it is drawn.
+type box struct {
+	ID    string
+	Label string
+	Kind  string
+	Node  *api.GraphNode
+	Block bool
+	State state
+	Note  string // how often it ran, or 12/20 for the passes of a loop
+	Full  string // what the tooltip and screen readers say
+	Href  string
+	Begun bool
+}
+
+// drawing is a graph with the state of its nodes.
+type drawing struct {
+	Width, Height string
+	Edges         []*api.GraphEdge
+	Boxes         []box
+	Live          bool // of a run, not of an edited text
+}
+
+// drawn returns the drawing of the view's graph; boxes that have not changed
+// after seq are left out. The caller has set the graph.
+func (v *view) drawn(sc screen, after int32) drawing {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	d := drawing{Width: num(v.graph.GetWidth()), Height: num(v.graph.GetHeight()), Edges: v.graph.GetEdges(), Live: true}
+	over := finalRun(v.run.GetStatus())
+	for _, gn := range v.graph.outerFirst() {
+		n := v.nodes[gn.GetId()]
+		if after >= 0 && (n == nil || n.seq <= after) && (!over || v.runSeq <= after) {
+			continue
+		}
+		d.Boxes = append(d.Boxes, v.boxOf(gn, n, over, sc))
+	}
+	return d
+}
+
+func (v *view) boxOf(gn *api.GraphNode, n *node, over bool, sc screen) box {
+	b := box{
+		ID: "node-" + gn.GetId(), Label: gn.GetLabel(), Kind: kindOf(gn), Node: gn,
+		Block: v.graph.block(gn.GetId()), State: "pending",
+		Href: sc.with("tab", "steps", "under", gn.GetId(), "step", ""),
+	}
+	word := "not started"
+	if over {
+		b.State, word = "none", "not reached"
+	}
+	if n == nil || n.tally.all() == 0 {
+		b.Full = b.Label + ", " + b.Kind + ", " + word
+		return b
+	}
+	b.Begun, b.State = true, n.tally.state()
+	word = b.State.Word()
+	all := n.tally.all()
+	switch {
+	case n.begun > 0:
+		b.Note = count(n.passed) + "/" + count(n.begun)
+		word += ", " + count(n.passed) + " of " + plural(n.begun, "pass", "passes") + " done"
+	case all > 1:
+		b.Note = count(n.tally.done()) + "/" + count(all)
+		word += ", " + count(n.tally.done()) + " of " + count(all) + " done"
+		if f := n.tally[api.Step_FAILED]; f > 0 {
+			word += ", " + count(f) + " failed"
+		}
+	default:
+		// One instance: its path is the node's id, unless a loop is around it.
+		if _, ok := v.index[gn.GetId()]; ok {
+			b.Href = sc.with("step", gn.GetId())
+		}
+	}
+	b.Full = b.Label + ", " + b.Kind + ", " + word
+	return b
+}
+
+// kindOf says what a node does in a word or two.
+func kindOf(n *api.GraphNode) string {
+	if n.GetAction() != "" {
+		return n.GetAction()
+	}
+	return n.GetKind()
+}
+
+// preview is a drawing without a run.
+func preview(g *api.Graph) drawing {
+	all := newGraph(g)
+	d := drawing{Width: num(g.GetWidth()), Height: num(g.GetHeight()), Edges: g.GetEdges()}
+	for _, n := range all.outerFirst() {
+		d.Boxes = append(d.Boxes, box{
+			ID: "node-" + n.GetId(), Label: n.GetLabel(), Kind: kindOf(n), Node: n,
+			Block: all.block(n.GetId()), State: "none", Full: n.GetLabel() + ", " + kindOf(n),
+		})
+	}
+	return d
+}
+
+// labelRoom is how many characters of a label fit into a box beside its icon
+// and note.
+func (b box) labelRoom() int {
+	room := b.Node.GetWidth() - 34
+	if b.Note != "" {
+		room -= float64(8*len(b.Note) + 6)
+	}
+	return max(4, int(room/7.2))
+}
+
+// Coordinates of the parts of a box.
+func (b box) at(dx, dy float64) (x, y string) {
+	return num(b.Node.GetX() + dx), num(b.Node.GetY() + dy)
+}
+
+// tall reports whether a box has room for a second line.
+func (b box) tall() bool { return !b.Block && b.Node.GetHeight() >= 38 }
+
+// baseline is where the label stands: in the middle, or in the head of a block.
+func (b box) baseline() float64 {
+	switch {
+	case b.Block:
+		return 18
+	case b.tall():
+		return b.Node.GetHeight()/2 - 2
+	}
+	return b.Node.GetHeight()/2 + 4.5
+}
+
+// edgePath draws an edge through its points with rounded corners.
+func edgePath(points []float64) string {
+	if len(points) < 4 {
+		return ""
+	}
+	var b strings.Builder
+	b.Grow(16 * len(points))
+	pair := func(cmd byte, x, y float64) {
+		b.WriteByte(cmd)
+		b.WriteString(num(x))
+		b.WriteByte(' ')
+		b.WriteString(num(y))
+	}
+	pair('M', points[0], points[1])
+	last := len(points) - 2
+	for i := 2; i < last; i += 2 {
+		ax, ay := toward(points[i], points[i+1], points[i-2], points[i-1], 8)
+		bx, by := toward(points[i], points[i+1], points[i+2], points[i+3], 8)
+		pair('L', ax, ay)
+		pair('Q', points[i], points[i+1])
+		pair(' ', bx, by)
+	}
+	pair('L', points[last], points[last+1])
+	return b.String()
+}
+
+// arrowPath is the head of an edge at its last point.
+func arrowPath(points []float64) string {
+	n := len(points)
+	if n < 4 {
+		return ""
+	}
+	x, y := points[n-2], points[n-1]
+	dx, dy := x-points[n-4], y-points[n-3]
+	length := math.Hypot(dx, dy)
+	if length == 0 {
+		return ""
+	}
+	dx, dy = dx/length, dy/length
+	side := func(s float64) string {
+		return num(x-7*dx+s*3.5*dy) + " " + num(y-7*dy-s*3.5*dx)
+	}
+	return "M" + num(x) + " " + num(y) + "L" + side(1) + "L" + side(-1) + "z"
+}
+
+// toward is the point at most d from (x, y) on the way to (tx, ty), and never
+// beyond the middle.
+func toward(x, y, tx, ty, d float64) (float64, float64) {
+	length := math.Hypot(tx-x, ty-y)
+	if length == 0 {
+		return x, y
+	}
+	d = math.Min(d, length/2)
+	return x + (tx-x)/length*d, y + (ty-y)/length*d
+}
+
+// half puts a 14 px icon in the middle of a line of text with that baseline.
+func half(b box) string {
+	x, y := b.at(9, b.baseline()-11.5)
+	return "translate(" + x + " " + y + ") scale(0.875)"
+}
+
+// inset is where the label begins: after the icon, if there is one.
+func (b box) inset() float64 {
+	if b.State == "none" {
+		return 10
+	}
+	return 29
+}

@@ -1,0 +1,85 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
+)
+
+// homeList is how many runs each part of the home page shows.
+const homeList = 10
+
+// homeData is what the home page shows; each list is newest first.
+type homeData struct {
+	Running  []*api.Run
+	Waiting  []*api.Run // waiting, paused or queued
+	Failed   []*api.Run
+	Finished []*api.Run // completed or cancelled
+	Server   string     // the address to reach us at
+	Now      time.Time
+}
+
+func (d homeData) empty() bool {
+	return len(d.Running)+len(d.Waiting)+len(d.Failed)+len(d.Finished) == 0
+}
+
+// poll is how soon the page looks again, in milliseconds: often while
+// something goes on, else now and then.
+func poll(active bool) string {
+	if active {
+		return "3000"
+	}
+	return "15000"
+}
+
+func (s *site) home(w http.ResponseWriter, r *http.Request) {
+	d, err := s.homeData(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	d.Server = address(r)
+	if wantsFrame(r) {
+		s.sendFrame(w, r, fragment{"home", homeLists(d)})
+		return
+	}
+	s.show(w, r, http.StatusOK, homePage(d))
+}
+
+func (s *site) homeData(ctx context.Context) (homeData, error) {
+	g, ctx := errgroup.WithContext(ctx)
+	read := func(into *[]*api.Run, status string) {
+		g.Go(func() error {
+			page, err := s.runs.ListRuns(ctx, &api.ListRunsRequest{Filter: "status:" + status, PageSize: homeList}, bigAnswers)
+			*into = page.GetRuns()
+			return err
+		})
+	}
+	var running, waiting, paused, queued, failed, completed, cancelled []*api.Run
+	read(&running, "running")
+	read(&waiting, "waiting")
+	read(&paused, "paused")
+	read(&queued, "queued")
+	read(&failed, "failed")
+	read(&completed, "completed")
+	read(&cancelled, "cancelled")
+	if err := g.Wait(); err != nil {
+		return homeData{}, err
+	}
+	return homeData{
+		Running: running, Waiting: newest(waiting, paused, queued), Failed: failed,
+		Finished: newest(completed, cancelled), Now: time.Now(),
+	}, nil
+}
+
+// address is where the reader's browser reached us, for commands to copy.
+func address(r *http.Request) string {
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}

@@ -1,0 +1,377 @@
+package web
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
+	"github.com/orchestrator-project/orchestrator/proto/wire"
+)
+
+// view is what the pages know of one run: the run, and each of its step
+// instances in short form, as of event number seq. It begins as a snapshot
+// (views.go) and then folds events; each event carries the whole state after
+// it, so folding is replacing. All pages and live feeds of a run share one
+// view, and whoever reads an event first applies it for all.
+//
+// Everything that pages show of many steps is kept up while folding (tallies of
+// nodes, passes of loops), so that drawing costs the size of the drawing and
+// not the size of the run.
+type view struct {
+	id   string
+	load chan struct{} // holds a token while somebody reads the snapshot
+
+	mu       sync.Mutex
+	run      *api.Run
+	runSeq   int32
+	seq      int32
+	begun    bool // the snapshot's seq is known
+	complete bool // the snapshot has been read to its end
+	tokens   []string
+	steps    []*instance
+	index    map[string]int32
+	touched  int32 // seq at which an instance last changed
+	tally    tally
+	usage    usage
+	nodes    map[string]*node
+	blocks   map[string]*block // by the instance path of the block
+	graph    *graph            // nil until somebody asked for it
+	order    []int32           // steps as a tree, up to ordered of them
+}
+
+// instance is a step instance in short form; full steps are read when shown.
+type instance struct {
+	Path    string
+	Kind    string
+	Action  string
+	Status  api.Step_Status
+	Attempt int32
+	Reason  string
+	Error   string // the first line of it
+	Start   time.Time
+	End     time.Time
+	seq     int32 // of its last change
+	node    *node
+	parent  int32 // index of the block instance that holds it, or -1
+	pass    int32 // the pass of that block, or -1
+	depth   int
+	usage   usage
+}
+
+type usage struct {
+	in, out int64
+	usd     float64
+}
+
+func (u *usage) add(o usage, sign int64) {
+	u.in += sign * o.in
+	u.out += sign * o.out
+	u.usd += float64(sign) * o.usd
+}
+
+// tally counts step instances by status.
+type tally [8]int32
+
+func (t *tally) done() int32 {
+	return t[api.Step_COMPLETED] + t[api.Step_FAILED] + t[api.Step_SKIPPED] + t[api.Step_CANCELLED]
+}
+
+func (t *tally) all() int32 {
+	var n int32
+	for _, c := range t {
+		n += c
+	}
+	return n
+}
+
+// state is the one status that speaks for all instances: what needs a look first.
+func (t *tally) state() state {
+	for _, s := range []api.Step_Status{
+		api.Step_FAILED, api.Step_RUNNING, api.Step_WAITING, api.Step_PENDING,
+		api.Step_CANCELLED, api.Step_COMPLETED, api.Step_SKIPPED,
+	} {
+		if t[s] > 0 {
+			return stepState(s)
+		}
+	}
+	return "pending"
+}
+
+// node is what became of one step of the plan over all its instances.
+type node struct {
+	id     string
+	tally  tally
+	begun  int32 // passes, of loops
+	passed int32 // passes whose steps have all finished
+	seq    int32 // of its last change
+}
+
+// block is one instance of a loop: how many of its direct children have
+// finished in each pass.
+type block struct {
+	node *node
+	done []int32
+}
+
+func newView(id string) *view {
+	return &view{
+		id: id, load: make(chan struct{}, 1),
+		index: map[string]int32{}, nodes: map[string]*node{}, blocks: map[string]*block{},
+	}
+}
+
+// place takes a path apart: the plan's node, the path of the block instance
+// around it ("" at the top) and the pass of that block (-1 outside loops).
+func place(path string) (nodeID, parent string, pass int32) {
+	pass = -1
+	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+		parent = path[:i]
+		if j := strings.LastIndexByte(parent, '['); j >= 0 && strings.HasSuffix(parent, "]") {
+			pass = number(parent[j+1 : len(parent)-1])
+			parent = parent[:j]
+		}
+	}
+	if !strings.ContainsAny(path, "[~") {
+		return path, parent, pass
+	}
+	var b strings.Builder
+	for part := range strings.SplitSeq(path, "/") {
+		if i := strings.IndexAny(part, "[~"); i >= 0 {
+			part = part[:i]
+		}
+		if b.Len() > 0 {
+			b.WriteByte('/')
+		}
+		b.WriteString(part)
+	}
+	return b.String(), parent, pass
+}
+
+// apply folds one event and returns the step it carries, if any. Events that
+// the view knows already change nothing.
+func (v *view) apply(e *api.Event) (*api.Step, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if e.GetSeq() <= v.seq {
+		return nil, nil //nolint:nilnil // nothing new is not an error
+	}
+	run, step, err := states(e)
+	if err != nil {
+		return nil, err
+	}
+	v.seq = e.GetSeq()
+	if run != nil {
+		v.run, v.runSeq = run, v.seq
+	}
+	if step != nil {
+		v.put(step, v.seq)
+	}
+	return step, nil
+}
+
+// states reads the whole run or step that an event carries.
+func states(e *api.Event) (*api.Run, *api.Step, error) {
+	var data struct {
+		Run  json.RawMessage `json:"run"`
+		Step json.RawMessage `json:"step"`
+	}
+	if e.GetData() == "" {
+		return nil, nil, nil
+	}
+	if err := json.Unmarshal([]byte(e.GetData()), &data); err != nil {
+		return nil, nil, fmt.Errorf("read event %d: %w", e.GetSeq(), err)
+	}
+	var run *api.Run
+	var step *api.Step
+	if len(data.Run) > 0 && data.Run[0] == '{' {
+		run = &api.Run{}
+		if err := wire.Unmarshal(data.Run, run); err != nil {
+			return nil, nil, fmt.Errorf("read the run in event %d: %w", e.GetSeq(), err)
+		}
+	}
+	if len(data.Step) > 0 && data.Step[0] == '{' {
+		step = &api.Step{}
+		if err := wire.Unmarshal(data.Step, step); err != nil {
+			return nil, nil, fmt.Errorf("read the step in event %d: %w", e.GetSeq(), err)
+		}
+	}
+	return run, step, nil
+}
+
+// put adds or replaces a step instance. The caller holds mu.
+func (v *view) put(s *api.Step, seq int32) {
+	i, known := v.index[s.GetPath()]
+	if !known {
+		i = v.insert(s.GetPath())
+	}
+	in := v.steps[i]
+	// The snapshot may be ahead of the events that follow it: what has
+	// finished does not run again under the same attempt.
+	if known && finalStep(in.Status) && !finalStep(s.GetStatus()) && s.GetAttempt() <= in.Attempt {
+		return
+	}
+	n := in.node
+	if known {
+		v.tally[in.Status]--
+		n.tally[in.Status]--
+	}
+	was := known && finalStep(in.Status)
+	v.usage.add(in.usage, -1)
+	in.Kind, in.Action = s.GetKind(), s.GetAction()
+	in.Status, in.Attempt, in.Reason = s.GetStatus(), s.GetAttempt(), s.GetReason()
+	in.Error = clip(s.GetError().GetMessage(), 200)
+	in.Start, in.End = moment(s.GetStartedAt()), moment(s.GetFinishedAt())
+	in.usage = usage{int64(s.GetUsage().GetInputTokens()), int64(s.GetUsage().GetOutputTokens()), s.GetUsage().GetCostUsd()}
+	in.seq, v.touched = seq, seq
+	v.usage.add(in.usage, 1)
+	v.tally[in.Status]++
+	n.tally[in.Status]++
+	n.seq = seq
+	if in.pass >= 0 {
+		v.count(in, was, seq)
+	}
+}
+
+// insert makes room for a new instance and finds its place in the tree.
+func (v *view) insert(path string) int32 {
+	i := int32(len(v.steps))
+	id, parent, pass := place(path)
+	n := v.nodes[id]
+	if n == nil {
+		n = &node{id: strings.Clone(id)}
+		v.nodes[n.id] = n
+	}
+	in := &instance{Path: path, node: n, parent: -1, pass: pass}
+	if p, ok := v.index[parent]; ok && parent != "" {
+		in.parent, in.depth = p, v.steps[p].depth+1
+	}
+	v.steps = append(v.steps, in)
+	v.index[path] = i
+	return i
+}
+
+// count keeps the passes of the loop around in.
+func (v *view) count(in *instance, was bool, seq int32) {
+	id, parent, _ := place(in.Path)
+	b := v.blocks[parent]
+	if b == nil {
+		holder := id[:strings.LastIndexByte(id, '/')]
+		n := v.nodes[holder]
+		if n == nil {
+			n = &node{id: strings.Clone(holder)}
+			v.nodes[n.id] = n
+		}
+		b = &block{node: n}
+		v.blocks[strings.Clone(parent)] = b
+	}
+	for int32(len(b.done)) <= in.pass {
+		b.done = append(b.done, 0)
+		b.node.begun++
+		b.node.seq = seq
+	}
+	is := finalStep(in.Status)
+	if was == is {
+		return
+	}
+	body := v.body(b.node.id)
+	before := body > 0 && b.done[in.pass] >= body
+	if is {
+		b.done[in.pass]++
+	} else {
+		b.done[in.pass]--
+	}
+	after := body > 0 && b.done[in.pass] >= body
+	if before != after {
+		if after {
+			b.node.passed++
+		} else {
+			b.node.passed--
+		}
+		b.node.seq = seq
+	}
+}
+
+// body is how many steps one pass of a block holds; 0: not known yet.
+func (v *view) body(id string) int32 {
+	if v.graph == nil {
+		return 0
+	}
+	return v.graph.children[id]
+}
+
+// setGraph gives the view its plan's drawing, which never changes, and counts
+// the passes that could not be counted without it.
+func (v *view) setGraph(g *graph) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.graph != nil {
+		return
+	}
+	v.graph = g
+	for _, b := range v.blocks {
+		body := v.body(b.node.id)
+		for _, done := range b.done {
+			if body > 0 && done >= body {
+				b.node.passed++
+			}
+		}
+	}
+}
+
+// tree returns the instances in the order of the plan's blocks: each block
+// before its passes, each pass in the order in which its steps began.
+func (v *view) tree() []int32 {
+	if len(v.order) == len(v.steps) {
+		return v.order
+	}
+	children := make(map[int32][]int32)
+	for i, in := range v.steps {
+		children[in.parent] = append(children[in.parent], int32(i))
+	}
+	out := make([]int32, 0, len(v.steps))
+	var walk func(of int32)
+	walk = func(of int32) {
+		list := children[of]
+		byPass := func(a, b int32) int { return int(v.steps[a].pass - v.steps[b].pass) }
+		if !slices.IsSortedFunc(list, byPass) {
+			slices.SortStableFunc(list, byPass) // passes that ran side by side
+		}
+		for _, i := range list {
+			out = append(out, i)
+			walk(i)
+		}
+	}
+	walk(-1)
+	v.order = out
+	return out
+}
+
+// change says which parts of a run events have touched.
+type change struct {
+	any    bool
+	run    bool // its own state
+	steps  bool // some instance
+	drawer bool // the instance in the drawer
+}
+
+// since tells what has changed after event seq; step is the path in the drawer.
+func (v *view) since(seq int32, step string) change {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c := change{any: v.seq > seq, run: v.runSeq > seq, steps: v.touched > seq}
+	if i, ok := v.index[step]; ok && step != "" {
+		c.drawer = v.steps[i].seq > seq
+	}
+	return c
+}
+
+// whole reports whether the snapshot has been read to its end.
+func (v *view) whole() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.complete
+}

@@ -1,0 +1,217 @@
+package web
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
+)
+
+// views keeps the views of the runs that were looked at last. It holds no
+// goroutine: whoever needs a view brings it up to date with catchUp.
+type views struct {
+	mu  sync.Mutex
+	all map[string]*list.Element
+	lru list.List // of *view, the newest use first
+}
+
+// Bounds of what is kept. A view in use stays alive through its users.
+const (
+	maxViews = 200
+	maxKept  = 1_000_000 // step instances over all views
+)
+
+func newViews() *views { return &views{all: map[string]*list.Element{}} }
+
+// of returns the view of a run, which may be empty still.
+func (vs *views) of(id string) *view {
+	vs.mu.Lock()
+	defer vs.mu.Unlock()
+	if e, ok := vs.all[id]; ok {
+		vs.lru.MoveToFront(e)
+		return e.Value.(*view)
+	}
+	kept := 0
+	for e := vs.lru.Front(); e != nil; {
+		next := e.Next()
+		v := e.Value.(*view)
+		kept += v.size()
+		if kept > maxKept || vs.lru.Len() >= maxViews && next == nil {
+			vs.lru.Remove(e)
+			delete(vs.all, v.id)
+		}
+		e = next
+	}
+	v := newView(id)
+	vs.all[id] = vs.lru.PushFront(v)
+	return v
+}
+
+func (v *view) size() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.steps)
+}
+
+// stepPage is how many steps or events one call reads: the API's most.
+const stepPage = 500
+
+var bigAnswers = grpc.MaxCallRecvMsgSize(maxMessage)
+
+// catchUp brings the view up to what the API knows now. Reading a very long run
+// for the first time takes longer than a page may wait: after patience it
+// returns with v.complete false, and the next call goes on where it stopped.
+func (v *view) catchUp(ctx context.Context, runs api.RunsClient, patience time.Duration) error {
+	deadline := time.Now().Add(patience)
+	select {
+	case v.load <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-v.load }()
+	if err := v.begin(ctx, runs); err != nil {
+		return err
+	}
+	if done, err := v.snapshot(ctx, runs, deadline); err != nil || !done {
+		return err
+	}
+	for {
+		after := v.at()
+		page, err := runs.ListEvents(ctx, &api.ListEventsRequest{Id: v.id, After: after, PageSize: stepPage}, bigAnswers)
+		if err != nil {
+			return err
+		}
+		for _, e := range page.GetEvents() {
+			if _, err := v.apply(e); err != nil {
+				return err
+			}
+		}
+		if page.GetNextPageToken() == "" && len(page.GetEvents()) < stepPage || time.Now().After(deadline) {
+			return nil
+		}
+	}
+}
+
+func (v *view) at() int32 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.seq
+}
+
+// begin notes the number of the newest event and then reads the run: what the
+// snapshot shows is at least as new as that event.
+func (v *view) begin(ctx context.Context, runs api.RunsClient) error {
+	v.mu.Lock()
+	begun := v.begun
+	v.mu.Unlock()
+	if begun {
+		return nil
+	}
+	seq, err := lastSeq(ctx, runs, v.id)
+	if err != nil {
+		return err
+	}
+	run, err := runs.GetRun(ctx, &api.GetRunRequest{Id: v.id}, bigAnswers)
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.begun, v.run, v.seq, v.runSeq = true, run, seq, seq
+	v.tokens = []string{""}
+	return nil
+}
+
+// snapshot reads the steps page by page until their end or the deadline.
+func (v *view) snapshot(ctx context.Context, runs api.RunsClient, deadline time.Time) (bool, error) {
+	for {
+		v.mu.Lock()
+		complete, token := v.complete, v.tokens[len(v.tokens)-1]
+		v.mu.Unlock()
+		if complete {
+			return true, nil
+		}
+		page, err := runs.ListSteps(ctx, &api.ListStepsRequest{Id: v.id, PageSize: stepPage, PageToken: token}, bigAnswers)
+		if err != nil {
+			return false, err
+		}
+		v.mu.Lock()
+		for _, s := range page.GetSteps() {
+			v.put(s, v.seq)
+		}
+		if next := page.GetNextPageToken(); next != "" {
+			v.tokens = append(v.tokens, next)
+		} else {
+			v.complete, complete = true, true
+		}
+		v.mu.Unlock()
+		if !complete && time.Now().After(deadline) {
+			return false, nil
+		}
+	}
+}
+
+// lastSeq finds the number of a run's newest event. Numbers have no gaps, so a
+// search by halves needs some thirty small reads even for a million events.
+func lastSeq(ctx context.Context, runs api.RunsClient, id string) (int32, error) {
+	beyond := func(n int32) (bool, error) { // is there an event after n?
+		page, err := runs.ListEvents(ctx, &api.ListEventsRequest{Id: id, After: n, PageSize: 1}, bigAnswers)
+		return len(page.GetEvents()) > 0, err
+	}
+	var low, high int32 = 0, 1 // the last one is at least low
+	for {
+		more, err := beyond(high)
+		if err != nil {
+			return 0, err
+		}
+		if !more {
+			break
+		}
+		low, high = high+1, high*2
+	}
+	for low < high {
+		mid := low + (high-low)/2
+		more, err := beyond(mid)
+		if err != nil {
+			return 0, err
+		}
+		if more {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	return low, nil
+}
+
+// step reads the whole of a step instance, or nil if it has not begun.
+func (v *view) step(ctx context.Context, runs api.RunsClient, path string) (*api.Step, error) {
+	v.mu.Lock()
+	i, ok := v.index[path]
+	tokens := v.tokens
+	v.mu.Unlock()
+	if !ok {
+		return nil, nil //nolint:nilnil // absent is an answer
+	}
+	// Steps are listed in the order in which they began, as in the view.
+	page := min(int(i)/stepPage, len(tokens)-1)
+	for token := tokens[page]; ; {
+		got, err := runs.ListSteps(ctx, &api.ListStepsRequest{Id: v.id, PageSize: stepPage, PageToken: token}, bigAnswers)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range got.GetSteps() {
+			if s.GetPath() == path {
+				return s, nil
+			}
+		}
+		if token = got.GetNextPageToken(); token == "" {
+			return nil, fmt.Errorf("step %s of run %s is in its events but not in its list", path, v.id)
+		}
+	}
+}
