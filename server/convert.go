@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/graph"
 	orchestratorv1 "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 	"github.com/orchestrator-project/orchestrator/proto/wire"
 	"github.com/orchestrator-project/orchestrator/store"
@@ -171,6 +172,28 @@ func fromPlan(p *pipeline.Plan, digest pipeline.Digest, source string) *orchestr
 		out.Outputs = append(out.Outputs, p.Outputs[i].Name)
 	}
 	return out
+}
+
+// drawing lays a plan out, as boxes and lines and as Mermaid text.
+func drawing(p *pipeline.Plan) (g *orchestratorv1.Graph, mermaid string) {
+	d := graph.Layout(p)
+	g = &orchestratorv1.Graph{Width: d.Width, Height: d.Height}
+	for i := range d.Nodes {
+		n := &d.Nodes[i]
+		g.Nodes = append(g.Nodes, &orchestratorv1.GraphNode{
+			Id: n.ID, Label: n.Label, Kind: n.Kind, Action: n.Action, Parent: n.Parent,
+			X: n.X, Y: n.Y, Width: n.W, Height: n.H, Layer: clamp(n.Layer), Line: clamp(n.Line),
+		})
+	}
+	for i := range d.Edges {
+		e := &d.Edges[i]
+		points := make([]float64, 0, 2*len(e.Points))
+		for _, p := range e.Points {
+			points = append(points, p.X, p.Y)
+		}
+		g.Edges = append(g.Edges, &orchestratorv1.GraphEdge{From: e.From, To: e.To, Cause: e.Cause, Points: points})
+	}
+	return g, d.Mermaid()
 }
 
 // countSteps counts the steps of a body with those in its blocks.

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	orchestratorv1 "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 	"github.com/orchestrator-project/orchestrator/store"
 )
@@ -144,7 +145,7 @@ func (s pipelines) ListVersions(ctx context.Context, req *orchestratorv1.ListVer
 
 // GetSchema returns the JSON Schema of the language with the server's actions.
 func (s pipelines) GetSchema(context.Context, *orchestratorv1.GetSchemaRequest) (*orchestratorv1.Schema, error) {
-	return &orchestratorv1.Schema{Schema: string(specSchema(s.cfg.Catalog()))}, nil
+	return &orchestratorv1.Schema{Schema: string(spec.Schema(s.cfg.Catalog()))}, nil
 }
 
 // GetGraph draws a run's plan.

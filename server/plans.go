@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	"github.com/orchestrator-project/orchestrator/store"
 )
 
@@ -32,10 +33,10 @@ func (s *Server) compile(ctx context.Context, file, source string) (*compiled, e
 	if file == "" {
 		file = "pipeline.yaml"
 	}
-	src := specSource{File: file, Text: source}
+	src := spec.Source{File: file, Text: []byte(source)}
 	cat := s.cfg.Catalog()
-	return s.plans.get(ctx, specDigest(src, cat), func() (*compiled, int64, error) {
-		plan, diags, err := specCompile(src, cat)
+	return s.plans.get(ctx, spec.Digest(src, cat), func() (*compiled, int64, error) {
+		plan, diags, err := spec.Compile(src, cat)
 		if diags == nil {
 			diags = &pipeline.Diagnostics{}
 		}
@@ -52,7 +53,7 @@ func (s *Server) compile(ctx context.Context, file, source string) (*compiled, e
 		}
 		c := &compiled{plan: plan, source: source, diags: diags}
 		if plan != nil {
-			if c.encoded, c.digest, err = specEncode(plan); err != nil {
+			if c.encoded, c.digest, err = spec.EncodePlan(plan); err != nil {
 				return nil, 0, fmt.Errorf("encode plan: %w", err)
 			}
 		}
@@ -95,7 +96,7 @@ func (s *Server) stored(ctx context.Context, digest pipeline.Digest) (*compiled,
 			}
 			return c, c.weight(), nil
 		}
-		plan, err := specDecode(p.Compiled)
+		plan, err := spec.DecodePlan(p.Compiled)
 		if err != nil {
 			return nil, 0, fmt.Errorf("read plan %s: %w", digest, err)
 		}
@@ -117,5 +118,5 @@ func (s *Server) recompile(ctx context.Context, p *store.Plan) (*compiled, error
 
 // checkInputs checks and completes what was given.
 func checkInputs(plan *pipeline.Plan, given map[string]any) (map[string]any, error) {
-	return specInputs(plan, given)
+	return spec.Inputs(plan, given)
 }
