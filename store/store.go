@@ -95,6 +95,9 @@ type Lane interface {
 	Commit(ctx context.Context, b *Batch) (Result, error)
 	// Claim takes up to n queued runs in fair order and owns them.
 	Claim(ctx context.Context, n int) ([]*pipeline.Run, error)
+	// ClaimRun takes this one queued run and owns it, wherever it stands in the
+	// queue. A run that is not queued gives Conflict, an unknown one NotFound.
+	ClaimRun(ctx context.Context, id pipeline.RunID) (*pipeline.Run, error)
 	// Release gives up the lease; runs still owned are queued again at once.
 	Release(ctx context.Context) error
 }
