@@ -1,0 +1,341 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+)
+
+// job is a leaf that is about to run.
+type job struct {
+	r      *runState
+	task   pipeline.Task
+	a      *attempt
+	runner Runner
+	env    Env
+	limit  time.Duration
+	redact *redactor
+	begun  time.Time
+}
+
+// start evaluates a leaf's fields, records its start and sends it to work. It
+// reports whether it uses the slot that the pool granted.
+func (r *runState) start(t *pipeline.Task) bool {
+	if r.prog.impure[t.Def] {
+		// Its fields read files: evaluate elsewhere, then launch.
+		r.busy = true
+		task := *t
+		r.lane.ex.tasks.Go(func() {
+			launch := r.prepare(&task)
+			r.lane.post(func() {
+				r.busy = false
+				if r.gone || !launch() {
+					r.running--
+					r.lane.ex.pool.release()
+				}
+				if !r.gone {
+					r.ask()
+					r.pump()
+				}
+				r.drain()
+			})
+		})
+		return true
+	}
+	return r.prepare(t)()
+}
+
+// prepare evaluates what the step was given and returns how to launch it; that
+// reports whether the step runs now. It reads the machine but does not change it.
+func (r *runState) prepare(t *pipeline.Task) func() bool {
+	refuse := func(fail *pipeline.Failure, params any) func() bool {
+		return func() bool { r.finish(t, fail, params); return false }
+	}
+	ev := r.evaluation(r.m.Scope(t.Path))
+	def := t.Def
+	if def.Condition != nil && r.m.Step(t.Path).Status == pipeline.StepPending {
+		ok, fail := ev.test(def.Condition, "condition")
+		if fail != nil {
+			return refuse(fail, nil)
+		}
+		if !ok {
+			return func() bool { r.skipped(t); return false }
+		}
+	}
+	action, params, fail := r.bindable(ev, def)
+	if fail != nil {
+		return refuse(fail, nil)
+	}
+	runner, err := action.Bind(params)
+	if err != nil {
+		return refuse(asFailure(err), params)
+	}
+	env, red, fail := r.environment(ev, t)
+	if fail != nil {
+		return refuse(fail, params)
+	}
+	effect := def.Effect
+	if effect == "" {
+		effect = action.Spec.Effect
+	}
+	if effect == "" && action.Effect != nil {
+		effect = action.Effect(params)
+	}
+	if effect == "" {
+		effect = pipeline.EffectAtLeastOnce
+	}
+	if t.Interrupted && effect == pipeline.EffectAtMostOnce {
+		return refuse(&pipeline.Failure{
+			Kind: pipeline.CategorySystem, Reason: "outcome_unknown",
+			Message: "the process that ran this step has gone, so nobody knows whether it took effect; it may run at most once and is not repeated",
+		}, params)
+	}
+	j := &job{r: r, task: *t, runner: runner, env: env, redact: red, limit: def.TimeoutOf(r.m.Tries(t.Path)), a: &attempt{number: t.Attempt, effect: effect}}
+	return func() bool {
+		r.record(pipeline.StepStarted, t.Path, t.Attempt, pipeline.Data{
+			Kind: def.Kind, Action: def.Action, Parameters: red.value(params), Worker: string(r.lane.ex.cfg.Replica),
+		})
+		if effect == pipeline.EffectAtMostOnce {
+			// Its start must be known before its effect can be.
+			seq := r.m.Seq
+			r.lane.whenDurable(r, seq, j.launch)
+			return true
+		}
+		j.launch()
+		return true
+	}
+}
+
+// bindable finds the action of a leaf and evaluates its parameters.
+func (r *runState) bindable(ev evaluation, def *pipeline.StepDef) (*Action, map[string]any, *pipeline.Failure) {
+	if def.Kind == pipeline.KindAction {
+		action := r.lane.ex.actions[def.Action]
+		if action == nil {
+			return nil, nil, pipeline.Failuref(pipeline.CategorySystem, "this server has no action %s", def.Action)
+		}
+		params, fail := ev.entries(def.Parameters, "parameters")
+		return action, params, fail
+	}
+	params := map[string]any{}
+	if def.Run != nil {
+		line, fail := ev.field(def.Run, "run")
+		if fail != nil {
+			return nil, nil, fail
+		}
+		params["run"] = line
+	} else {
+		argv := make([]any, len(def.Command))
+		for i := range def.Command {
+			v, fail := ev.field(&def.Command[i], fmt.Sprintf("command[%d]", i))
+			if fail != nil {
+				return nil, nil, fail
+			}
+			argv[i] = word(v)
+		}
+		params["command"] = argv
+	}
+	if def.Capture != "" {
+		params["capture"] = def.Capture
+	}
+	return &r.lane.ex.cfg.Command, params, nil
+}
+
+// word is a value as a word of a command line or an environment variable.
+func word(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	}
+	return string(pipeline.EncodeValue(v))
+}
+
+// environment composes what the attempt may use. Of the server's own
+// environment a command sees only what is harmless and needed.
+func (r *runState) environment(ev evaluation, t *pipeline.Task) (Env, *redactor, *pipeline.Failure) {
+	vars := map[string]string{}
+	for _, kv := range r.lane.ex.cfg.Environ {
+		if k, v, ok := strings.Cut(kv, "="); ok {
+			vars[k] = v
+		}
+	}
+	own, fail := ev.entries(t.Def.Env, "env")
+	if fail != nil {
+		return Env{}, nil, fail
+	}
+	for k, v := range own {
+		vars[k] = word(v)
+	}
+	red := &redactor{}
+	for _, name := range t.Def.Secrets {
+		value, ok := r.lane.ex.cfg.Secret(name)
+		if !ok {
+			return Env{}, nil, pipeline.Failuref(pipeline.CategoryValidation,
+				"the secret %s has no value; set ORCHESTRATOR_SECRET_%s where the server runs", name, strings.ToUpper(name))
+		}
+		vars[name] = value
+		red.add(name, value)
+	}
+	vars["ORCHESTRATOR_RUN_ID"] = string(r.run.ID)
+	vars["ORCHESTRATOR_STEP_PATH"] = string(t.Path)
+	vars["ORCHESTRATOR_ATTEMPT"] = strconv.Itoa(int(t.Attempt))
+	env := Env{Run: r.run.ID, Path: t.Path, Attempt: t.Attempt, Workspace: r.workspace}
+	vars["ORCHESTRATOR_IDEMPOTENCY_KEY"] = env.IdempotencyKey()
+	vars["PWD"] = r.workspace
+	env.Environ = make([]string, 0, len(vars))
+	for k, v := range vars {
+		env.Environ = append(env.Environ, k+"="+v)
+	}
+	sort.Strings(env.Environ)
+	return env, red, nil
+}
+
+// launch runs the job on its own goroutine; the lane hears how it ended.
+func (j *job) launch() {
+	ex := j.r.lane.ex
+	ctx, cancel := context.WithCancelCause(ex.work)
+	j.a.cancel = cancel
+	j.r.attempts[j.task.Path] = j.a
+	j.begun = ex.cfg.Now()
+	if j.r.m.Aborting() {
+		cancel(errCancelled)
+	}
+	ex.tasks.Go(func() {
+		log := ex.logs.writer(j.env.Run, j.env.Path, j.env.Attempt, j.redact)
+		j.env.Log = log.write
+		out, err := j.execute(ctx)
+		log.flush()
+		cause := context.Cause(ctx)
+		cancel(nil)
+		j.r.lane.post(func() { j.done(out, err, cause) })
+	})
+}
+
+// execute runs the step under its time limit. A panic is the step's failure.
+func (j *job) execute(ctx context.Context) (out Output, err error) {
+	if j.limit > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeoutCause(ctx, j.limit, &pipeline.Failure{
+			Kind: pipeline.CategoryTimeout, Message: fmt.Sprintf("timed out after %s", j.limit),
+		})
+		defer stop()
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			j.r.lane.ex.log.Error("step panicked", "run", j.env.Run, "step", j.env.Path, "panic", p, "stack", string(debug.Stack()))
+			err = pipeline.Failuref(pipeline.CategorySystem, "the step broke down inside the server: %v", p)
+		}
+	}()
+	if err := j.r.lane.ex.makeWorkspace(j.env.Workspace); err != nil {
+		return Output{}, err
+	}
+	out, err = j.runner.Run(ctx, j.env)
+	if ctx.Err() != nil && err != nil {
+		var timeout *pipeline.Failure
+		if errors.As(context.Cause(ctx), &timeout) {
+			err = timeout
+		}
+	}
+	return out, err
+}
+
+// done is the lane's side of the end of an attempt.
+func (j *job) done(out Output, err error, cause error) {
+	r := j.r
+	r.running--
+	r.lane.ex.pool.release()
+	if r.attempts[j.task.Path] == j.a {
+		delete(r.attempts, j.task.Path)
+	}
+	r.lane.ex.met.stepSeconds.WithLabelValues(string(j.task.Def.Kind)).Observe(r.lane.ex.cfg.Now().Sub(j.begun).Seconds())
+	if r.gone {
+		return
+	}
+	if errors.Is(cause, errStopped) || errors.Is(cause, errFenced) {
+		return // unfinished: whoever owns the run next does it again
+	}
+	fail := asFailure(err)
+	if fail != nil && cause != nil {
+		fail = &pipeline.Failure{Kind: pipeline.CategoryCancelled, Message: "cancelled"}
+	}
+	out.Value = j.redact.value(out.Value)
+	if fail != nil {
+		fail.Message = j.redact.text(fail.Message)
+	}
+	r.do(func() {
+		if fail == nil && len(j.task.Def.State) > 0 {
+			r.stateOf(j, out)
+			return
+		}
+		r.ended(&j.task, j.a, out, nil, fail)
+		r.ask()
+		r.pump()
+	})
+}
+
+// stateOf evaluates the state that a completed leaf sets, then records its end.
+func (r *runState) stateOf(j *job, out Output) {
+	evaluate := func() func() {
+		if r.m.Step(j.task.Path) == nil {
+			return func() {}
+		}
+		state, fail := r.evaluation(r.m.Scope(j.task.Path).WithOutput(out.Value)).entries(j.task.Def.State, "state")
+		return func() {
+			r.ended(&j.task, j.a, out, state, fail)
+			r.ask()
+			r.pump()
+		}
+	}
+	if !r.prog.impure[j.task.Def] {
+		evaluate()()
+		return
+	}
+	r.busy = true
+	r.lane.ex.tasks.Go(func() {
+		finish := evaluate()
+		r.lane.post(func() {
+			r.busy = false
+			if !r.gone {
+				finish()
+			}
+			r.drain()
+		})
+	})
+}
+
+// asFailure classifies an error of a step.
+func asFailure(err error) *pipeline.Failure {
+	if err == nil {
+		return nil
+	}
+	var f *pipeline.Failure
+	if errors.As(err, &f) {
+		c := *f
+		return &c
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return &pipeline.Failure{Kind: pipeline.CategoryTimeout, Message: err.Error()}
+	case errors.Is(err, os.ErrPermission), errors.Is(err, os.ErrNotExist):
+		return &pipeline.Failure{Kind: pipeline.CategoryValidation, Message: err.Error()}
+	}
+	return &pipeline.Failure{Kind: pipeline.CategoryUnknown, Message: err.Error()}
+}
+
+// makeWorkspace creates a run's directory before its first step.
+func (e *Executor) makeWorkspace(dir string) error {
+	if err := os.MkdirAll(filepath.Clean(dir), 0o700); err != nil {
+		return pipeline.Failuref(pipeline.CategorySystem, "cannot create the workspace: %v", err)
+	}
+	return nil
+}

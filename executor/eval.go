@@ -1,0 +1,364 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
+)
+
+// program is a plan with its templates compiled: immutable, shared by its runs.
+type program struct {
+	plan      *pipeline.Plan
+	templates []*expr.Template
+	impure    map[*pipeline.StepDef]bool // some field reads files or the clock
+}
+
+func newProgram(plan *pipeline.Plan) (*program, error) {
+	p := &program{plan: plan, templates: make([]*expr.Template, plan.Templates), impure: map[*pipeline.StepDef]bool{}}
+	c := compiler{p: p}
+	c.entries(plan.Vars)
+	c.entries(plan.Outputs)
+	c.body(&plan.Root)
+	c.body(&plan.Finally)
+	return p, c.err
+}
+
+// compiler walks a plan once.
+type compiler struct {
+	p      *program
+	impure bool
+	err    error
+}
+
+func (c *compiler) template(t *pipeline.Template) {
+	if t == nil || c.err != nil {
+		return
+	}
+	if t.ID < 0 || t.ID >= len(c.p.templates) {
+		c.err = fmt.Errorf("compile plan %s: template %d of %d", c.p.plan.ID, t.ID, len(c.p.templates))
+		return
+	}
+	compile := expr.Compile
+	if t.Condition {
+		compile = expr.CompileCondition
+	}
+	x, err := compile(t.Src)
+	if err != nil {
+		c.err = fmt.Errorf("compile plan %s: line %d: %w", c.p.plan.ID, t.Pos.Line, err)
+		return
+	}
+	c.p.templates[t.ID] = x
+	c.impure = c.impure || x.Impure()
+}
+
+func (c *compiler) field(f *pipeline.Field) {
+	if f == nil {
+		return
+	}
+	c.template(f.Template)
+	for i := range f.List {
+		c.field(&f.List[i])
+	}
+	c.entries(f.Map)
+}
+
+func (c *compiler) entries(list []pipeline.Entry) {
+	for i := range list {
+		c.field(&list[i].Value)
+	}
+}
+
+func (c *compiler) body(b *pipeline.Body) {
+	for _, s := range b.Steps {
+		c.impure = false
+		c.template(s.Condition)
+		c.entries(s.State)
+		c.entries(s.Parameters)
+		for i := range s.Command {
+			c.field(&s.Command[i])
+		}
+		c.field(s.Run)
+		c.entries(s.Env)
+		c.entries(s.Set)
+		if s.Loop != nil {
+			c.field(s.Loop.Items)
+			c.template(s.Loop.Collect)
+			c.template(s.Loop.Condition)
+		}
+		for i := range s.Branches {
+			c.template(s.Branches[i].Condition)
+		}
+		if c.impure {
+			c.p.impure[s] = true
+		}
+		if s.Loop != nil {
+			c.body(&s.Loop.Body)
+		}
+		for i := range s.Branches {
+			c.body(&s.Branches[i].Body)
+		}
+	}
+}
+
+// evaluation evaluates fields of one run in one scope.
+type evaluation struct {
+	prog  *program
+	scope pipeline.Scope
+	dir   string // the workspace; empty: file functions are refused
+	now   func() time.Time
+}
+
+func (ev evaluation) env() *expr.Env {
+	return &expr.Env{Scope: ev.scope, Host: expr.Host{
+		Now:         ev.now,
+		ListFiles:   ev.listFiles,
+		FileExists:  ev.fileExists,
+		IncludeFile: ev.includeFile,
+		Collect: func() (any, error) {
+			if l, ok := ev.scope.Results(); ok {
+				if l == nil {
+					l = []any{}
+				}
+				return l, nil
+			}
+			return nil, errors.New("collect_results() stands outside a loop")
+		},
+	}}
+}
+
+// failure turns an evaluation error into a step failure at its place.
+func (ev evaluation) failure(t *pipeline.Template, what string, err error) *pipeline.Failure {
+	f := &pipeline.Failure{
+		Kind: pipeline.CategoryValidation, Reason: "expression",
+		Message: fmt.Sprintf("%s: %v", what, err), Line: t.Pos.Line, Column: t.Pos.Column,
+	}
+	var e *expr.Error
+	if errors.As(err, &e) {
+		f.Message = fmt.Sprintf("%s: %s", what, e.Text)
+		if e.Hint != "" {
+			f.Message += " (" + e.Hint + ")"
+		}
+	}
+	if t.Pos.Line > 0 {
+		f.Message += fmt.Sprintf(" (line %d)", t.Pos.Line)
+	}
+	return f
+}
+
+// field evaluates a value of the document.
+func (ev evaluation) field(f *pipeline.Field, what string) (any, *pipeline.Failure) {
+	switch {
+	case f.Template != nil:
+		v, err := ev.prog.templates[f.Template.ID].Eval(ev.env())
+		if err != nil {
+			return nil, ev.failure(f.Template, what, err)
+		}
+		return v, nil
+	case f.List != nil:
+		list := make([]any, len(f.List))
+		for i := range f.List {
+			v, fail := ev.field(&f.List[i], fmt.Sprintf("%s[%d]", what, i))
+			if fail != nil {
+				return nil, fail
+			}
+			list[i] = v
+		}
+		return list, nil
+	case f.Map != nil:
+		m, fail := ev.entries(f.Map, what)
+		if fail != nil {
+			return nil, fail
+		}
+		return m, nil
+	case f.Empty == "list":
+		return []any{}, nil
+	case f.Empty == "map":
+		return map[string]any{}, nil
+	}
+	return f.Const, nil
+}
+
+// entries evaluates named values, in the order of the source.
+func (ev evaluation) entries(list []pipeline.Entry, what string) (map[string]any, *pipeline.Failure) {
+	m := make(map[string]any, len(list))
+	for i := range list {
+		name := list[i].Name
+		if what != "" {
+			name = what + "." + name
+		}
+		v, fail := ev.field(&list[i].Value, name)
+		if fail != nil {
+			return nil, fail
+		}
+		m[list[i].Name] = v
+	}
+	return m, nil
+}
+
+// test evaluates a condition.
+func (ev evaluation) test(t *pipeline.Template, what string) (bool, *pipeline.Failure) {
+	ok, err := ev.prog.templates[t.ID].Test(ev.env())
+	if err != nil {
+		return false, ev.failure(t, what, err)
+	}
+	return ok, nil
+}
+
+// collect evaluates a loop's collect expression.
+func (ev evaluation) collect(t *pipeline.Template) (any, *pipeline.Failure) {
+	v, err := ev.prog.templates[t.ID].Eval(ev.env())
+	if err != nil {
+		return nil, ev.failure(t, "collect", err)
+	}
+	return v, nil
+}
+
+// The limits of file functions in templates.
+const (
+	maxListed   = 100_000
+	maxIncluded = 1 << 20
+)
+
+var errNoWorkspace = errors.New("files cannot be read here: there is no workspace yet")
+
+// root opens the workspace. Nothing read through it can leave it.
+func (ev evaluation) root() (*os.Root, error) {
+	if ev.dir == "" {
+		return nil, errNoWorkspace
+	}
+	return os.OpenRoot(ev.dir)
+}
+
+// local makes a template's path relative to the workspace.
+func (ev evaluation) local(name string) (string, error) {
+	if path.IsAbs(name) {
+		rest, ok := strings.CutPrefix(path.Clean(name), strings.TrimSuffix(ev.dir, "/")+"/")
+		if !ok {
+			return "", fmt.Errorf("%s is outside the workspace", name)
+		}
+		name = rest
+	}
+	name = path.Clean(name)
+	if name == ".." || strings.HasPrefix(name, "../") {
+		return "", fmt.Errorf("%s is outside the workspace", name)
+	}
+	return name, nil
+}
+
+// listFiles lists the files of a folder, or those that a pattern matches,
+// sorted. A folder's listing is flat; "**" in a pattern crosses folders.
+func (ev evaluation) listFiles(pattern string) ([]string, error) {
+	root, err := ev.root()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	name, err := ev.local(pattern)
+	if err != nil {
+		return nil, err
+	}
+	fsys := root.FS()
+	dir, match := name, func(string) bool { return true }
+	deep := false
+	if i := strings.IndexAny(name, "*?["); i >= 0 {
+		dir = path.Dir(name[:i] + "x")
+		segments := strings.Split(name, "/")
+		match = func(file string) bool { return matchSegments(segments, strings.Split(file, "/")) }
+		deep = strings.Contains(name[len(dir):], "/") || dir == "."
+	}
+	prefix := ""
+	if strings.HasPrefix(pattern, "./") {
+		prefix = "./"
+	}
+	var files []string
+	err = fs.WalkDir(fsys, dir, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			if file == dir {
+				return fmt.Errorf("there is no folder %s in the workspace", dir)
+			}
+			return nil //nolint:nilerr // a folder that cannot be read has no files for us
+		}
+		if d.IsDir() {
+			if file != dir && !deep {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if match(file) {
+			if len(files) >= maxListed {
+				return fmt.Errorf("more than %d files match %s", maxListed, pattern)
+			}
+			files = append(files, prefix+file)
+		}
+		return nil
+	})
+	sort.Strings(files)
+	return files, err
+}
+
+// matchSegments matches a path against a pattern; "**" stands for any number
+// of folders.
+func matchSegments(pattern, name []string) bool {
+	for len(pattern) > 0 {
+		if pattern[0] == "**" {
+			for i := range len(name) + 1 {
+				if matchSegments(pattern[1:], name[i:]) {
+					return true
+				}
+			}
+			return false
+		}
+		if len(name) == 0 {
+			return false
+		}
+		if ok, err := path.Match(pattern[0], name[0]); err != nil || !ok {
+			return false
+		}
+		pattern, name = pattern[1:], name[1:]
+	}
+	return len(name) == 0
+}
+
+func (ev evaluation) fileExists(name string) (bool, error) {
+	root, err := ev.root()
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = root.Close() }()
+	if name, err = ev.local(name); err != nil {
+		return false, err
+	}
+	_, err = root.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (ev evaluation) includeFile(name string) (string, error) {
+	root, err := ev.root()
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = root.Close() }()
+	if name, err = ev.local(name); err != nil {
+		return "", err
+	}
+	info, err := root.Stat(name)
+	if err != nil {
+		return "", fmt.Errorf("there is no file %s in the workspace", name)
+	}
+	if info.Size() > maxIncluded {
+		return "", fmt.Errorf("%s is larger than %d bytes", name, maxIncluded)
+	}
+	b, err := root.ReadFile(name)
+	return string(b), err
+}

@@ -1,0 +1,483 @@
+package executor
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/maypok86/otter/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/spec"
+	"github.com/orchestrator-project/orchestrator/store"
+)
+
+// Config is what an Executor needs. Zero values mean the defaults named here.
+type Config struct {
+	Store   store.Store     // required
+	Replica store.ReplicaID // default: a fresh one
+	Actions []Action        // the catalogue
+	Command Action          // runs command steps; required
+
+	Lanes int // committers, default 2
+	Runs  int // runs in memory per lane, default 1000; more wait in the queue
+	// Selective lanes take no runs from the queue but those named to Resume.
+	Selective bool
+	Steps     int // steps that run at once, default 50
+	RunSteps  int // steps of one run that run at once, default Steps
+
+	// Workspaces is where runs get a directory each. Workspace, if set, is the
+	// one directory that runs submitted here mean instead.
+	Workspaces string
+	Workspace  string
+
+	Environ []string                         // what commands inherit; default: PATH, HOME, LANG, TMPDIR, TZ of this process
+	Secret  func(name string) (string, bool) // default: ORCHESTRATOR_SECRET_<NAME>
+
+	Heartbeat time.Duration // default 3s
+	TTL       time.Duration // of a lease, as the store has it; default 15s
+	Grace     time.Duration // for running steps at the end, default 10s
+
+	Logger  *slog.Logger          // default: slog.Default
+	Metrics prometheus.Registerer // default: none
+	Now     func() time.Time      // default time.Now
+}
+
+// Executor runs pipelines. Make one with New and give it life with Run.
+type Executor struct {
+	cfg     Config
+	log     *slog.Logger
+	actions map[string]*Action
+	catalog pipeline.Catalog
+	met     *metrics
+	pool    *pool
+	logs    *logBook
+	plans   *otter.Cache[pipeline.Digest, *program]
+
+	work   context.Context //nolint:containedctx // the life of attempts: outlives Run's ctx by Grace
+	tasks  sync.WaitGroup
+	queued atomic.Bool  // runs may stand in the queue
+	beat   atomic.Int64 // monotonic nanoseconds of the newest acknowledged heartbeat
+	start  time.Time
+
+	mu    sync.Mutex
+	lanes []*lane
+	next  uint
+}
+
+// New returns an executor of the given configuration. It does nothing yet.
+func New(cfg Config) (*Executor, error) {
+	if cfg.Store == nil || cfg.Command.Bind == nil {
+		return nil, errors.New("executor: Config needs a Store and a Command")
+	}
+	setDefault(&cfg.Replica, store.ReplicaID(uuid.Must(uuid.NewV7()).String()))
+	setDefault(&cfg.Lanes, 2)
+	setDefault(&cfg.Runs, 1000)
+	setDefault(&cfg.Steps, 50)
+	setDefault(&cfg.RunSteps, cfg.Steps)
+	setDefault(&cfg.Heartbeat, 3*time.Second)
+	setDefault(&cfg.TTL, 15*time.Second)
+	setDefault(&cfg.Grace, 10*time.Second)
+	setDefault(&cfg.Workspaces, filepath.Join(os.TempDir(), "orchestrator-workspaces"))
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Environ == nil {
+		cfg.Environ = Harmless(os.Environ())
+	}
+	if cfg.Secret == nil {
+		cfg.Secret = EnvSecret
+	}
+	plans, err := otter.New(&otter.Options[pipeline.Digest, *program]{MaximumSize: 512})
+	if err != nil {
+		return nil, fmt.Errorf("executor: plan cache: %w", err)
+	}
+	e := &Executor{
+		cfg: cfg, log: cfg.Logger, actions: map[string]*Action{}, met: newMetrics(cfg.Metrics), plans: plans,
+		work: context.Background(), start: time.Now(),
+	}
+	e.catalog, err = e.buildCatalog()
+	if err != nil {
+		return nil, err
+	}
+	e.pool = newPool(cfg.Steps, e.grant)
+	e.logs = newLogBook(cfg.Store, cfg.Logger, cfg.Now)
+	return e, nil
+}
+
+func setDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// grant hands a slot of the pool to a run's lane.
+func (e *Executor) grant(r *runState) {
+	if r.lane.over() {
+		e.pool.release()
+		return
+	}
+	r.lane.post(func() { r.do(r.granted) })
+}
+
+func (e *Executor) buildCatalog() (pipeline.Catalog, error) {
+	c := pipeline.Catalog{Actions: map[string]*pipeline.ActionSpec{}}
+	for i := range e.cfg.Actions {
+		a := &e.cfg.Actions[i]
+		if e.actions[a.Spec.Key] != nil {
+			return c, fmt.Errorf("executor: two actions are called %s", a.Spec.Key)
+		}
+		e.actions[a.Spec.Key] = a
+		c.Actions[a.Spec.Key] = &a.Spec
+	}
+	text, err := json.Marshal(c.Actions) // maps marshal with sorted keys
+	if err != nil {
+		return c, fmt.Errorf("executor: describe actions: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	c.Digest = pipeline.Digest("sha256:" + hex.EncodeToString(sum[:]))
+	return c, nil
+}
+
+// Catalog is the actions that pipelines may name.
+func (e *Executor) Catalog() pipeline.Catalog { return e.catalog }
+
+// Run owns lanes and executes runs until ctx ends; then it lets running steps
+// finish within Grace, hands its runs over, and returns once every goroutine
+// that it started has ended. It waits for a store that is away.
+func (e *Executor) Run(ctx context.Context) error {
+	work, kill := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer kill(errStopped)
+	e.work = work
+	var all sync.WaitGroup
+	logs, stopLogs := context.WithCancel(context.WithoutCancel(ctx))
+	all.Go(func() { e.logs.run(logs) })
+	all.Go(func() { e.heartbeat(ctx) })
+	all.Go(func() {
+		if err := e.cfg.Store.Listen(ctx, e.heard); err != nil && ctx.Err() == nil {
+			e.log.Error("bells are not heard", "err", err)
+		}
+	})
+	var lanes sync.WaitGroup
+	for range e.cfg.Lanes {
+		lanes.Go(func() { e.keepLane(ctx) })
+	}
+	lanes.Wait()
+	kill(errStopped)
+	e.tasks.Wait()
+	stopLogs()
+	all.Wait()
+	return nil
+}
+
+// keepLane serves one lane after the other: a lane that lost its lease is
+// replaced by a new one.
+func (e *Executor) keepLane(ctx context.Context) {
+	wait := 50 * time.Millisecond
+	for ctx.Err() == nil {
+		held, err := e.cfg.Store.OpenLane(ctx, e.cfg.Replica)
+		if err != nil {
+			if ctx.Err() == nil {
+				e.log.Warn("no lane; trying again", "err", err)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(wait):
+				wait = min(2*wait, 3*time.Second)
+			}
+			continue
+		}
+		wait = 50 * time.Millisecond
+		e.beat.Store(int64(time.Since(e.start)))
+		l := newLane(e)
+		e.mu.Lock()
+		e.lanes = append(e.lanes, l)
+		e.mu.Unlock()
+		l.run(ctx, held)
+		e.mu.Lock()
+		e.lanes = slices.DeleteFunc(e.lanes, func(x *lane) bool { return x == l })
+		e.mu.Unlock()
+	}
+}
+
+// heartbeat renews the leases and sees what waits for a lane.
+func (e *Executor) heartbeat(ctx context.Context) {
+	tick := time.NewTicker(e.cfg.Heartbeat)
+	defer tick.Stop()
+	e.reclaim(ctx) // what a dead process left behind goes on at once
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		p, err := e.cfg.Store.Heartbeat(ctx, e.cfg.Replica)
+		if err != nil {
+			if ctx.Err() == nil {
+				e.log.Warn("heartbeat failed", "err", err)
+			}
+			continue
+		}
+		e.beat.Store(int64(time.Since(e.start)))
+		if p.Expired {
+			e.reclaim(ctx)
+		}
+		if p.Queued {
+			e.claim()
+		}
+		if p.Lost {
+			e.each(func(l *lane) { l.post(func() { l.check = true }) })
+		}
+	}
+}
+
+func (e *Executor) reclaim(ctx context.Context) {
+	n, err := e.cfg.Store.Reclaim(ctx)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		e.log.Warn("dead lanes not reclaimed", "err", err)
+	case n > 0:
+		e.log.Info("took over the runs of a lost process", "runs", n)
+		e.claim()
+	}
+}
+
+// claim lets the lanes look at the queue.
+func (e *Executor) claim() {
+	e.queued.Store(true)
+	e.each(func(l *lane) { l.post(func() { l.claim = true }) })
+}
+
+func (e *Executor) each(f func(*lane)) {
+	e.mu.Lock()
+	lanes := slices.Clone(e.lanes)
+	e.mu.Unlock()
+	for _, l := range lanes {
+		f(l)
+	}
+}
+
+// heard acts on a bell: messages for runs of ours, or a queue that has grown.
+func (e *Executor) heard(b store.Bell) {
+	if b.Queued || b.All {
+		e.claim()
+	}
+	if len(b.Inbox) == 0 && !b.All {
+		return
+	}
+	e.each(func(l *lane) {
+		l.post(func() {
+			ids := make([]pipeline.RunID, 0, len(b.Inbox))
+			if b.All {
+				for id := range l.runs {
+					ids = append(ids, id)
+				}
+			} else {
+				for _, id := range b.Inbox {
+					if l.runs[id] != nil {
+						ids = append(ids, id)
+					}
+				}
+			}
+			if len(ids) > 0 && !l.stopping {
+				l.readInbox(ids)
+			}
+		})
+	})
+}
+
+// readInbox fetches messages of owned runs.
+func (l *lane) readInbox(ids []pipeline.RunID) {
+	l.ex.tasks.Go(func() {
+		messages, err := l.ex.cfg.Store.Inbox(l.ex.work, ids)
+		if err != nil {
+			l.ex.log.Warn("inbox not read; trying again", "err", err)
+			time.AfterFunc(time.Second, func() {
+				l.post(func() {
+					if !l.stopping && !l.fenced {
+						l.readInbox(ids)
+					}
+				})
+			})
+			return
+		}
+		l.post(func() { l.deliver(messages) })
+	})
+}
+
+// Ready reports why this executor cannot make progress, or nil.
+func (e *Executor) Ready(context.Context) error {
+	e.mu.Lock()
+	n := len(e.lanes)
+	e.mu.Unlock()
+	if n == 0 {
+		return &pipeline.Error{Kind: pipeline.Unavailable, Reason: "no_lane", Text: "no lane yet: the database has not answered"}
+	}
+	if age := time.Since(e.start) - time.Duration(e.beat.Load()); age > e.cfg.TTL {
+		return &pipeline.Error{Kind: pipeline.Unavailable, Reason: "no_heartbeat", Text: fmt.Sprintf("the database has not acknowledged a heartbeat for %s", age.Round(time.Second))}
+	}
+	return nil
+}
+
+// submitLimit is how long a submitter waits for a store that does not answer.
+const submitLimit = 30 * time.Second
+
+// Submit makes a run durable and starts it. The same idempotency key with the
+// same request answers the first run.
+func (e *Executor) Submit(ctx context.Context, s pipeline.Submission) (*pipeline.Run, error) {
+	ctx, cancel := context.WithTimeout(ctx, submitLimit)
+	defer cancel()
+	prog, ok := e.plans.GetIfPresent(s.PlanDigest)
+	if !ok {
+		var err error
+		if prog, err = newProgram(s.Plan); err != nil {
+			return nil, err
+		}
+		err = e.cfg.Store.PutPlan(ctx, store.Plan{Digest: s.PlanDigest, Source: s.Source, Compiled: s.Compiled, Format: s.Plan.Format})
+		if err != nil {
+			return nil, err
+		}
+		e.plans.Set(s.PlanDigest, prog)
+	}
+	reply := make(chan submitted, 1)
+	sub := submission{
+		prog: prog, reply: reply,
+		run: &pipeline.Run{
+			ID: pipeline.NewRunID(), Pipeline: s.Plan.ID, Version: s.Plan.Version, PlanDigest: s.PlanDigest,
+			Inputs: s.Inputs, Labels: s.Labels, Priority: s.Priority, Workspace: e.cfg.Workspace,
+		},
+		create: store.Create{IdempotencyKey: s.IdempotencyKey, RequestDigest: s.RequestDigest},
+	}
+	e.mu.Lock()
+	var l *lane
+	if len(e.lanes) > 0 {
+		l = e.lanes[e.next%uint(len(e.lanes))]
+		e.next++
+	}
+	e.mu.Unlock()
+	if l == nil {
+		return nil, errNoLane()
+	}
+	l.post(func() { l.submit(sub) })
+	select {
+	case <-ctx.Done():
+		return nil, &pipeline.Error{Kind: pipeline.Unavailable, Reason: "not_acknowledged", Text: "the database has not acknowledged the run in time; with an idempotency key it is safe to submit again", Err: ctx.Err()}
+	case r := <-reply:
+		if r.err != nil {
+			return nil, r.err
+		}
+		if r.run.Pipeline == "" { // an earlier run of the same key
+			return e.cfg.Store.Run(ctx, r.run.ID)
+		}
+		return r.run, nil
+	}
+}
+
+// Resume goes on with a queued run, here and now. A run that somebody owns or
+// that has finished gives Conflict.
+func (e *Executor) Resume(ctx context.Context, id pipeline.RunID) error {
+	e.mu.Lock()
+	var l *lane
+	if len(e.lanes) > 0 {
+		l = e.lanes[0]
+	}
+	e.mu.Unlock()
+	if l == nil {
+		return errNoLane()
+	}
+	reply := make(chan error, 1)
+	l.post(func() {
+		if l.stopping || l.fenced {
+			reply <- errNoLane()
+			return
+		}
+		l.jobs <- laneJob{resume: id, reply: reply}
+	})
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-reply:
+		return err
+	}
+}
+
+func errNoLane() error {
+	return &pipeline.Error{Kind: pipeline.Unavailable, Reason: "store_unavailable", Text: "the server is not ready: it has no lane on the database yet; try again"}
+}
+
+// read loads what is needed to go on with a run.
+func (e *Executor) read(run *pipeline.Run) (*program, []pipeline.Event, []store.Message, error) {
+	ctx, cancel := context.WithTimeout(e.work, time.Minute)
+	defer cancel()
+	prog, ok := e.plans.GetIfPresent(run.PlanDigest)
+	if !ok {
+		p, err := e.cfg.Store.Plan(ctx, run.PlanDigest)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("read plan: %w", err)
+		}
+		plan, err := spec.DecodePlan(p.Compiled)
+		if err != nil || p.Format != pipeline.PlanFormat {
+			plan, _, err = spec.Compile(spec.Source{File: "pipeline.yaml", Text: p.Source}, e.catalog)
+		}
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("read plan %s: %w", run.PlanDigest, err)
+		}
+		if prog, err = newProgram(plan); err != nil {
+			return nil, nil, nil, err
+		}
+		e.plans.Set(run.PlanDigest, prog)
+	}
+	var events []pipeline.Event
+	for ev, err := range e.cfg.Store.Events(ctx, run.ID, 0) {
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("read log: %w", err)
+		}
+		events = append(events, ev)
+	}
+	if len(events) == 0 {
+		return nil, nil, nil, errors.New("read log: it is empty")
+	}
+	messages, err := e.cfg.Store.Inbox(ctx, []pipeline.RunID{run.ID})
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("read inbox: %w", err)
+	}
+	return prog, events, messages, nil
+}
+
+// workspace is the run's directory.
+func (e *Executor) workspace(run *pipeline.Run) string {
+	if run.Workspace != "" {
+		return run.Workspace
+	}
+	return filepath.Join(e.cfg.Workspaces, string(run.ID))
+}
+
+func sortedKeys(m map[string]any) []any {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	out := make([]any, len(keys))
+	for i, k := range keys {
+		out[i] = k
+	}
+	return out
+}

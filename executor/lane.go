@@ -1,0 +1,576 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/store"
+)
+
+const (
+	maxBatchEvents = 8192 // a batch that has gathered so much lets its runs wait
+	maxWaiting     = 1024 // submissions that wait for a store that does not answer
+)
+
+// lane owns runs: its goroutine alone changes their state. A second goroutine,
+// the committer, is the only user of the store's lane. While one batch is being
+// made durable, the next one gathers: there is no timer.
+type lane struct {
+	ex   *Executor
+	runs map[pipeline.RunID]*runState
+
+	mu     sync.Mutex
+	mail   []func()
+	closed bool
+	bell   chan struct{} // capacity 1: there is mail
+	tail   sync.Mutex    // serializes what is posted after the end
+
+	batch   *store.Batch
+	index   map[pipeline.RunID]int // of batch.Append
+	events  int                    // in batch
+	waiting []submission           // whose Create is in batch
+
+	sent     *sentBatch // being committed
+	jobs     chan laneJob
+	durables []durable // waits for commits
+
+	claiming bool
+	claim    bool        // more may stand in the queue
+	stalled  []*runState // they go on when the batch under way is committed
+	check    bool        // ask the store whether the lease still stands
+	stopping bool
+	fenced   bool
+	broken   error // why the store does not answer, for /readyz
+}
+
+// sentBatch is a batch in the committer's hands.
+type sentBatch struct {
+	batch   *store.Batch
+	waiting []submission
+	ended   []*runState
+}
+
+// durable is a function to call once a run's event is committed.
+type durable struct {
+	run *runState
+	seq int32
+	f   func()
+}
+
+// submission is a run on its way in.
+type submission struct {
+	run    *pipeline.Run
+	prog   *program
+	create store.Create
+	at     int // its index in batch.Create
+	state  *runState
+	reply  chan<- submitted
+}
+
+type submitted struct {
+	run *pipeline.Run
+	err error
+}
+
+// laneJob is work for the committer; exactly one member is set.
+type laneJob struct {
+	commit *sentBatch
+	claim  int
+	resume pipeline.RunID
+	reply  chan<- error // of resume
+}
+
+func newLane(ex *Executor) *lane {
+	return &lane{
+		ex: ex, runs: map[pipeline.RunID]*runState{}, bell: make(chan struct{}, 1),
+		batch: &store.Batch{}, index: map[pipeline.RunID]int{}, jobs: make(chan laneJob, 16), claim: true,
+	}
+}
+
+// post hands the lane's goroutine something to do. It never blocks. After the
+// lane's end, when only loose ends are left, f runs at once.
+func (l *lane) post(f func()) {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		l.tail.Lock()
+		defer l.tail.Unlock()
+		f()
+		return
+	}
+	l.mail = append(l.mail, f)
+	l.mu.Unlock()
+	nudge(l.bell)
+}
+
+// run serves the lane under one lease, until ctx ends or the lease is lost.
+func (l *lane) run(ctx context.Context, held store.Lane) {
+	var committer sync.WaitGroup
+	committer.Go(func() { l.committer(ctx, held) })
+	stop := ctx.Done()
+	var grace <-chan time.Time
+	for {
+		select {
+		case <-l.bell:
+			l.mu.Lock()
+			mail := l.mail
+			l.mail = nil
+			l.mu.Unlock()
+			for _, f := range mail {
+				f()
+			}
+		case <-stop:
+			stop = nil
+			l.stopping = true
+			grace = time.After(l.ex.cfg.Grace)
+		case <-grace:
+			grace = nil
+			for _, r := range l.runs {
+				r.cancelAttempts(errStopped)
+			}
+		}
+		if l.fenced || l.stopping && l.idle() {
+			break
+		}
+		l.flush()
+		l.fetch()
+	}
+	close(l.jobs)
+	committer.Wait()
+	cause := errStopped
+	if l.fenced {
+		cause = errFenced
+	}
+	l.abandon(cause)
+	if !l.fenced {
+		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := held.Release(release); err != nil {
+			l.ex.log.Warn("lane not released; its runs go on when the lease expires", "lane", held.ID(), "err", err)
+		}
+	}
+}
+
+// idle reports whether a stopping lane has nothing left to wait for.
+func (l *lane) idle() bool {
+	if l.sent != nil || !l.batch.Empty() || l.claiming {
+		return false
+	}
+	for _, r := range l.runs {
+		if len(r.attempts) > 0 || r.busy {
+			return false
+		}
+	}
+	return true
+}
+
+// abandon lets go of all runs, without a word in their logs.
+func (l *lane) abandon(cause error) {
+	refuse := &pipeline.Error{Kind: pipeline.Unavailable, Reason: "stopping", Text: "the server is stopping; submit again to another", Err: cause}
+	pending := l.waiting
+	if l.sent != nil {
+		pending = append(pending, l.sent.waiting...)
+	}
+	for i := range pending {
+		pending[i].reply <- submitted{err: refuse}
+	}
+	for _, r := range l.runs {
+		l.drop(r)
+		r.cancelAttempts(cause)
+	}
+	l.batch, l.waiting, l.sent, l.events = &store.Batch{}, nil, nil, 0
+	clear(l.index)
+	l.durables, l.stalled = nil, nil
+	l.mu.Lock()
+	mail := l.mail
+	l.mail, l.closed = nil, true
+	l.mu.Unlock()
+	for _, f := range mail {
+		f()
+	}
+}
+
+// over reports whether the lane has ended.
+func (l *lane) over() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
+// append adds an event to the batch.
+func (l *lane) append(r *runState, e pipeline.Event) {
+	l.events++
+	if r.createdIn == l.batch {
+		c := &l.batch.Create[r.createdAt]
+		c.Events = append(c.Events, e)
+		return
+	}
+	i, ok := l.index[r.run.ID]
+	if !ok {
+		i = len(l.batch.Append)
+		l.index[r.run.ID] = i
+		l.batch.Append = append(l.batch.Append, store.Append{Run: r.run.ID})
+	}
+	l.batch.Append[i].Events = append(l.batch.Append[i].Events, e)
+}
+
+// finish puts the run's final row into the batch.
+func (l *lane) finish(r *runState) {
+	run := r.m.Run
+	l.batch.Finish = append(l.batch.Finish, store.Finish{Run: &run})
+}
+
+// whenDurable calls f on the lane once the run's event seq is committed.
+func (l *lane) whenDurable(r *runState, seq int32, f func()) {
+	l.durables = append(l.durables, durable{r, seq, f})
+}
+
+// flush gives the batch to the committer if that is free.
+func (l *lane) flush() {
+	if l.sent != nil || l.batch.Empty() && !l.check {
+		return
+	}
+	l.check = false
+	l.sent = &sentBatch{batch: l.batch, waiting: l.waiting}
+	for i := range l.batch.Finish {
+		if r := l.runs[l.batch.Finish[i].Run.ID]; r != nil {
+			l.sent.ended = append(l.sent.ended, r)
+		}
+	}
+	l.ex.met.batchEvents.Observe(float64(l.events))
+	l.batch, l.waiting, l.events = &store.Batch{}, nil, 0
+	clear(l.index)
+	l.jobs <- laneJob{commit: l.sent}
+}
+
+// fetch claims queued runs if there is room for more.
+func (l *lane) fetch() {
+	room := l.ex.cfg.Runs - len(l.runs)
+	if l.ex.cfg.Selective || !l.claim || l.claiming || l.stopping || room <= 0 || l.events > maxBatchEvents {
+		return
+	}
+	l.claim, l.claiming = false, true
+	l.jobs <- laneJob{claim: min(room, 256)}
+}
+
+// committer does the lane's writes, one after the other.
+func (l *lane) committer(ctx context.Context, held store.Lane) {
+	soft := ctx
+	ctx = context.WithoutCancel(ctx)
+	for job := range l.jobs {
+		if job.commit != nil {
+			res, err := l.commit(ctx, soft, held, job.commit.batch)
+			l.post(func() { l.committed(res, err) })
+			continue
+		}
+		if job.resume != "" {
+			run, err := held.ClaimRun(ctx, job.resume)
+			if err == nil {
+				l.post(func() { l.load(run) })
+			}
+			job.reply <- err
+			continue
+		}
+		runs, err := held.Claim(ctx, job.claim)
+		l.post(func() { l.claimed(runs, job.claim, err) })
+	}
+}
+
+// commit records a batch. When the outcome is unknown it sends the same batch
+// again: the store records it once. It gives up when the lease is lost, or when
+// the server stops and the store stays away.
+func (l *lane) commit(ctx, soft context.Context, held store.Lane, b *store.Batch) (store.Result, error) {
+	wait := 20 * time.Millisecond
+	stopped := time.Time{}
+	for {
+		begun := time.Now()
+		res, err := held.Commit(ctx, b)
+		if err == nil {
+			l.ex.met.commitSeconds.Observe(time.Since(begun).Seconds())
+			return res, nil
+		}
+		if errors.Is(err, store.ErrFenced) {
+			return res, err
+		}
+		l.ex.log.Warn("commit not acknowledged; sending it again", "lane", held.ID(), "err", err)
+		l.post(func() { l.broken = err })
+		if soft.Err() != nil {
+			if stopped.IsZero() {
+				stopped = time.Now()
+			}
+			if time.Since(stopped) > l.ex.cfg.Grace {
+				return res, store.ErrFenced
+			}
+		}
+		time.Sleep(wait)
+		wait = min(2*wait, time.Second)
+	}
+}
+
+// committed goes on after a batch: its events may now be seen and built on.
+func (l *lane) committed(res store.Result, err error) {
+	sent := l.sent
+	l.sent, l.broken = nil, nil
+	if err != nil {
+		l.sent = sent // abandon answers its submitters
+		l.fenced = true
+		l.ex.log.Warn("lane lost its lease; its runs go on elsewhere", "err", err)
+		return
+	}
+	bell := store.Bell{}
+	for i := range sent.waiting {
+		s := &sent.waiting[i]
+		if l.created(s, sent.batch, res) {
+			bell.Runs = append(bell.Runs, s.run.ID)
+			bell.Queued = bell.Queued || s.run.Status == pipeline.RunQueued
+		}
+	}
+	for i := range sent.batch.Append {
+		a := &sent.batch.Append[i]
+		bell.Runs = append(bell.Runs, a.Run)
+		l.acknowledge(a.Run, a.Events[len(a.Events)-1].Seq)
+	}
+	for _, r := range sent.ended {
+		l.drop(r)
+		l.ex.met.runs.WithLabelValues(string(r.m.Run.Status)).Inc()
+	}
+	if len(sent.ended) > 0 && l.ex.queued.Load() {
+		l.claim = true
+	}
+	l.ex.cfg.Store.Ring(bell)
+	stalled := l.stalled
+	l.stalled = nil
+	for _, r := range stalled {
+		r.do(r.pump)
+	}
+}
+
+// acknowledge tells a run that its events up to seq are durable.
+func (l *lane) acknowledge(id pipeline.RunID, seq int32) {
+	r := l.runs[id]
+	if r == nil {
+		return
+	}
+	r.do(func() { r.committed(seq) })
+	l.durables = slices.DeleteFunc(l.durables, func(d durable) bool {
+		if d.run != r || d.seq > seq {
+			return false
+		}
+		if !r.gone {
+			r.do(d.f)
+		}
+		return true
+	})
+}
+
+// created answers a submitter and reports whether the run is new.
+func (l *lane) created(s *submission, b *store.Batch, res store.Result) bool {
+	if s.at < len(res.Creates) {
+		if c := res.Creates[s.at]; c.Existing != "" {
+			if s.state != nil {
+				l.drop(s.state)
+			}
+			if c.Mismatch {
+				s.reply <- submitted{err: &pipeline.Error{
+					Kind: pipeline.Conflict, Reason: "idempotency_key_reused",
+					Text: fmt.Sprintf("the idempotency key was used for another request, which is run %s", c.Existing),
+				}}
+				return false
+			}
+			s.reply <- submitted{run: &pipeline.Run{ID: c.Existing}}
+			return false
+		}
+	}
+	s.reply <- submitted{run: s.run}
+	if s.run.Status == pipeline.RunQueued {
+		return true
+	}
+	if s.state == nil { // it was not clear whether the key was free
+		l.adopt(s.run, s.prog, s.create.Events, true)
+		return true
+	}
+	s.state.createdIn = nil
+	events := b.Create[s.at].Events
+	l.acknowledge(s.run.ID, events[len(events)-1].Seq)
+	return true
+}
+
+// submit takes a new run into the batch.
+func (l *lane) submit(s submission) {
+	if l.broken != nil && len(l.waiting) >= maxWaiting {
+		s.reply <- submitted{err: &pipeline.Error{Kind: pipeline.Unavailable, Reason: "store_unavailable", Text: "the database does not answer; try again later", Err: l.broken}}
+		return
+	}
+	if l.stopping || l.fenced {
+		s.reply <- submitted{err: &pipeline.Error{Kind: pipeline.Unavailable, Reason: "stopping", Text: "the server is stopping; submit again to another"}}
+		return
+	}
+	now := l.ex.cfg.Now().UTC()
+	s.run.CreatedAt = now
+	events := []pipeline.Event{{Seq: 1, Type: pipeline.RunCreated, At: now}}
+	if len(l.runs) >= l.ex.cfg.Runs {
+		s.run.Status = pipeline.RunQueued
+		l.ex.queued.Store(true)
+	} else {
+		s.run.Status = pipeline.RunRunning
+		s.run.StartedAt = now
+		events = append(events, pipeline.Event{Seq: 2, Type: pipeline.RunStarted, At: now})
+	}
+	s.create.Run, s.create.Events = s.run, events
+	s.at = len(l.batch.Create)
+	l.events += len(events)
+	l.batch.Create = append(l.batch.Create, s.create)
+	l.waiting = append(l.waiting, s)
+	if s.run.Status == pipeline.RunRunning && s.create.IdempotencyKey == "" {
+		r, err := l.take(s.run, s.prog, events)
+		if err != nil {
+			l.ex.log.Error("new run not taken", "run", s.run.ID, "err", err)
+			return
+		}
+		r.createdIn, r.createdAt = l.batch, s.at
+		l.waiting[len(l.waiting)-1].state = r
+		r.pump()
+	}
+}
+
+// take makes the lane own a run whose events are given.
+func (l *lane) take(run *pipeline.Run, prog *program, events []pipeline.Event) (*runState, error) {
+	r := &runState{
+		lane: l, run: run, prog: prog, m: pipeline.NewMachine(prog.plan, *run), workspace: l.ex.workspace(run),
+		attempts: map[pipeline.Path]*attempt{}, timers: map[*time.Timer]struct{}{},
+	}
+	vars, fail := r.evaluation(r.m.Scope("")).entries(prog.plan.Vars, "vars")
+	if fail != nil {
+		return nil, fail
+	}
+	r.m.SetVars(vars)
+	for i := range events {
+		if err := r.m.Apply(&events[i]); err != nil {
+			return nil, err
+		}
+	}
+	l.runs[run.ID] = r
+	l.ex.met.active.Inc()
+	if limit := prog.plan.Settings.Timeout; limit > 0 && !r.m.Run.StartedAt.IsZero() {
+		r.limitTime(limit)
+	}
+	return r, nil
+}
+
+// adopt goes on with a run whose given events are durable.
+func (l *lane) adopt(run *pipeline.Run, prog *program, events []pipeline.Event, fresh bool) {
+	r, err := l.take(run, prog, events)
+	if err != nil {
+		l.ex.log.Error("run cannot be taken over", "run", run.ID, "err", err)
+		return
+	}
+	r.durable = r.m.Seq
+	switch {
+	case r.m.Run.Status.Final():
+		// Its end was recorded but its row was not: only possible after a defect.
+		r.finished = true
+		l.finish(r)
+		return
+	case r.m.Run.StartedAt.IsZero():
+		r.record(pipeline.RunStarted, "", 0, pipeline.Data{})
+		if limit := prog.plan.Settings.Timeout; limit > 0 {
+			r.limitTime(limit)
+		}
+	case !fresh:
+		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: pipeline.ReasonOwnerDied})
+	}
+	r.pump()
+}
+
+// limitTime ends the run when its own timeout has passed.
+func (r *runState) limitTime(limit time.Duration) {
+	left := r.m.Run.StartedAt.Add(limit).Sub(r.lane.ex.cfg.Now())
+	r.after(max(0, left), func() { r.signal(pipeline.SignalTimeout, "", "") })
+}
+
+// signal records something said to the run from outside.
+func (r *runState) signal(name, actor string, id store.MessageID) {
+	if id != "" {
+		r.lane.batch.Consume = append(r.lane.batch.Consume, id)
+	}
+	if r.finished {
+		return
+	}
+	r.record(pipeline.SignalReceived, "", 0, pipeline.Data{Signal: name, Actor: actor})
+	r.pump()
+}
+
+// drop lets go of a run.
+func (l *lane) drop(r *runState) {
+	if r.gone {
+		return
+	}
+	r.gone = true
+	r.stopTimers()
+	delete(l.runs, r.run.ID)
+	l.ex.met.active.Dec()
+}
+
+// claimed goes on with runs from the queue: their logs are read elsewhere.
+func (l *lane) claimed(runs []*pipeline.Run, asked int, err error) {
+	l.claiming = false
+	if err != nil {
+		if errors.Is(err, store.ErrFenced) {
+			l.fenced = true
+			return
+		}
+		l.ex.log.Warn("queue not read", "err", err)
+		time.AfterFunc(time.Second, func() { l.post(func() { l.claim = true }) })
+		return
+	}
+	l.claim = len(runs) == asked
+	if !l.claim {
+		l.ex.queued.Store(false)
+	}
+	for _, run := range runs {
+		l.load(run)
+	}
+}
+
+// load reads a claimed run's log and goes on with it.
+func (l *lane) load(run *pipeline.Run) {
+	l.ex.tasks.Go(func() {
+		prog, events, messages, err := l.ex.read(run)
+		l.post(func() {
+			if l.fenced || l.stopping {
+				return // it is queued again with the lane's release
+			}
+			if err != nil {
+				l.ex.log.Error("run not read; trying again", "run", run.ID, "err", err)
+				time.AfterFunc(time.Second, func() {
+					l.post(func() {
+						if !l.fenced && !l.stopping {
+							l.load(run)
+						}
+					})
+				})
+				return
+			}
+			l.adopt(run, prog, events, false)
+			l.deliver(messages)
+		})
+	})
+}
+
+// deliver hands messages to their runs.
+func (l *lane) deliver(messages []store.Message) {
+	for _, m := range messages {
+		r := l.runs[m.Run]
+		if r == nil || slices.Contains(l.batch.Consume, m.ID) || l.sent != nil && slices.Contains(l.sent.batch.Consume, m.ID) {
+			continue
+		}
+		if m.Kind == "cancel" {
+			r.do(func() { r.signal(pipeline.SignalCancel, m.Actor, m.ID) })
+		}
+	}
+}
