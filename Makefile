@@ -1,0 +1,105 @@
+# The two commands of the README are `make run` and `make test`; the others are
+# for those who change the project. Everything that a target makes stands in
+# bin/ and .cache/, which git does not see.
+
+.DEFAULT_GOAL := help
+SHELL   := bash
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+TOOL     = go tool -modfile=tools.mod
+NEEDS    = bin/needs
+FUZZTIME ?= 20s
+PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+
+export CGO_ENABLED ?= 0
+
+.PHONY: help
+help: ## show this text
+	@echo "make TARGET, where TARGET is one of"
+	@sed -nE 's/^([a-z][a-z0-9-]*):.*## (.*)$$/  \1 \2/p' $(MAKEFILE_LIST) | awk '{n = $$1; $$1 = ""; printf "  %-16s%s\n", n, $$0}'
+
+.PHONY: run
+run: build ## build the server and run an example pipeline on real files; opens no port
+	@scripts/run
+
+.PHONY: build
+build: ## build bin/orchestrator, one static binary
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/orchestrator ./cmd/orchestrator
+
+.PHONY: test
+test: ## run every test: units, both stores, end to end, browser; finds or installs what it needs
+	@scripts/test
+
+.PHONY: e2e
+e2e: $(NEEDS) ## run only the tests that start the binary or a browser
+	@$(NEEDS) -for postgres,browser,axe -- go test ./cmd/... ./web/... ./examples/...
+
+.PHONY: race
+race: $(NEEDS) ## run the tests of pipeline, store, executor and server under the race detector
+	@CGO_ENABLED=1 $(NEEDS) -for postgres,gcc -- go test -race ./pipeline/... ./store/... ./executor/... ./server/...
+
+.PHONY: cover
+cover: $(NEEDS) ## measure which lines the tests reach; writes .cache/cover.html
+	@mkdir -p .cache
+	@$(NEEDS) -for postgres,browser,axe -- go test -coverpkg=./... -coverprofile=.cache/cover.txt ./...
+	@go tool cover -html=.cache/cover.txt -o .cache/cover.html
+	@go tool cover -func=.cache/cover.txt | tail -n 1
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (20s)
+	@scripts/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: build $(NEEDS) ## measure throughput, latency and idle cost against a throw-away PostgreSQL
+	@$(NEEDS) -for postgres -fsync -- go run ./bench
+
+.PHONY: kill-test
+kill-test: build $(NEEDS) ## kill the server ten times while 200 runs are under way, and count the records
+	@$(NEEDS) -for postgres -fsync -- go run ./scripts/kill-test
+
+.PHONY: check
+check: check-generated lint vuln ## format, lint, freshness of generated code, module file, links, known vulnerabilities
+	$(TOOL) buf lint
+	go mod tidy -diff
+	go test . ./docs ./deploy
+
+.PHONY: lint
+lint: ## run go vet and golangci-lint
+	go vet ./...
+	$(TOOL) golangci-lint run
+	$(TOOL) golangci-lint fmt --diff
+
+.PHONY: fmt
+fmt: ## format every file the way make lint wants it
+	$(TOOL) golangci-lint fmt
+
+.PHONY: vuln
+vuln: ## look for known vulnerabilities in what the binary calls
+	@scripts/vuln
+
+.PHONY: generate
+generate: ## write the generated code anew
+	$(TOOL) buf generate
+	$(TOOL) templ generate
+	@if [ -d scripts/openapi ]; then echo go run ./scripts/openapi; go run ./scripts/openapi; fi
+
+.PHONY: check-generated
+check-generated: ## fail if make generate would change a file
+	@scripts/check-generated
+
+.PHONY: image
+image: ## build the container images: orchestrator (from scratch) and orchestrator:tools (with a shell)
+	docker build -f deploy/Dockerfile --build-arg VERSION=$(VERSION) --target server -t orchestrator:$(VERSION) .
+	docker build -f deploy/Dockerfile --build-arg VERSION=$(VERSION) --target tools -t orchestrator:$(VERSION)-tools .
+
+.PHONY: release
+release: ## cross-compile static binaries with checksums into bin/release
+	@VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' PLATFORMS='$(PLATFORMS)' scripts/release
+
+.PHONY: clean
+clean: ## remove bin/ and .cache/
+	rm -rf bin .cache
+
+.PHONY: $(NEEDS)
+$(NEEDS):
+	@go build -o $@ ./scripts/needs
