@@ -34,17 +34,17 @@ func newMetrics(reg *prometheus.Registry, s *Server) (*metrics, error) {
 	}
 	m := &metrics{
 		begin:    time.Now(),
-		requests: counter("requests_total", "API calls by method and gRPC code; REST calls count here too.", "method", "code"),
+		requests: counter("api_requests_total", "API calls by method and gRPC code; REST calls count here too.", "method", "code"),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "orchestrator_request_seconds", Help: "Time that API calls took; of streams, their whole life.",
+			Name: "orchestrator_api_request_seconds", Help: "Time that API calls took; of streams, their whole life.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10, 60},
 		}, []string{"method"}),
 		http: counter("http_requests_total", "HTTP requests by what they were for and HTTP code.", "route", "code"),
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "orchestrator_streams", Help: "Streams that are open: watched runs and followed logs.",
+			Name: "orchestrator_api_streams", Help: "Streams that are open: watched runs and followed logs.",
 		}),
-		events:   counter("run_events_total", "Run events that this process has read since it began, by type. Only runs that somebody looks at are read.", "type"),
-		finished: counter("runs_finished_total", "Runs that ended while this process looked at them, by status.", "status"),
+		events:   counter("watched_events_total", "Run events that this process has read since it began, by type. Only runs that somebody looks at are read.", "type"),
+		finished: counter("watched_runs_finished_total", "Runs that ended while this process looked at them, by status.", "status"),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "orchestrator_build_info", Help: "1, with the version.", ConstLabels: prometheus.Labels{"version": s.cfg.Version},
