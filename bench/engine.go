@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	orchestratorv1 "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
+	"github.com/orchestrator-project/orchestrator/scripts/replica"
+)
+
+// session is a server process with a client of it.
+type session struct {
+	process *replica.Replica
+	conn    *grpc.ClientConn
+	runs    orchestratorv1.RunsClient
+	home    string
+	log     *os.File
+}
+
+func start(ctx context.Context, c config, url string) (s *session, err error) {
+	s = &session{}
+	if s.home, err = os.MkdirTemp("", "orchestrator-bench"); err != nil {
+		return nil, err
+	}
+	if s.log, err = os.Create(filepath.Join(s.home, "server.log")); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(s.home))
+	}
+	if s.process, err = replica.Start(ctx, replica.Config{Binary: c.binary, DatabaseURL: url, Home: s.home, Log: s.log}); err != nil {
+		text, _ := os.ReadFile(s.log.Name())
+		return nil, errors.Join(fmt.Errorf("%w\n%s", err, text), os.RemoveAll(s.home))
+	}
+	if s.conn, err = replica.Dial(s.process.Addr); err != nil {
+		s.process.Kill()
+		return nil, errors.Join(err, os.RemoveAll(s.home))
+	}
+	s.runs = orchestratorv1.NewRunsClient(s.conn)
+	return s, nil
+}
+
+func (s *session) end() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	return errors.Join(s.conn.Close(), s.process.Stop(ctx), s.log.Close(), os.RemoveAll(s.home))
+}
+
+// chain is a pipeline whose steps run one after the other. They may not be
+// repeated freely, so each must be durable before the next one starts.
+func chain(n int) string {
+	var b strings.Builder
+	b.WriteString("id: bench-chain\nsteps:\n")
+	for i := range n {
+		fmt.Fprintf(&b, "  - {id: s%d, action: debug, effect: at_least_once", i)
+		if i > 0 {
+			fmt.Fprintf(&b, ", dependencies: [s%d]", i-1)
+		}
+		b.WriteString("}\n")
+	}
+	return b.String()
+}
+
+// wide is a pipeline whose steps need nothing of each other.
+func wide(n int) string {
+	var b strings.Builder
+	b.WriteString("id: bench-wide\nsteps:\n")
+	for i := range n {
+		fmt.Fprintf(&b, "  - {id: s%d, action: debug}\n", i)
+	}
+	return b.String()
+}
+
+// finish submits a run and returns when its caller knows that it has completed.
+// It watches the events after a sequence number; the last one's is returned.
+func (s *session) finish(ctx context.Context, source string, after int32) (last int32, err error) {
+	run, err := s.runs.CreateRun(ctx, &orchestratorv1.CreateRunRequest{Source: source})
+	if err != nil {
+		return 0, err
+	}
+	return s.watch(ctx, run.GetId(), after, nil)
+}
+
+// watch reads a run's events to the end, which must be a success.
+func (s *session) watch(ctx context.Context, id string, after int32, each func(*orchestratorv1.Event)) (last int32, err error) {
+	stream, err := s.runs.WatchRun(ctx, &orchestratorv1.WatchRunRequest{Id: id, After: after})
+	if err != nil {
+		return 0, err
+	}
+	for {
+		e, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return last, fmt.Errorf("run %s: the stream ended before run_finished", id)
+		}
+		if err != nil {
+			return last, err
+		}
+		if e.GetSeq() > 0 {
+			last = e.GetSeq()
+		}
+		if each != nil {
+			each(e)
+		}
+		if e.GetType() != "run_finished" {
+			continue
+		}
+		var data struct {
+			Run struct {
+				Status string `json:"status"`
+			} `json:"run"`
+		}
+		if err := json.Unmarshal([]byte(e.GetData()), &data); err != nil {
+			return last, err
+		}
+		if data.Run.Status != "COMPLETED" {
+			return last, fmt.Errorf("run %s ended as %s", id, data.Run.Status)
+		}
+		_, err = stream.Recv() // the stream's own end
+		if !errors.Is(err, io.EOF) {
+			return last, fmt.Errorf("run %s: after run_finished: %w", id, err)
+		}
+		return last, nil
+	}
+}
+
+type loadResult struct {
+	stepsPerSecond, commitsPerStep, walPerStep, cpuPerStep float64
+}
+
+// throughput keeps c.runs runs under way: each caller submits one, waits until
+// it has completed, and submits the next.
+func throughput(ctx context.Context, c config, s *session, pg *postgres) (l loadResult, err error) {
+	source := chain(c.steps)
+	// A run of this pipeline always has the same number of events. Callers wait
+	// for the last one, as a caller does that wants nothing but the result.
+	last, err := s.finish(ctx, source, 0)
+	if err != nil {
+		return l, err
+	}
+	load := func(d time.Duration) (int, time.Duration, error) {
+		var finished atomic.Int64
+		began := time.Now()
+		g, ctx := errgroup.WithContext(ctx)
+		for range c.runs {
+			g.Go(func() error {
+				for time.Since(began) < d {
+					if _, err := s.finish(ctx, source, last-1); err != nil {
+						return err
+					}
+					finished.Add(1)
+				}
+				return nil
+			})
+		}
+		err := g.Wait()
+		return int(finished.Load()) * c.steps, time.Since(began), err
+	}
+	if _, _, err := load(3 * time.Second); err != nil { // warms caches and connections up
+		return l, err
+	}
+	if err := pg.checkpoint(ctx); err != nil {
+		return l, err
+	}
+	before, err := pg.counters(ctx)
+	if err != nil {
+		return l, err
+	}
+	cpu := s.process.CPU()
+	steps, elapsed, err := load(c.window)
+	if err != nil {
+		return l, err
+	}
+	cpu = s.process.CPU() - cpu
+	after, err := pg.counters(ctx)
+	if err != nil {
+		return l, err
+	}
+	n := float64(steps)
+	return loadResult{
+		stepsPerSecond: n / elapsed.Seconds(),
+		commitsPerStep: float64(after.commits-before.commits) / n,
+		walPerStep:     float64(after.wal-before.wal) / n,
+		cpuPerStep:     cpu.Seconds() / n,
+	}, nil
+}
+
+// latency is how long one caller waits for one run of one step, in milliseconds.
+func latency(ctx context.Context, s *session) (p50, p99 float64, err error) {
+	source := chain(1)
+	var times []time.Duration
+	for i := range 520 {
+		began := time.Now()
+		if _, err := s.finish(ctx, source, 0); err != nil {
+			return 0, 0, err
+		}
+		if i >= 20 {
+			times = append(times, time.Since(began))
+		}
+	}
+	slices.Sort(times)
+	ms := func(q float64) float64 { return times[int(q*float64(len(times)-1))].Seconds() * 1e3 }
+	return ms(0.50), ms(0.99), nil
+}
+
+// large measures one run with very many steps, side by side and in a row.
+func large(ctx context.Context, c config, s *session, r *report) error {
+	began := time.Now()
+	if _, err := s.finish(ctx, wide(c.large), 0); err != nil {
+		return fmt.Errorf("wide run: %w", err)
+	}
+	r.add(fmt.Sprintf("one run of %d parallel steps, submitted to finished", c.large), time.Since(began).Seconds(), "s")
+
+	began = time.Now()
+	run, err := s.runs.CreateRun(ctx, &orchestratorv1.CreateRunRequest{Source: chain(c.large)})
+	if err != nil {
+		return fmt.Errorf("long chain: %w", err)
+	}
+	var finished []time.Time
+	if _, err := s.watch(ctx, run.GetId(), 0, func(e *orchestratorv1.Event) {
+		if e.GetType() == "step_finished" {
+			finished = append(finished, e.GetAt().AsTime())
+		}
+	}); err != nil {
+		return fmt.Errorf("long chain: %w", err)
+	}
+	r.add(fmt.Sprintf("one chain of %d steps, submitted to finished", c.large), time.Since(began).Seconds(), "s")
+	if len(finished) != c.large {
+		return fmt.Errorf("long chain: %d steps finished, want %d", len(finished), c.large)
+	}
+	tenth := len(finished) / 10
+	first := finished[tenth].Sub(finished[0]).Seconds() / float64(tenth)
+	last := finished[len(finished)-1].Sub(finished[len(finished)-1-tenth]).Seconds() / float64(tenth)
+	r.add("its first tenth", first*1e3, "ms/step")
+	r.add("its last tenth", last*1e3, "ms/step")
+	r.atMost("last tenth to first", last/first, "", 1.5)
+	if now, peak := s.process.Memory(); now > 0 {
+		r.add("memory of the server after both", float64(now)/(1<<20), "MiB")
+		r.add("memory of the server at its peak", float64(peak)/(1<<20), "MiB")
+	}
+	return nil
+}
