@@ -1,0 +1,431 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/store"
+)
+
+// lane is a lease whose life is a file lock.
+type lane struct {
+	s     *Store
+	id    int64
+	epoch int64
+	lock  *fileLock
+}
+
+func (l *lane) ID() int64    { return l.id }
+func (l *lane) Epoch() int64 { return l.epoch }
+
+func (s *Store) lockPath(epoch int64) string {
+	return filepath.Join(s.lanesDir(), strconv.FormatInt(epoch, 10)+".lock")
+}
+
+const (
+	listLanes   = `SELECT lane FROM lane_lease ORDER BY lane`
+	insertLease = `INSERT INTO lane_lease (lane, replica, opened_at) VALUES (?, ?, ?) RETURNING epoch`
+)
+
+// OpenLane implements store.Store.
+func (s *Store) OpenLane(ctx context.Context, replica store.ReplicaID) (store.Lane, error) {
+	l := &lane{s: s, id: 1}
+	err := s.writer.do(ctx, "open a lane", func(t *tx) error {
+		l.id = 1 // the lowest number that is free
+		err := t.rows(listLanes, nil, func(r *sql.Rows) error {
+			var used int64
+			if err := r.Scan(&used); err != nil {
+				return err
+			}
+			if used == l.id {
+				l.id++
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := t.row(insertLease, []any{l.id, text(replica), t.now.UnixMicro()}, &l.epoch); err != nil {
+			return err
+		}
+		// Locked before the row can be seen. Reclaim looks at locks inside its
+		// own transaction, so it cannot come between.
+		l.lock, err = lockWait(ctx, s.lockPath(l.epoch), busyTimeout)
+		return err
+	})
+	if err != nil {
+		if l.lock != nil {
+			l.lock.close()
+		}
+		return nil, storeError("open a lane", err)
+	}
+	s.mu.Lock()
+	s.lanes[l.epoch] = l
+	s.mu.Unlock()
+	return l, nil
+}
+
+const (
+	deleteLease = `DELETE FROM lane_lease WHERE epoch = ?`
+	ownedRuns   = `SELECT run_id, priority FROM run
+		WHERE status IN ('QUEUED','RUNNING','WAITING','PAUSED') AND lane_epoch = ?`
+	queueRun    = `INSERT INTO run_queue (priority, run_id) VALUES (?, ?) ON CONFLICT DO NOTHING`
+	releaseRuns = `UPDATE run SET status = 'QUEUED', lane_epoch = NULL
+		WHERE status IN ('QUEUED','RUNNING','WAITING','PAUSED') AND lane_epoch = ?`
+)
+
+// drop removes a lease and queues its runs again; it returns how many.
+func (t *tx) drop(epoch int64) (int, error) {
+	if n, err := t.exec(deleteLease, epoch); err != nil || n == 0 {
+		return 0, err
+	}
+	type queued struct {
+		id       []byte
+		priority int64
+	}
+	var runs []queued
+	err := t.rows(ownedRuns, []any{epoch}, func(r *sql.Rows) error {
+		var q queued
+		runs = append(runs, q)
+		return r.Scan(&runs[len(runs)-1].id, &runs[len(runs)-1].priority)
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, q := range runs {
+		if _, err := t.exec(queueRun, q.priority, q.id); err != nil {
+			return 0, err
+		}
+	}
+	_, err = t.exec(releaseRuns, epoch)
+	return len(runs), err
+}
+
+// Release implements store.Lane; repeating it changes nothing.
+func (l *lane) Release(ctx context.Context) error {
+	s, n := l.s, 0
+	err := s.writer.do(ctx, "release a lane", func(t *tx) (err error) {
+		n, err = t.drop(l.epoch)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.forget(l)
+	if n > 0 {
+		s.Ring(store.Bell{Queued: true})
+	}
+	return nil
+}
+
+// forget frees the lane's lock; others may take its runs if it still has any.
+func (s *Store) forget(l *lane) {
+	s.mu.Lock()
+	_, held := s.lanes[l.epoch]
+	delete(s.lanes, l.epoch)
+	s.mu.Unlock()
+	if held {
+		os.Remove(s.lockPath(l.epoch))
+		l.lock.close()
+	}
+}
+
+func (s *Store) own(epoch int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.lanes[epoch]
+	return ok
+}
+
+const listEpochs = `SELECT epoch FROM lane_lease ORDER BY epoch`
+
+// Reclaim implements store.Store.
+func (s *Store) Reclaim(ctx context.Context) (int, error) {
+	total := 0
+	var dead []*fileLock
+	defer func() {
+		for _, l := range dead {
+			l.close()
+		}
+	}()
+	err := s.writer.do(ctx, "reclaim lanes", func(t *tx) error {
+		total = 0
+		var epochs []int64
+		err := t.rows(listEpochs, nil, func(r *sql.Rows) error {
+			var e int64
+			err := r.Scan(&e)
+			epochs = append(epochs, e)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, e := range epochs {
+			if s.own(e) {
+				continue
+			}
+			lock, err := lockTry(s.lockPath(e))
+			if errors.Is(err, errHeld) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			dead = append(dead, lock)
+			n, err := t.drop(e)
+			if err != nil {
+				return err
+			}
+			total += n
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, storeError("reclaim lanes", err)
+	}
+	for _, l := range dead {
+		os.Remove(l.f.Name())
+	}
+	s.sweepLocks(ctx)
+	if total > 0 {
+		s.Ring(store.Bell{Queued: true})
+	}
+	return total, nil
+}
+
+const leaseThere = `SELECT count(*) FROM lane_lease WHERE epoch = ?`
+
+// sweepLocks removes free lock files without a lease: their owner died while
+// it opened or released the lane.
+func (s *Store) sweepLocks(ctx context.Context) {
+	for _, e := range s.freeLocks() {
+		_ = s.writer.do(ctx, "sweep lanes", func(t *tx) error {
+			n := 1
+			if err := t.row(leaseThere, []any{e}, &n); err != nil || n > 0 {
+				return err
+			}
+			return os.Remove(s.lockPath(e))
+		})
+	}
+}
+
+// freeLocks lists the epochs of lock files that nobody holds.
+func (s *Store) freeLocks() []int64 {
+	entries, err := os.ReadDir(s.lanesDir())
+	if err != nil {
+		return nil
+	}
+	var free []int64
+	for _, entry := range entries {
+		name, ok := strings.CutSuffix(entry.Name(), ".lock")
+		e, err := strconv.ParseInt(name, 10, 64)
+		if !ok || err != nil || s.own(e) {
+			continue
+		}
+		if l, err := lockTry(filepath.Join(s.lanesDir(), entry.Name())); err == nil {
+			l.close()
+			free = append(free, e)
+		}
+	}
+	return free
+}
+
+// watch answers heartbeats. Nothing is read while no connection has changed
+// the file.
+type watch struct {
+	db      *sql.DB
+	conn    *sql.Conn
+	version *sql.Stmt
+	look    *sql.Stmt
+	seen    int64
+	queued  bool
+	epochs  map[int64]bool
+}
+
+func newWatch(ctx context.Context, db *sql.DB) (*watch, error) {
+	w := &watch{db: db, seen: -1}
+	var err error
+	if w.conn, err = db.Conn(ctx); err != nil {
+		db.Close()
+		return nil, err
+	}
+	if w.version, err = w.conn.PrepareContext(ctx, `PRAGMA data_version`); err == nil {
+		w.look, err = w.conn.PrepareContext(ctx, `SELECT epoch, 0 FROM lane_lease UNION ALL SELECT 0, EXISTS (SELECT 1 FROM run_queue)`)
+	}
+	if err != nil {
+		w.close()
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *watch) close() error {
+	if w.version != nil {
+		w.version.Close()
+	}
+	if w.look != nil {
+		w.look.Close()
+	}
+	w.conn.Close()
+	return w.db.Close()
+}
+
+func (w *watch) refresh(ctx context.Context) error {
+	var version int64
+	if err := w.version.QueryRowContext(ctx).Scan(&version); err != nil {
+		return err
+	}
+	if version == w.seen {
+		return nil
+	}
+	rows, err := w.look.QueryContext(ctx)
+	if err != nil {
+		return err
+	}
+	epochs, queued := make(map[int64]bool), false
+	err = drain(rows, func(r *sql.Rows) error {
+		var epoch int64
+		var any bool
+		if err := r.Scan(&epoch, &any); err != nil {
+			return err
+		}
+		epochs[epoch] = epoch != 0
+		queued = queued || any
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w.seen, w.queued, w.epochs = version, queued, epochs
+	return nil
+}
+
+// Heartbeat implements store.Store. A lane lives by its file lock, so there is
+// nothing to renew.
+func (s *Store) Heartbeat(ctx context.Context, _ store.ReplicaID) (store.Pulse, error) {
+	if err := ctx.Err(); err != nil {
+		return store.Pulse{}, err
+	}
+	var p store.Pulse
+	free := s.freeLocks()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return p, storeError("look for work", sql.ErrConnDone)
+	}
+	if err := s.watch.refresh(ctx); err != nil {
+		return p, storeError("look for work", err)
+	}
+	p.Queued = s.watch.queued
+	for e := range s.lanes {
+		if !s.watch.epochs[e] {
+			p.Lost = true
+		}
+	}
+	for _, e := range free {
+		p.Expired = p.Expired || s.watch.epochs[e]
+	}
+	return p, nil
+}
+
+const (
+	nextQueued = `DELETE FROM run_queue WHERE (priority, run_id) IN
+		(SELECT priority, run_id FROM run_queue ORDER BY priority DESC, run_id LIMIT ?) RETURNING run_id`
+	claimRun = `UPDATE run SET status = 'RUNNING', lane_epoch = ?, started_at = coalesce(started_at, ?)
+		WHERE run_id = ? AND status = 'QUEUED' RETURNING ` + runColumns
+	unqueueRun = `DELETE FROM run_queue WHERE priority = ? AND run_id = ?`
+)
+
+// Claim implements store.Lane.
+func (l *lane) Claim(ctx context.Context, n int) ([]*pipeline.Run, error) {
+	if n <= 0 {
+		return nil, nil
+	}
+	var runs []*pipeline.Run
+	err := l.s.writer.do(ctx, "claim runs", func(t *tx) error {
+		runs = nil
+		if err := t.fence(l.epoch); err != nil {
+			return err
+		}
+		var ids [][]byte
+		err := t.rows(nextQueued, []any{n}, func(r *sql.Rows) error {
+			var id []byte
+			err := r.Scan(&id)
+			ids = append(ids, id)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			r, err := t.claim(l.epoch, id)
+			if err != nil {
+				return err
+			}
+			if r != nil {
+				runs = append(runs, r)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	sortFair(runs)
+	return runs, nil
+}
+
+// claim owns a queued run; another gives nil.
+func (t *tx) claim(epoch int64, id []byte) (*pipeline.Run, error) {
+	var run *pipeline.Run
+	err := t.rows(claimRun, []any{epoch, t.now.UnixMicro(), id}, func(r *sql.Rows) (err error) {
+		run, err = scanRun(r, true)
+		return err
+	})
+	return run, err
+}
+
+// ClaimRun implements store.Lane.
+func (l *lane) ClaimRun(ctx context.Context, id pipeline.RunID) (*pipeline.Run, error) {
+	k, err := key(id)
+	if err != nil {
+		return nil, err
+	}
+	var run *pipeline.Run
+	err = l.s.writer.do(ctx, "claim run "+string(id), func(t *tx) (err error) {
+		if err := t.fence(l.epoch); err != nil {
+			return err
+		}
+		if run, err = t.claim(l.epoch, k[:]); err != nil {
+			return err
+		}
+		if run == nil {
+			var status pipeline.RunStatus
+			err := t.row(runStatus, []any{k[:]}, &status)
+			if errors.Is(err, sql.ErrNoRows) {
+				return runNotFound(id)
+			}
+			if err != nil {
+				return err
+			}
+			return notQueued(id, status)
+		}
+		_, err = t.exec(unqueueRun, run.Priority, k[:])
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return run, nil
+}
+
+func notQueued(id pipeline.RunID, status pipeline.RunStatus) error {
+	return &pipeline.Error{Kind: pipeline.Conflict, Reason: "run_not_queued", Text: fmt.Sprintf("run %s is not queued, it is %s", id, status)}
+}

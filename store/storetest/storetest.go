@@ -1,0 +1,83 @@
+// Package storetest proves that both stores keep the contract of package
+// store, and opens stores for everyone else's tests.
+//
+//	func TestSomething(t *testing.T) {
+//		s := storetest.Open(t) // a fresh SQLite store
+//		...
+//	}
+//
+// Postgres gives the address of an empty database on a real server, which is
+// started once and shared by all test processes.
+package storetest
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"github.com/orchestrator-project/orchestrator/store"
+	"github.com/orchestrator-project/orchestrator/store/sqlite"
+)
+
+// Open gives a fresh SQLite store that is closed at the end of the test.
+func Open(t testing.TB) store.Store {
+	t.Helper()
+	s, err := sqlite.Open(context.Background(), sqlite.Config{Path: filepath.Join(t.TempDir(), "store.db")})
+	if err != nil {
+		t.Fatalf("open a store: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close the store: %v", err)
+		}
+	})
+	return s
+}
+
+// Harness opens the stores of one implementation for Run. Its functions
+// register with t whatever must be closed.
+type Harness struct {
+	Open  func(t testing.TB) store.Store                // fresh and empty
+	Again func(t testing.TB, s store.Store) store.Store // the data of s, as another process opens it
+	Kill  func(t testing.TB, s store.Store)             // ends s as kill -9 of its process does
+}
+
+// Run is the conformance suite.
+func Run(t *testing.T, h Harness) {
+	for _, c := range []struct {
+		name string
+		f    func(*testing.T, Harness)
+	}{
+		{"a created run reads back whole", createAndRead},
+		{"runs list newest first by keyset and filters", listRuns},
+		{"events stay in order and without gaps", eventsInOrder},
+		{"bodies of any size and character read back", bodies},
+		{"text cannot break a batch", hostileText},
+		{"finish updates the run", finishes},
+		{"an idempotency key makes one run", idempotency},
+		{"crossed idempotency keys do not deadlock", crossedKeys},
+		{"a batch in doubt is recorded once", inDoubt},
+		{"a record cannot be overwritten", overwrite},
+		{"claims go by priority, then age", claimOrder},
+		{"each queued run is claimed once", claimOnce},
+		{"one queued run can be claimed by name", claimRun},
+		{"an old epoch never writes again", fenced},
+		{"reclaim spares the living", reclaimSparesLiving},
+		{"release queues the runs at once", release},
+		{"yield gives runs back", yields},
+		{"concurrent lanes do not disturb each other", concurrentLanes},
+		{"heartbeat sees the queue", heartbeat},
+		{"plans are content", plans},
+		{"pipelines have versions", pipelines},
+		{"messages reach a run until it has finished", messages},
+		{"logs keep their order and resume", logs},
+		{"bells arrive here and in other processes", bells},
+		{"a closed context stops the store", cancelled},
+		{"random batches and resends equal a model", model},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.f(t, h)
+		})
+	}
+}
