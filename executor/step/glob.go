@@ -39,6 +39,7 @@ func compileGlobs(v any) (globs, error) {
 			return nil, err
 		}
 		for _, s := range spelled {
+			s = strings.ReplaceAll(s, "[!", "[^") // as the shell spells it
 			g := glob(strings.Split(strings.TrimPrefix(s, "./"), "/"))
 			for _, part := range g {
 				if _, err := path.Match(part, ""); err != nil || part == "" || part == ".." || part == "." {

@@ -1,0 +1,332 @@
+package script
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
+)
+
+// Parse reads a script. file is its name in messages. The error is a
+// *pipeline.Diagnostics with every fault and its place.
+func Parse(file string, source []byte) (*Provider, error) {
+	p := &parser{file: file, lines: strings.Split(string(source), "\n")}
+	rules := p.document(string(source))
+	if len(p.found.List) > 0 {
+		return nil, &p.found
+	}
+	return &Provider{file: file, rules: rules}, nil
+}
+
+type parser struct {
+	file  string
+	lines []string
+	found pipeline.Diagnostics
+}
+
+// maxFaults is how many faults are told; the rest is counted.
+const maxFaults = 50
+
+func (p *parser) fault(line, column int, code, hint, format string, args ...any) {
+	if len(p.found.List) == maxFaults {
+		p.found.Truncated++
+		return
+	}
+	line, column = max(line, 1), max(column, 1)
+	d := pipeline.Diagnostic{
+		Code: code, Severity: pipeline.SeverityError, Message: fmt.Sprintf(format, args...), Hint: hint,
+		File: p.file, Line: line, Column: column, EndLine: line, EndColumn: column + 1,
+	}
+	if line <= len(p.lines) {
+		d.Excerpt = strings.TrimRight(p.lines[line-1], "\r")
+	}
+	p.found.List = append(p.found.List, d)
+}
+
+func (p *parser) at(n *yaml.Node, code, hint, format string, args ...any) {
+	p.fault(n.Line, n.Column, code, hint, format, args...)
+}
+
+func (p *parser) document(source string) []rule {
+	l, err := yaml.NewLoader(strings.NewReader(source))
+	var doc, second yaml.Node
+	if err == nil {
+		err = l.Load(&doc)
+	}
+	var le *yaml.LoadError
+	switch {
+	case errors.Is(err, io.EOF):
+		p.fault(1, 1, "E0103", "", "the script is empty")
+		return nil
+	case errors.As(err, &le):
+		p.fault(le.Mark.Line, le.Mark.Column, "E0101", "", "%s", le.Message)
+		return nil
+	case err != nil:
+		p.fault(1, 1, "E0101", "", "%v", err)
+		return nil
+	case doc.Kind != yaml.DocumentNode || len(doc.Content) == 0:
+		p.fault(1, 1, "E0103", "", "the script is empty")
+		return nil
+	}
+	if err := l.Load(&second); !errors.Is(err, io.EOF) {
+		p.fault(second.Line, second.Column, "E0103", "", "a script is one document")
+		return nil
+	}
+	var rules []rule
+	some := false
+	p.mapping(doc.Content[0], "a script", map[string]func(*yaml.Node){
+		"rules": func(n *yaml.Node) {
+			some = true
+			if n.Kind != yaml.SequenceNode {
+				p.at(n, "E0104", "", "rules is a list")
+				return
+			}
+			for _, item := range n.Content {
+				rules = append(rules, p.rule(item))
+			}
+		},
+	})
+	if !some && len(p.found.List) == 0 {
+		p.at(doc.Content[0], "E0111", "", "a script has a list of rules")
+	}
+	return rules
+}
+
+// mapping hands each value to the reader of its key.
+func (p *parser) mapping(n *yaml.Node, what string, keys map[string]func(*yaml.Node)) {
+	if n.Kind != yaml.MappingNode {
+		p.at(n, "E0104", "", "%s is a map", what)
+		return
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		read := keys[key.Value]
+		switch {
+		case key.Kind != yaml.ScalarNode || read == nil:
+			var known []string
+			for k := range keys {
+				known = append(known, k)
+			}
+			slices.Sort(known)
+			hint := "known are " + strings.Join(known, ", ")
+			if s := expr.Suggest(key.Value, known); s != "" {
+				hint = fmt.Sprintf("did you mean %q?", s)
+			}
+			p.at(key, "E0110", hint, "%s has no key %q", what, key.Value)
+		case seen[key.Value]:
+			p.at(key, "E0102", "", "the key %q stands here twice", key.Value)
+		default:
+			seen[key.Value] = true
+			read(value)
+		}
+	}
+}
+
+func (p *parser) rule(n *yaml.Node) rule {
+	u := rule{line: n.Line}
+	answers := 0
+	p.mapping(n, "a rule", map[string]func(*yaml.Node){
+		"when": func(n *yaml.Node) { u.when = p.when(n) },
+		"text": func(n *yaml.Node) { u.text = p.template(n); answers++ },
+		"json": func(n *yaml.Node) { u.json = pipeline.EncodeValue(p.value(n, 0)); answers++ },
+		"error": func(n *yaml.Node) {
+			u.fail = p.failure(n)
+			answers++
+		},
+		"usage": func(n *yaml.Node) { u.usage = p.usage(n) },
+		"delay": func(n *yaml.Node) { u.delay = p.duration(n) },
+	})
+	if answers != 1 && n.Kind == yaml.MappingNode {
+		p.at(n, "E0112", "", "a rule has one of text, json and error; this one has %d", answers)
+	}
+	return u
+}
+
+func (p *parser) when(n *yaml.Node) []test {
+	var tests []test
+	equals := func(key string) func(*yaml.Node) {
+		return func(n *yaml.Node) { tests = append(tests, test{key: key, how: "equals", want: p.text(n)}) }
+	}
+	p.mapping(n, "when", map[string]func(*yaml.Node){
+		"step": equals("step"), "action": equals("action"), "model": equals("model"),
+		"last_user": func(n *yaml.Node) {
+			how := func(name string) func(*yaml.Node) {
+				return func(n *yaml.Node) {
+					t := test{key: "last_user", how: name, want: p.text(n)}
+					if name == "matches" {
+						var err error
+						if t.pattern, err = regexp.Compile(t.want); err != nil {
+							p.at(n, "E0104", "the syntax is RE2's", "%q is not a regular expression: %v", t.want, err)
+						}
+					}
+					tests = append(tests, t)
+				}
+			}
+			p.mapping(n, "last_user", map[string]func(*yaml.Node){
+				"equals": how("equals"), "contains": how("contains"), "matches": how("matches"),
+			})
+		},
+	})
+	return tests
+}
+
+func (p *parser) template(n *yaml.Node) *expr.Template {
+	t, err := expr.Compile(p.text(n))
+	if err != nil {
+		var e *expr.Error
+		code := "E0205"
+		if errors.As(err, &e) && e.Code != "" {
+			code = e.Code
+		}
+		p.at(n, code, "", "the text is not a template: %v", err)
+		return nil
+	}
+	for _, r := range t.Refs() {
+		if !slices.Contains(names, r.Root) {
+			p.at(n, "E0201", "a rule's text knows "+strings.Join(names, ", "), "the text uses the unknown name %q", r.Root)
+		}
+	}
+	if t.Impure() {
+		p.at(n, "E0206", "", "the text of a rule can use neither files nor the clock")
+	}
+	return t
+}
+
+func (p *parser) failure(n *yaml.Node) *pipeline.Failure {
+	f := &pipeline.Failure{Kind: pipeline.CategoryModel}
+	status := int64(0)
+	p.mapping(n, "error", map[string]func(*yaml.Node){
+		"status":      func(n *yaml.Node) { status = p.integer(n, 400, 599) },
+		"message":     func(n *yaml.Node) { f.Message = p.text(n) },
+		"retry_after": func(n *yaml.Node) { f.RetryAfter = p.duration(n).Seconds() },
+	})
+	switch {
+	case status == http.StatusTooManyRequests:
+		f.Kind = pipeline.CategoryRateLimit
+	case status == http.StatusRequestTimeout || status == http.StatusGatewayTimeout:
+		f.Kind = pipeline.CategoryTimeout
+	case status >= 500:
+		f.Kind = pipeline.CategorySystem
+	}
+	if f.Message == "" {
+		f.Message = "the script answers with an error"
+	}
+	if status != 0 {
+		f.Reason = "http_" + strconv.FormatInt(status, 10)
+		f.Message = fmt.Sprintf("%s (status %d)", f.Message, status)
+	}
+	return f
+}
+
+func (p *parser) usage(n *yaml.Node) *pipeline.Usage {
+	u := &pipeline.Usage{}
+	p.mapping(n, "usage", map[string]func(*yaml.Node){
+		"input_tokens":  func(n *yaml.Node) { u.InputTokens = int32(p.integer(n, 0, math.MaxInt32)) },
+		"output_tokens": func(n *yaml.Node) { u.OutputTokens = int32(p.integer(n, 0, math.MaxInt32)) },
+		"cost_usd": func(n *yaml.Node) {
+			f, err := strconv.ParseFloat(n.Value, 64)
+			if n.Kind != yaml.ScalarNode || err != nil || !(f >= 0 && f <= 1e6) {
+				p.at(n, "E0104", "", "cost_usd is an amount in dollars")
+			}
+			u.CostUSD = f
+		},
+	})
+	return u
+}
+
+// text reads a scalar as it is spelled, quoted or not.
+func (p *parser) text(n *yaml.Node) string {
+	if n.Kind != yaml.ScalarNode {
+		p.at(n, "E0104", "", "a text is needed here")
+		return ""
+	}
+	return n.Value
+}
+
+func (p *parser) integer(n *yaml.Node, low, high int64) int64 {
+	i, err := strconv.ParseInt(n.Value, 10, 64)
+	if n.Kind != yaml.ScalarNode || err != nil || i < low || i > high {
+		p.at(n, "E0104", "", "a whole number from %d to %d is needed here", low, high)
+		return 0
+	}
+	return i
+}
+
+// duration reads a number of seconds, or 50ms, 5m, 1h30m.
+func (p *parser) duration(n *yaml.Node) time.Duration {
+	const most = 24 * time.Hour
+	d, err := time.ParseDuration(n.Value)
+	if f, e := strconv.ParseFloat(n.Value, 64); e == nil && f >= 0 && f <= most.Seconds() {
+		d, err = time.Duration(f*float64(time.Second)), nil
+	}
+	if n.Kind != yaml.ScalarNode || err != nil || d < 0 || d > most {
+		p.at(n, "E0104", "", "a duration of at most a day is needed here: a number of seconds, or 50ms, 5m, 1h30m")
+		return 0
+	}
+	return d
+}
+
+const maxDepth = 64
+
+// value reads a node as a JSON value, its plain scalars by YAML 1.2's core.
+func (p *parser) value(n *yaml.Node, depth int) any {
+	switch {
+	case depth > maxDepth:
+		p.at(n, "E0103", "", "nested deeper than %d", maxDepth)
+	case n.Kind == yaml.ScalarNode:
+		return scalar(n)
+	case n.Kind == yaml.SequenceNode:
+		list := make([]any, len(n.Content))
+		for i, e := range n.Content {
+			list[i] = p.value(e, depth+1)
+		}
+		return list
+	case n.Kind == yaml.MappingNode:
+		m := make(map[string]any, len(n.Content)/2)
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key := n.Content[i]
+			if _, twice := m[key.Value]; twice {
+				p.at(key, "E0102", "", "the key %q stands here twice", key.Value)
+			}
+			m[p.text(key)] = p.value(n.Content[i+1], depth+1)
+		}
+		return m
+	default:
+		p.at(n, "E0103", "", "anchors and aliases have no place in a script")
+	}
+	return nil
+}
+
+func scalar(n *yaml.Node) any {
+	const quoted = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
+	if n.Style&quoted != 0 {
+		return n.Value
+	}
+	switch strings.ToLower(n.Value) {
+	case "", "~", "null":
+		return nil
+	case "true":
+		return true
+	case "false":
+		return false
+	}
+	if i, err := strconv.ParseInt(n.Value, 10, 64); err == nil {
+		return i
+	}
+	if f, err := strconv.ParseFloat(n.Value, 64); err == nil && strings.Trim(n.Value, "0123456789+-.eE") == "" {
+		return f
+	}
+	return n.Value
+}
