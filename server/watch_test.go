@@ -179,7 +179,7 @@ func TestWatchRunResumesAfterAnySequenceNumber(t *testing.T) {
 func TestManyWatchersShareOneFold(t *testing.T) {
 	f := start(t)
 	id := f.create()
-	f.engine.steps(id, 0, 1000)
+	f.engine.steps(id, 0, 200)
 	ctx := t.Context()
 	const viewers = 100
 	var wg sync.WaitGroup
@@ -188,23 +188,23 @@ func TestManyWatchersShareOneFold(t *testing.T) {
 		wg.Go(func() {
 			for w.next() != nil { //nolint:revive // until the end
 			}
-			if w.after != 2403 {
+			if w.after != 803 {
 				t.Errorf("the stream ended after %d", w.after)
 			}
 		})
 	}
 	for i := range 20 {
-		f.engine.steps(id, 1000+10*i, 10)
+		f.engine.steps(id, 200+10*i, 10)
 	}
 	f.engine.finish(id)
 	wg.Wait()
-	// 2403 events; each is folded once, and every bell costs one reading.
-	if n := f.st.events.Load(); n > 2500 {
+	// 803 events; each is folded once, and every bell costs one reading.
+	if n := f.st.events.Load(); n > 900 {
 		t.Errorf("%d events were read for %d viewers", n, viewers)
 	}
 	// Coming back to a folded run that has ended reads nothing at all.
 	before := f.st.readings.Load()
-	w := f.watch(ctx, id, 2000)
+	w := f.watch(ctx, id, 700)
 	for w.next() != nil { //nolint:revive // until the end
 	}
 	if _, err := f.runs().ListSteps(ctx, &orchestratorv1.ListStepsRequest{Id: string(id)}); err != nil {
@@ -222,16 +222,16 @@ func TestNobodyWaitsForASlowReader(t *testing.T) {
 	slow := f.watch(ctx, id, 0)
 	slow.until(1)
 	fast := f.watch(ctx, id, 0)
-	f.engine.steps(id, 0, 3000) // far more than the connection's buffers hold
+	f.engine.steps(id, 0, 1500) // far more than the connection's buffers hold
 	f.engine.finish(id)
 	for fast.next() != nil { //nolint:revive // until the end
 	}
-	if fast.after != 6003 {
+	if fast.after != 3003 {
 		t.Errorf("the fast reader ended after %d", fast.after)
 	}
 	for slow.next() != nil { //nolint:revive // until the end
 	}
-	if slow.after != 6003 {
+	if slow.after != 3003 {
 		t.Errorf("the slow reader ended after %d", slow.after)
 	}
 }
