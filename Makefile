@@ -51,11 +51,11 @@ fuzz: ## run each fuzz target for FUZZTIME (20s)
 
 .PHONY: bench
 bench: build $(NEEDS) ## measure throughput, latency and idle cost against a throw-away PostgreSQL
-	@$(NEEDS) -for postgres -fsync -- go run ./bench
+	@$(NEEDS) -for postgres -own -- go run ./bench
 
 .PHONY: kill-test
 kill-test: build $(NEEDS) ## kill the server ten times while 200 runs are under way, and count the records
-	@$(NEEDS) -for postgres -fsync -- go run ./scripts/kill-test
+	@$(NEEDS) -for postgres -own -- go run ./scripts/kill-test
 
 .PHONY: check
 check: check-generated lint vuln ## format, lint, freshness of generated code, module file, links, known vulnerabilities
@@ -97,7 +97,8 @@ release: ## cross-compile static binaries with checksums into bin/release
 	@VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' PLATFORMS='$(PLATFORMS)' scripts/release
 
 .PHONY: clean
-clean: ## remove bin/ and .cache/
+clean: ## end the PostgreSQL that the tests share; remove bin/ and .cache/
+	@if [ -x $(NEEDS) ]; then $(NEEDS) -stop; fi
 	rm -rf bin .cache
 
 .PHONY: $(NEEDS)

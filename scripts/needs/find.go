@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/orchestrator-project/orchestrator/store/storetest"
+)
+
+// findPostgres finds the server that the tests use, or starts it.
+func findPostgres(ctx context.Context) (string, []string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	url, err := storetest.EnsurePostgres(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return "", nil, err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	var version string
+	if err := conn.QueryRow(ctx, "SHOW server_version").Scan(&version); err != nil {
+		return "", nil, err
+	}
+	config := conn.Config()
+	found := fmt.Sprintf("PostgreSQL %s (%s:%d)", version, config.Host, config.Port)
+	return found, []string{storetest.PostgresEnv + "=" + url}, nil
+}
+
+// elsewhere makes storetest keep its server in dir, below which it then finds
+// none and starts one, until back is called.
+func elsewhere(dir string) (back func(), err error) {
+	type variable struct {
+		name, value string
+		set         bool
+	}
+	var before []variable
+	back = func() {
+		for _, v := range before {
+			if v.set {
+				_ = os.Setenv(v.name, v.value)
+			} else {
+				_ = os.Unsetenv(v.name)
+			}
+		}
+	}
+	for _, name := range []string{"TMPDIR", "XDG_CACHE_HOME"} { // it keeps it below one of these
+		value, set := os.LookupEnv(name)
+		before = append(before, variable{name, value, set})
+		if err := os.Setenv(name, dir); err != nil {
+			back()
+			return nil, err
+		}
+	}
+	return back, nil
+}
+
+// ownDir makes the folder for a PostgreSQL of our own; end stops what runs there.
+func ownDir() (dir string, end func() error, err error) {
+	if dir, err = os.MkdirTemp("", "needs-postgres"); err != nil {
+		return "", nil, err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the server runs as somebody else when we are root
+		return "", nil, err
+	}
+	return dir, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		back, err := elsewhere(dir)
+		if err != nil {
+			return err
+		}
+		defer back()
+		return errors.Join(storetest.StopPostgres(ctx), os.RemoveAll(dir))
+	}, nil
+}
+
+// findBrowser looks for a Chromium that can be driven: $CHROMIUM or one of the
+// names under which it is packaged.
+func findBrowser(ctx context.Context) (string, []string, error) {
+	names := []string{
+		"chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "headless-shell", "chrome",
+		"/Applications/Chromium.app/Contents/MacOS/Chromium",
+		"/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+	}
+	if given := os.Getenv("CHROMIUM"); given != "" {
+		names = []string{given}
+	}
+	var last error
+	for _, name := range names {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			last = err
+			continue
+		}
+		// Ubuntu's chromium is a script that asks for snap: only one that answers counts.
+		version, err := output(ctx, path, "--version")
+		if err != nil {
+			last = fmt.Errorf("%s --version: %w", path, err)
+			continue
+		}
+		return fmt.Sprintf("%s (%s)", version, path), []string{"CHROMIUM=" + path}, nil
+	}
+	return "", nil, last
+}
+
+// findAxe looks for axe-core: $AXE_CORE_JS, or what npm installs by the lock
+// file into .cache/npm.
+func findAxe(ctx context.Context) (string, []string, error) {
+	if given := os.Getenv("AXE_CORE_JS"); given != "" {
+		_, err := os.Stat(given)
+		return given, nil, err
+	}
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	dir := filepath.Join(root, ".cache", "npm")
+	script := filepath.Join(dir, "node_modules", "axe-core", "axe.min.js")
+	found := func() (string, []string, error) {
+		return "axe-core (" + strings.TrimPrefix(script, root+string(filepath.Separator)) + ")", []string{"AXE_CORE_JS=" + script}, nil
+	}
+	fresh := true // what was installed is what the lock file names
+	for _, name := range []string{"package.json", "package-lock.json"} {
+		want, err := os.ReadFile(filepath.Join(root, "scripts", "npm", name)) //nolint:gosec // a file of this project
+		if err != nil {
+			return "", nil, err
+		}
+		if have, err := os.ReadFile(filepath.Join(dir, name)); err == nil && string(have) == string(want) { //nolint:gosec // as above
+			continue
+		}
+		fresh = false
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return "", nil, err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), want, 0o600); err != nil {
+			return "", nil, err
+		}
+	}
+	if _, err := os.Stat(script); err == nil && fresh {
+		return found()
+	}
+	npm, err := exec.LookPath("npm")
+	if err != nil {
+		return "", nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error") //nolint:gosec // npm of this machine
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		// The next attempt must not take the half of it for the whole.
+		return "", nil, errors.Join(fmt.Errorf("npm ci: %w\n%s", err, out), os.Remove(filepath.Join(dir, "package-lock.json")))
+	}
+	return found()
+}
+
+// findCompiler looks for the C compiler that go's race detector needs.
+func findCompiler(ctx context.Context) (string, []string, error) {
+	compiler := os.Getenv("CC")
+	if compiler == "" {
+		compiler = "gcc"
+		if _, err := exec.LookPath(compiler); err != nil {
+			compiler = "cc"
+		}
+	}
+	path, err := exec.LookPath(compiler)
+	if err != nil {
+		return "", nil, err
+	}
+	dir, err := os.MkdirTemp("", "needs")
+	if err != nil {
+		return "", nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	// A compiler without the headers of the C library is half of one.
+	cmd := exec.CommandContext(ctx, path, "-x", "c", "-", "-o", filepath.Join(dir, "probe")) //nolint:gosec // the compiler of this machine
+	cmd.Stdin = strings.NewReader("#include <stdlib.h>\nint main(void) { return EXIT_SUCCESS; }\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", nil, fmt.Errorf("%s cannot compile: %w\n%s", path, err, out)
+	}
+	version, err := output(ctx, path, "--version")
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("%s (%s)", version, path), nil, nil
+}
+
+// moduleRoot is the folder that holds go.mod.
+func moduleRoot(ctx context.Context) (string, error) {
+	file, err := output(ctx, "go", "env", "GOMOD")
+	if err != nil {
+		return "", err
+	}
+	if file == "" || file == os.DevNull {
+		return "", errors.New("run me inside the checkout")
+	}
+	return filepath.Dir(file), nil
+}
+
+// output is the first line that a command prints.
+func output(ctx context.Context, name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, name, args...).Output() //nolint:gosec // names stand in this file
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return line, err
+}
