@@ -1,0 +1,174 @@
+package spec
+
+import (
+	"strings"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
+)
+
+// compiler turns one document into a plan. It first reads the whole tree, and
+// notes every template as a use; then it resolves the uses and derives edges.
+type compiler struct {
+	text      *text
+	found     *findings
+	cat       *catalog
+	templates int
+
+	plan       *pipeline.Plan
+	hasInputs  bool // the source has an inputs block
+	inputs     map[string]*input
+	vars       map[string]*def // in the order of the plan
+	varOrder   []string
+	secrets    map[string]bool
+	state      map[string]*def // first assignment
+	root       *body
+	finally    *body
+	steps      map[string][]*step // by id, in every body
+	docUses    []*use             // of vars and outputs
+	varUses    map[string]bool    // vars whose fields are resolved already
+	commandDef *pipeline.ActionSpec
+}
+
+// input is a declared or inferred input.
+type input struct {
+	def  pipeline.Input
+	at   span
+	used bool
+}
+
+// def is where a name is defined.
+type def struct {
+	at    span
+	index int // among vars
+}
+
+// step is a step of the document, with what its plan does not say.
+type step struct {
+	def      *pipeline.StepDef
+	body     *body // that holds it
+	index    int   // in body
+	id       *node // nil if it has none
+	at       span  // of its id, or its beginning
+	declared []*node
+	uses     []*use
+	bodies   []*body          // that it holds
+	returns  *pipeline.Type   // of a leaf's output, nil: unknown
+	refs     []edge           // from this step, or what it holds, to steps of the same body
+	access   map[string]*pos  // of state variables, by this step or what it holds
+	writes   []pipeline.Entry // own state entries
+	writeAt  []span
+}
+
+// pos is how and where a state variable is accessed.
+type pos struct {
+	write bool
+	off   int
+}
+
+// edge is a dependency on the step at index on of the same body.
+type edge struct {
+	on  int
+	off int // of what causes it
+}
+
+// body is a list of steps.
+type body struct {
+	steps []*step
+	byID  map[string]*step
+	owner *step // nil: the root, or finally
+	graph bool
+	loop  bool // the body of a for or while
+	final bool // finally
+}
+
+// path is the ids of the blocks around a step and its own.
+func (s *step) path() string {
+	if s == nil {
+		return ""
+	}
+	outer := ""
+	if s.body != nil {
+		outer = s.body.owner.path()
+	}
+	if s.def.ID == "" {
+		return outer
+	}
+	if outer == "" {
+		return s.def.ID
+	}
+	return outer + "/" + s.def.ID
+}
+
+// parent is the block around a step, or nil.
+func (s *step) parent() *step { return s.body.owner }
+
+// where is the place in the document that a message names beside its position.
+type where struct {
+	step *step
+	path string
+}
+
+func (w where) in(name string) where {
+	if w.path == "" {
+		return where{w.step, name}
+	}
+	if strings.HasPrefix(name, "[") {
+		return where{w.step, w.path + name}
+	}
+	return where{w.step, w.path + "." + name}
+}
+
+// usage says when a template is evaluated, and so what it may name.
+type usage uint8
+
+const (
+	useField   usage = iota // before the step does anything
+	useState                // after its success
+	useTest                 // the condition of a while: in the loop, before a pass
+	useCollect              // after a pass, within it
+	useVars                 // when the run begins
+	useOutputs              // at its end
+)
+
+// use is a template at its place.
+type use struct {
+	expr  *expr.Template
+	node  *node
+	where where
+	when  usage
+	name  string // of the var or output
+	to    func(int) int
+}
+
+// at is the place in the source of a byte range of the template's text.
+func (c *compiler) at(u *use, off, end int) span {
+	if u.to == nil {
+		u.to = c.text.source(u.node)
+	}
+	from := u.to(off)
+	if end <= off {
+		return span{from, from + 1}
+	}
+	return span{from, u.to(end-1) + 1}
+}
+
+func newCompiler(t *text, found *findings, cat pipeline.Catalog) *compiler {
+	return &compiler{
+		text: t, found: found, cat: newCatalog(cat),
+		inputs: map[string]*input{}, vars: map[string]*def{}, secrets: map[string]bool{}, state: map[string]*def{},
+		steps: map[string][]*step{}, varUses: map[string]bool{},
+	}
+}
+
+// placed adds to a fault where it stands in the document.
+func (c *compiler) placed(x fault, w where) fault {
+	x.step, x.path = w.step.path(), w.path
+	return x
+}
+
+func (c *compiler) error(x fault, w where) { c.found.error(c.placed(x, w)) }
+func (c *compiler) warn(x fault, w where)  { c.found.warn(c.placed(x, w)) }
+
+// quoteList joins names for messages.
+func quoteList(names []string) string { return strings.Join(names, ", ") }

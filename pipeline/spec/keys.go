@@ -1,0 +1,293 @@
+package spec
+
+import (
+	"fmt"
+
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
+)
+
+// place is a set of the mappings that a key may stand in.
+type place uint16
+
+const (
+	inDocument place = 1 << iota
+	inSettings
+	inContext
+	inStep
+	inRetry
+	inFor
+	inWhile
+	inIf
+	inElif
+	inType
+	inDoing // the keys of a step that say what it does; beside inStep
+)
+
+func (p place) String() string {
+	switch p {
+	case inDocument:
+		return "a pipeline"
+	case inSettings:
+		return "settings"
+	case inContext:
+		return "context"
+	case inRetry:
+		return "retry"
+	case inFor:
+		return "for"
+	case inWhile:
+		return "while"
+	case inIf:
+		return "if"
+	case inElif:
+		return "elif"
+	case inType:
+		return "a type"
+	}
+	return "a step"
+}
+
+// key is a word of the language. The table below is the only list of them: the
+// parser, the messages about unknown keys and the schema for editors read it.
+type key struct {
+	name    string
+	aliases []string
+	in      place
+	shape   string // names a part of the schema, see schema.go
+	must    bool   // required by the schema
+	later   bool   // part of the language, not of this version
+	doc     string
+}
+
+var keys = []key{
+	// The document.
+	{name: "orchestrator", in: inDocument, shape: "one", doc: "Version of the language; 1 is the only one."},
+	{name: "id", in: inDocument, shape: "text", doc: "The pipeline's id; by default made from its name."},
+	{name: "name", in: inDocument, shape: "text", doc: "The pipeline's name; by default the file's. Never rendered."},
+	{name: "version", in: inDocument, shape: "scalar", doc: "The pipeline's own version, by default 0.0.0."},
+	{name: "description", in: inDocument, shape: "text", doc: "What the pipeline is for. Never rendered."},
+	{name: "metadata", in: inDocument, shape: "any", doc: "Notes of any form; the engine does not read them."},
+	{name: "inputs", aliases: []string{"parameters"}, in: inDocument, shape: "inputs", doc: "What a run is given, by name: a type, or a bare default value."},
+	{name: "settings", in: inDocument, shape: "settings", doc: "How the run behaves as a whole."},
+	{name: "context", in: inDocument, shape: "context", doc: "Older form of settings: timeout, max_retries and checkpoint_strategy; anything else becomes a var."},
+	{name: "vars", in: inDocument, shape: "map", doc: "Values with names, worked out when the run begins."},
+	{name: "secrets", in: inDocument, shape: "names", doc: "Names of the secrets that steps may ask for."},
+	{name: "steps", in: inDocument, shape: "steps", must: true, doc: "What is to be done. A step waits for what it refers to and for its dependencies; all else may run at the same time."},
+	{name: "finally", in: inDocument, shape: "steps", doc: "Steps that run once at the end, after success, failure or cancellation, one after the other."},
+	{name: "outputs", in: inDocument, shape: "map", doc: "What the run gives, by name; without it, the output of each step."},
+	{name: "models", in: inDocument, later: true}, {name: "agents", in: inDocument, later: true},
+	{name: "mcp_servers", in: inDocument, later: true}, {name: "actions", in: inDocument, later: true},
+	{name: "imports", in: inDocument, later: true}, {name: "bundle", in: inDocument, later: true},
+	{name: "artifacts", in: inDocument, later: true}, {name: "on", in: inDocument, later: true},
+
+	// Settings.
+	{name: "timeout", in: inSettings | inContext, shape: "duration", doc: "How long the whole run may take; without it, as long as it likes."},
+	{name: "max_parallel", in: inSettings, shape: "count", doc: "How many steps of the run may run at once."},
+	{name: "on_error", in: inSettings, shape: "on_error", doc: "After a failed step: stop (default) starts nothing new, abort also cancels what runs, continue goes on with what does not depend on it."},
+	{name: "order", in: inSettings, shape: "order", doc: "graph (default): steps run as soon as they can; sequence: in the order of the file."},
+	{name: "retry", in: inSettings, shape: "retry", doc: "When failed steps are repeated that may safely be."},
+	{name: "checkpoint", in: inSettings, shape: "checkpoint", doc: "When the state of a run is saved as a whole: adaptive (default), fixed or none."},
+	{name: "max_retries", in: inContext, shape: "natural", doc: "How often a failed step is repeated."},
+	{name: "checkpoint_strategy", in: inContext, shape: "checkpoint", doc: "As settings.checkpoint."},
+	{name: "max_transitions", in: inSettings, later: true}, {name: "unknown_actions", in: inSettings, later: true},
+	{name: "auto", in: inSettings, later: true}, {name: "budget", in: inSettings, later: true},
+	{name: "workspace", in: inSettings, later: true}, {name: "queue", in: inSettings, later: true},
+	{name: "priority", in: inSettings, later: true}, {name: "concurrency", in: inSettings, later: true},
+
+	// Steps: what holds for all of them.
+	{name: "id", in: inStep, shape: "id", must: true, doc: "The step's name for other steps, unique in its list. Letters, digits, _ and -."},
+	{name: "name", in: inStep, shape: "text", doc: "A title for people. Never rendered."},
+	{name: "description", in: inStep, shape: "text", doc: "Never rendered."},
+	{name: "metadata", in: inStep, shape: "any", doc: "Notes of any form; the engine does not read them."},
+	{name: "dependencies", aliases: []string{"depends_on", "needs"}, in: inStep, shape: "names", doc: "Ids of steps of the same list that must be over first. What a step refers to in {{ }} need not be named."},
+	{name: "condition", aliases: []string{"when"}, in: inStep, shape: "condition", doc: "The step is skipped unless this is true. A bare expression, or one {{ }}."},
+	{name: "timeout", in: inStep, shape: "duration", doc: "How long one attempt may take: seconds, or 90s, 5m, 1h30m. Commands have 5m by default; 0 means no limit."},
+	{name: "retry", in: inStep, shape: "retry", doc: "When a failed attempt is repeated."},
+	{name: "max_retries", in: inStep, shape: "natural", doc: "How often a failed attempt is repeated; 2 means three attempts."},
+	{name: "on_failure", in: inStep, shape: "on_failure", doc: "What a failure means: fail (default) skips what depends on the step, continue goes on with a null output, skip counts the step as skipped, retry repeats it."},
+	{name: "state", in: inStep, shape: "map", doc: "Variables that are set when the step has succeeded. They can be read by name anywhere and are null before."},
+	{name: "effect", in: inStep, shape: "effect", doc: "What a crash may do to the step: pure and idempotent steps are repeated freely, at_least_once with the same idempotency key, at_most_once never."},
+	{name: "order", in: inStep, shape: "order", doc: "Of a block's steps: sequence (default), or graph."},
+	{name: "parameters", aliases: []string{"with"}, in: inStep, shape: "map", doc: "What the action is given."},
+	{name: "tool", in: inStep, shape: "text", doc: "The tool whose operation the action names, as in tool: filesystem, action: write."},
+	{name: "env", in: inStep, shape: "map", doc: "Environment variables of the command."},
+	{name: "secrets", in: inStep, shape: "names", doc: "Secrets that the command finds as environment variables of these names."},
+	{name: "capture", in: inStep, shape: "capture", doc: "How a command's standard output becomes its output: text (default), lines, or json."},
+
+	// Steps: what they do.
+	{name: "action", in: inStep | inDoing, shape: "action", doc: "The action to run."},
+	{name: "command", in: inStep | inDoing, shape: "list", doc: "A program with its arguments, run without a shell."},
+	{name: "run", in: inStep | inDoing, shape: "text", doc: "A line for the shell. Values are quoted with | sh."},
+	{name: "set", in: inStep | inDoing, shape: "map", doc: "Values to work out; they are the step's output."},
+	{name: "for", in: inStep | inDoing, shape: "for", doc: "Repeats the steps, or the one action of this step, for each item."},
+	{name: "while", in: inStep | inDoing, shape: "while", doc: "Repeats the steps while a condition holds."},
+	{name: "if", in: inStep | inDoing, shape: "if", doc: "Steps to run under a condition; with a text, the same as condition."},
+	{name: "elif", in: inStep, shape: "elifs", doc: "Further conditions, tried in turn."},
+	{name: "else", in: inStep, shape: "steps", doc: "Steps to run when no condition held."},
+	{name: "steps", in: inStep, shape: "steps", doc: "The body of for and while, one step after the other."},
+
+	{name: "agent", in: inStep, later: true}, {name: "prompt", in: inStep, later: true}, {name: "prompt_file", in: inStep, later: true},
+	{name: "session", in: inStep, later: true}, {name: "model", in: inStep, later: true}, {name: "requires_model", in: inStep, later: true},
+	{name: "skill", in: inStep, later: true}, {name: "call", in: inStep, later: true}, {name: "detach", in: inStep, later: true},
+	{name: "pipeline", in: inStep, later: true}, {name: "assert", in: inStep, later: true}, {name: "wait", in: inStep, later: true},
+	{name: "ask", in: inStep, later: true}, {name: "approve", in: inStep, later: true}, {name: "repeat", in: inStep, later: true},
+	{name: "match", in: inStep, later: true}, {name: "parallel", in: inStep, later: true}, {name: "queue", in: inStep, later: true},
+	{name: "compete", in: inStep, later: true}, {name: "on_success", in: inStep, later: true}, {name: "on_false", in: inStep, later: true},
+	{name: "on", in: inStep, later: true}, {name: "max_visits", in: inStep, later: true}, {name: "on_error", in: inStep, later: true},
+	{name: "returns", in: inStep, later: true}, {name: "publish", in: inStep, later: true}, {name: "consume", in: inStep, later: true},
+	{name: "files", in: inStep, later: true}, {name: "artifacts", in: inStep, later: true}, {name: "cache", in: inStep, later: true},
+	{name: "critical", in: inStep, later: true}, {name: "sandbox", in: inStep, later: true}, {name: "worker", in: inStep, later: true},
+	{name: "resources", in: inStep, later: true},
+
+	// Retry.
+	{name: "max_attempts", in: inRetry, shape: "count", doc: "How often the step is tried in all; default 3."},
+	{name: "backoff", in: inRetry, shape: "backoff", doc: "How the pause grows: exponential (default), linear or constant."},
+	{name: "initial", in: inRetry, shape: "duration", doc: "The first pause, default 1s."},
+	{name: "max", in: inRetry, shape: "duration", doc: "The longest pause, default 60s."},
+	{name: "jitter", in: inRetry, shape: "jitter", doc: "full (default) draws each pause at random below its length; none does not."},
+	{name: "on", in: inRetry, shape: "retry_on", doc: "What is repeated: categories of failure, failed for every failure that a step reports, or exit codes. Default: rate_limit, timeout, resource_exhaustion, system."},
+	{name: "timeout_factor", in: inRetry, shape: "number", doc: "By what the timeout grows with each attempt."},
+
+	// Blocks.
+	{name: "items", in: inFor, shape: "items", must: true, doc: "The items: a list, or an expression that gives one."},
+	{name: "variable", in: inFor, shape: "id", doc: "The item's name in the body; item always works too."},
+	{name: "parallel", in: inFor, shape: "parallel", doc: "true: all items at once as far as the run allows; a number: that many at once. Default: one after the other."},
+	{name: "collect", in: inFor, shape: "condition", doc: "An expression, worked out after each pass, that takes the place of the pass's output in results."},
+	{name: "on_item_error", in: inFor, shape: "on_item_error", doc: "fail (default) ends the loop with the first failed item; continue puts null into results and the failure into errors."},
+	{name: "condition", in: inWhile, shape: "condition", must: true, doc: "Another pass begins while this is true."},
+	{name: "max_iterations", in: inWhile, shape: "count", must: true, doc: "The most passes; then the loop ends with completed: false."},
+	{name: "collect", in: inWhile, shape: "condition", doc: "An expression, worked out after each pass, that takes the place of the pass's output in results."},
+	{name: "condition", in: inIf | inElif, shape: "condition", must: true, doc: "When to run the steps."},
+	{name: "then", in: inIf | inElif, shape: "steps", must: true, doc: "The steps."},
+
+	// Types.
+	{name: "type", in: inType, shape: "type_name", doc: "string, integer, number, boolean, enum, path, list, map, any, file or duration."},
+	{name: "default", in: inType, shape: "any", doc: "The value where none is given. An input without one is required."},
+	{name: "required", in: inType, shape: "boolean", doc: "false: the input may be left out, and is null then."},
+	{name: "description", aliases: []string{"help"}, in: inType, shape: "text", doc: "What it is for."},
+	{name: "values", aliases: []string{"enum", "allowed", "choices"}, in: inType, shape: "values", doc: "The values that are allowed."},
+	{name: "under", in: inType, shape: "text", doc: "Of a path: the folder that it must be in."},
+	{name: "must_exist", in: inType, shape: "boolean", doc: "Of a path: something must be there."},
+	{name: "items", in: inType, shape: "type", doc: "Of a list: the type of its items."},
+	{name: "properties", in: inType, shape: "types", doc: "Of a map: its keys and their types."},
+	{name: "additional", aliases: []string{"additionalProperties"}, in: inType, shape: "boolean", doc: "Of a map: whether other keys may stand in it."},
+	{name: "optional", in: inType, shape: "boolean", doc: "Whether null is a value too."},
+	{name: "schema", in: inType, later: true},
+}
+
+// byPlace finds keys by place and spelling.
+var byPlace = indexKeys()
+
+func indexKeys() map[place]map[string]*key {
+	m := map[place]map[string]*key{}
+	for p := inDocument; p <= inType; p <<= 1 {
+		m[p] = map[string]*key{}
+	}
+	for i := range keys {
+		k := &keys[i]
+		for p, names := range m {
+			if k.in&p == 0 {
+				continue
+			}
+			names[k.name] = k
+			for _, a := range k.aliases {
+				names[a] = k
+			}
+		}
+	}
+	return m
+}
+
+// spellings lists what may be written in a place.
+func spellings(in place) []string {
+	var names []string
+	for name, k := range byPlace[in] {
+		if !k.later {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// fields are the known keys of a mapping, in the order of the source.
+type fields struct {
+	node  *node
+	where where
+	list  []field
+	later bool // a key of a later version stands here
+}
+
+type field struct {
+	*key
+	pair *pair
+}
+
+// get is the value of a key, or nil.
+func (f *fields) get(name string) *node {
+	if p := f.pair(name); p != nil {
+		return p.value
+	}
+	return nil
+}
+
+func (f *fields) pair(name string) *pair {
+	for i := range f.list {
+		if f.list[i].name == name {
+			return f.list[i].pair
+		}
+	}
+	return nil
+}
+
+// fields checks the keys of a mapping. Unknown ones, and ones that this version
+// does not carry out, are errors; w says where the mapping stands.
+func (c *compiler) fields(n *node, in place, w where) *fields {
+	f := &fields{node: n, where: w, list: make([]field, 0, len(n.pairs))}
+	table := byPlace[in]
+	for i := range n.pairs {
+		p := &n.pairs[i]
+		k := table[p.name]
+		switch {
+		case k == nil:
+			if in == inContext {
+				continue
+			}
+			x := fault{code: "E0110", at: p.key.at, msg: fmt.Sprintf("%s has no key %q", in, p.name)}
+			if s := c.suggest(p.name, spellings(in)); s != "" {
+				x.msg += fmt.Sprintf(" (did you mean %q?)", s)
+			} else {
+				x.hint = elsewhere(p.name, in)
+			}
+			c.error(x, w)
+		case k.later:
+			f.later = true
+			c.error(fault{code: "E0110", at: p.key.at, msg: fmt.Sprintf("%s is part of the language, but this version does not support it yet", p.name)}, w)
+		default:
+			if other := f.pair(k.name); other != nil {
+				c.found.error(c.placed(fault{code: "E0102", at: p.key.at, msg: fmt.Sprintf("%s and %s are the same key", other.name, p.name)}, w), c.found.related(other.key.off, "first here"))
+				continue
+			}
+			f.list = append(f.list, field{k, p})
+		}
+	}
+	return f
+}
+
+// elsewhere is a hint where a key stands in the wrong mapping.
+func elsewhere(name string, in place) string {
+	for p := inDocument; p <= inType; p <<= 1 {
+		if k := byPlace[p][name]; p != in && k != nil && !k.later {
+			return fmt.Sprintf("%s is a key of %s", name, p)
+		}
+	}
+	return ""
+}
+
+// suggest is the likely meaning of a misspelled name. Where there are many
+// errors, it saves the effort.
+func (c *compiler) suggest(name string, among []string) string {
+	if c.found.errs > maxDiagnostics {
+		return ""
+	}
+	return expr.Suggest(name, among)
+}

@@ -1,0 +1,617 @@
+package spec
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
+)
+
+// resolve finds out what every template refers to, and reports what it cannot.
+// References between steps of one graph become edges.
+func (c *compiler) resolve() {
+	c.definitions()
+	c.resolveBody(c.root)
+	c.resolveBody(c.finally)
+	for _, u := range c.docUses {
+		c.resolveUse(u)
+	}
+	if !c.hasInputs {
+		return
+	}
+	for i := range c.plan.Inputs {
+		in := c.inputs[c.plan.Inputs[i].Name]
+		if !in.used {
+			c.warn(fault{code: "W0701", at: in.at, msg: fmt.Sprintf("the input %s is never used", in.def.Name)}, where{path: "inputs." + in.def.Name})
+		}
+	}
+}
+
+func (c *compiler) resolveBody(b *body) {
+	for _, s := range b.steps {
+		for _, u := range s.uses {
+			c.resolveUse(u)
+		}
+		for i, e := range s.def.State {
+			c.written(s, e.Name, s.writeAt[i])
+		}
+		for _, inner := range s.bodies {
+			c.resolveBody(inner)
+		}
+	}
+}
+
+// definitions reports names that mean two things.
+func (c *compiler) definitions() {
+	twice := func(name string, at span, s *step, what string, first span, other string) {
+		if at.off < first.off {
+			at, first, what, other = first, at, other, what
+		}
+		c.found.error(fault{code: "E0209", at: at, step: s.path(), msg: fmt.Sprintf("%s is %s, and %s as well", name, what, other), hint: "rename one of them"}, c.found.related(first.off, "%s here", other))
+	}
+	for _, e := range c.plan.Vars {
+		if in := c.inputs[e.Name]; in != nil {
+			twice(e.Name, c.vars[e.Name].at, nil, "a var", in.at, "an input")
+		}
+	}
+	for name, d := range c.state {
+		if in := c.inputs[name]; in != nil {
+			twice(name, d.at, nil, "a state variable", in.at, "an input")
+		}
+		if v := c.vars[name]; v != nil {
+			twice(name, d.at, nil, "a state variable", v.at, "a var")
+		}
+	}
+	c.definedSteps(c.root)
+	c.definedSteps(c.finally)
+}
+
+func (c *compiler) definedSteps(b *body) {
+	twice := func(s *step, at span, path, msg string, first span, what string) {
+		c.found.error(fault{code: "E0209", at: at, step: s.path(), path: path, msg: msg, hint: "rename one of them"}, c.found.related(first.off, "%s", what))
+	}
+	for _, s := range b.steps {
+		id := s.def.ID
+		if in := c.inputs[id]; id != "" && in != nil {
+			twice(s, s.at, "id", fmt.Sprintf("%s is a step, and an input as well", id), in.at, "an input here")
+		}
+		if v := c.vars[id]; id != "" && v != nil {
+			twice(s, s.at, "id", fmt.Sprintf("%s is a step, and a var as well", id), v.at, "a var here")
+		}
+		if d := c.state[id]; id != "" && d != nil {
+			twice(s, s.at, "id", fmt.Sprintf("%s is a step, and a state variable as well", id), d.at, "a state variable here")
+		}
+		for outer := b.around(); id != "" && outer != nil; outer = outer.around() {
+			if first := outer.byID[id]; first != nil {
+				c.found.error(fault{code: "E0114", at: s.at, step: s.path(), path: "id", msg: fmt.Sprintf("a step %q stands in the list around this one too", id)}, c.found.related(first.at.off, "the other one"))
+			}
+		}
+		if b.final && id != "" && c.root.byID[id] != nil {
+			c.found.error(fault{code: "E0114", at: s.at, step: id, path: "id", msg: fmt.Sprintf("a step %q stands in steps too", id)}, c.found.related(c.root.byID[id].at.off, "the other one"))
+		}
+		if s.def.Kind == pipeline.KindFor && s.def.Loop != nil && s.def.Loop.Variable != "item" {
+			c.variable(s, twice)
+		}
+		for _, inner := range s.bodies {
+			c.definedSteps(inner)
+		}
+	}
+}
+
+func (c *compiler) variable(s *step, twice func(*step, span, string, string, span, string)) {
+	v := s.def.Loop.Variable
+	at := s.at
+	const path = "for.variable"
+	if in := c.inputs[v]; in != nil {
+		twice(s, at, path, fmt.Sprintf("%s is the variable of a loop, and an input as well", v), in.at, "an input here")
+	}
+	if d := c.vars[v]; d != nil {
+		twice(s, at, path, fmt.Sprintf("%s is the variable of a loop, and a var as well", v), d.at, "a var here")
+	}
+	if d := c.state[v]; d != nil {
+		twice(s, at, path, fmt.Sprintf("%s is the variable of a loop, and a state variable as well", v), d.at, "a state variable here")
+	}
+	for b := s.body; b != nil; b = b.around() {
+		if t := b.byID[v]; t != nil {
+			twice(s, at, path, fmt.Sprintf("%s is the variable of a loop, and a step as well", v), t.at, "a step here")
+		}
+		if o := b.owner; o != nil && b.loop && o.def.Kind == pipeline.KindFor && o.def.Loop.Variable == v {
+			twice(s, at, path, fmt.Sprintf("%s is the variable of the loop around this one too", v), o.at, "that loop")
+		}
+	}
+	for _, inner := range s.bodies {
+		if t := inner.byID[v]; t != nil {
+			twice(s, at, path, fmt.Sprintf("%s is the variable of a loop, and a step in it as well", v), t.at, "a step here")
+		}
+	}
+}
+
+// around is the list of steps around a block's, or nil.
+func (b *body) around() *body {
+	if b.owner == nil {
+		return nil
+	}
+	return b.owner.body
+}
+
+// resolveUse resolves the references of one template.
+func (c *compiler) resolveUse(u *use) {
+	if slices.Contains(u.expr.Calls(), "collect_results") && !u.inLoop() {
+		c.error(fault{code: "E0210", at: u.node.at, msg: "collect_results() stands outside a loop", hint: "it belongs in the state of a for or while step"}, u.where)
+	}
+	refs := u.expr.Refs()
+	dashes := u.expr.Dashes()
+	if len(dashes) == 0 {
+		for i := range refs {
+			c.name(u, &refs[i])
+		}
+		return
+	}
+	readings := map[string]reading{}
+	for _, d := range dashes {
+		readings[d.Name] = max(readings[d.Name], c.reading(u, d))
+	}
+	for i := range refs {
+		r := &refs[i]
+		joined := r.Dashed != "" && (r.Root == r.Dashed || slices.ContainsFunc(r.Path, func(s expr.Segment) bool { return s.Name == r.Dashed }))
+		switch readings[r.Dashed] {
+		case readWrong:
+			continue
+		case readJoined:
+			if !joined && r.Dashed != "" {
+				continue
+			}
+		case readParts:
+			if joined {
+				continue
+			}
+		}
+		c.name(u, r)
+	}
+}
+
+// reading is how a chain such as web-search is understood.
+type reading uint8
+
+const (
+	readParts  reading = iota // a subtraction
+	readJoined                // one name
+	readWrong                 // reported already
+)
+
+// reading decides, and reports chains that could be both or look like a
+// misspelled step.
+func (c *compiler) reading(u *use, d expr.Dash) reading {
+	known := func(base []string, name string) bool {
+		switch {
+		case len(base) == 0:
+			return c.known(u, name)
+		case len(base) > 1:
+			return false
+		}
+		switch base[0] {
+		case "steps":
+			t, _ := c.findStep(u, name)
+			return t != nil
+		case "inputs":
+			return c.inputs[name] != nil
+		case "vars":
+			return c.vars[name] != nil
+		}
+		return false
+	}
+	parts := strings.Split(d.Name, "-")
+	part := ""
+	for i, p := range parts {
+		base := d.Base
+		if i > 0 {
+			base = nil
+		}
+		if _, isText := mustPlain(p).(string); isText && known(base, p) {
+			part = p
+		}
+	}
+	at := c.at(u, d.Off, d.End)
+	if known(d.Base, d.Name) {
+		if part == "" {
+			return readJoined
+		}
+		c.error(fault{code: "E0208", at: at, msg: fmt.Sprintf("%s is a name, and so is %s: this could be a subtraction", d.Name, part), hint: fmt.Sprintf("write steps['%s'], or blanks around the minus", d.Name)}, u.where)
+		return readWrong
+	}
+	if part == "" && (len(d.Base) == 0 || len(d.Base) == 1 && d.Base[0] == "steps") {
+		if s := c.suggest(d.Name, c.idsInSight(u)); s != "" {
+			c.error(fault{code: "E0202", at: at, msg: fmt.Sprintf("no step named %q (did you mean %q?)", d.Name, s)}, u.where)
+			return readWrong
+		}
+		if len(d.Base) == 1 {
+			c.error(fault{code: "E0202", at: at, msg: fmt.Sprintf("no step named %q", d.Name)}, u.where)
+			return readWrong
+		}
+	}
+	return readParts
+}
+
+// inLoop reports whether loop names mean something for the use.
+func (u *use) inLoop() bool {
+	s := u.where.step
+	if s == nil {
+		return false
+	}
+	if u.when == useTest || u.when == useCollect || u.when == useState && s.def.Loop != nil {
+		return true
+	}
+	for b := s.body; b != nil; b = b.around() {
+		if b.loop {
+			return true
+		}
+	}
+	return false
+}
+
+// loops calls f for the loops whose names the use can see, inner ones first.
+func (u *use) loops(f func(*step) bool) bool {
+	s := u.where.step
+	if s == nil {
+		return false
+	}
+	if (u.when == useTest || u.when == useCollect) && f(s) {
+		return true
+	}
+	for b := s.body; b != nil; b = b.around() {
+		if b.loop && f(b.owner) {
+			return true
+		}
+	}
+	return false
+}
+
+// loopName reports whether name is one of the loops around the use.
+func (u *use) loopName(name string) bool {
+	return u.loops(func(l *step) bool {
+		switch name {
+		case "index", "position", "loop_iteration", "iteration":
+			return true
+		case "item":
+			return l.def.Kind == pipeline.KindFor
+		}
+		return l.def.Kind == pipeline.KindFor && l.def.Loop.Variable == name
+	})
+}
+
+// known reports whether a bare name means something to the use.
+func (c *compiler) known(u *use, name string) bool {
+	if u.loopName(name) || c.state[name] != nil || c.vars[name] != nil || slices.Contains(builtinNames, name) {
+		return true
+	}
+	if in := c.inputs[name]; in != nil && (c.hasInputs || in.used) {
+		return true
+	}
+	t, _ := c.findStep(u, name)
+	return t != nil
+}
+
+// findStep finds a step that the use can name, and the list that it stands in.
+func (c *compiler) findStep(u *use, id string) (*step, *body) {
+	for b := c.firstBody(u); b != nil; b = c.nextBody(b) {
+		if t := b.byID[id]; t != nil {
+			return t, b
+		}
+	}
+	return nil, nil
+}
+
+func (c *compiler) firstBody(u *use) *body {
+	s := u.where.step
+	switch {
+	case u.when == useOutputs:
+		return c.root
+	case s == nil:
+		return nil
+	case u.when == useCollect && len(s.bodies) > 0:
+		return s.bodies[0]
+	}
+	return s.body
+}
+
+func (c *compiler) nextBody(b *body) *body {
+	if b.final {
+		return c.root
+	}
+	return b.around()
+}
+
+// idsInSight lists the ids that the use can name.
+func (c *compiler) idsInSight(u *use) []string {
+	if c.found.errs > maxDiagnostics {
+		return nil
+	}
+	var ids []string
+	for b := c.firstBody(u); b != nil; b = c.nextBody(b) {
+		for id := range b.byID {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// inSight lists the names that the use can write.
+func (c *compiler) inSight(u *use) []string {
+	names := c.idsInSight(u)
+	for name, in := range c.inputs {
+		if c.hasInputs || in.used {
+			names = append(names, name)
+		}
+	}
+	for name := range c.vars {
+		names = append(names, name)
+	}
+	for name := range c.state {
+		names = append(names, name)
+	}
+	u.loops(func(l *step) bool {
+		if l.def.Kind == pipeline.KindFor {
+			names = append(names, l.def.Loop.Variable, "item")
+		}
+		names = append(names, "index", "position", "iteration")
+		return false
+	})
+	return append(names, "inputs", "steps", "vars", "run", "pipeline")
+}
+
+// name resolves one reference.
+func (c *compiler) name(u *use, r *expr.Ref) {
+	if u.loopName(r.Root) {
+		return
+	}
+	if c.state[r.Root] != nil {
+		c.read(u, r)
+		return
+	}
+	if in := c.inputs[r.Root]; in != nil && c.hasInputs {
+		in.used = true
+		c.typed(u, r, 0, &in.def.Type, "the input "+r.Root)
+		return
+	}
+	if t, b := c.findStep(u, r.Root); t != nil {
+		c.stepRef(u, r, t, b, span{r.Off, r.End}, 0)
+		return
+	}
+	if v := c.vars[r.Root]; v != nil {
+		c.varRef(u, r.Root, c.at(u, r.Off, r.End))
+		return
+	}
+	if c.builtin(u, r) {
+		return
+	}
+	c.unknown(u, r)
+}
+
+// builtin resolves the names that nobody defines.
+func (c *compiler) builtin(u *use, r *expr.Ref) bool {
+	at := c.at(u, r.Off, r.End)
+	first := (*expr.Segment)(nil)
+	if len(r.Path) > 0 && !r.Path[0].IsIndex {
+		first = &r.Path[0]
+	}
+	member := func(what string, names []string) {
+		if first == nil || slices.Contains(names, first.Name) || r.Guarded && len(r.Path) == 1 {
+			return
+		}
+		x := fault{code: "E0201", at: c.at(u, first.Off, first.End), msg: fmt.Sprintf("there is no %s %q", what, first.Name), hint: "there is " + quoteList(names)}
+		if len(names) == 0 {
+			x.hint = "there is none"
+		}
+		if s := c.suggest(first.Name, names); s != "" {
+			x.msg += fmt.Sprintf(" (did you mean %q?)", s)
+		}
+		c.error(x, u.where)
+	}
+	switch r.Root {
+	case "inputs":
+		c.inputsRef(u, r, first, member)
+	case "vars":
+		names := make([]string, len(c.plan.Vars))
+		for i := range c.plan.Vars {
+			names[i] = c.plan.Vars[i].Name
+		}
+		member("var", names)
+		switch {
+		case first != nil && c.vars[first.Name] != nil:
+			c.varRef(u, first.Name, c.at(u, first.Off, first.End))
+		case first == nil && u.when == useVars:
+			c.error(fault{code: "E0204", at: at, msg: "vars are worked out one after the other: name the one that is meant", hint: "as in vars.style"}, u.where)
+		}
+	case "steps":
+		if first == nil {
+			c.error(fault{code: "E0202", at: at, msg: "steps needs the id of a step", hint: "as in steps.fetch; an id that is worked out cannot be waited for"}, u.where)
+			return true
+		}
+		if t, b := c.findStep(u, first.Name); t != nil {
+			c.stepRef(u, r, t, b, span{first.Off, first.End}, 1)
+		} else {
+			c.unknownStep(u, first.Name, c.at(u, first.Off, first.End))
+		}
+	case "run":
+		member("value of run named", []string{"id", "created_at"})
+	case "pipeline":
+		member("value of pipeline named", []string{"id", "name", "version"})
+	case "state":
+		x := fault{code: "E0201", at: at, msg: "a state variable is read by its name alone"}
+		if first != nil {
+			x.hint = fmt.Sprintf("write {{ %s }}", first.Name)
+		}
+		c.error(x, u.where)
+	case "env":
+		c.error(fault{code: "E0201", at: at, msg: "the environment cannot be read in expressions", hint: "hand values in as inputs; a command finds its environment itself"}, u.where)
+	case "secrets":
+		x := fault{code: "E0211", at: at, msg: "a secret cannot be used here"}
+		if first != nil {
+			x.hint = fmt.Sprintf("secrets: [%s] in the step gives it to the command as the environment variable %s", first.Name, first.Name)
+			x.at = c.at(u, r.Off, first.End)
+		}
+		c.error(x, u.where)
+	case "item", "index", "position", "loop_iteration":
+		x := fault{code: "E0210", at: at, msg: fmt.Sprintf("%s has a meaning only within a loop", r.Root)}
+		if r.Root == "item" && u.inLoop() {
+			x.msg = "item has a meaning only within a for loop"
+		}
+		if s := u.where.step; s != nil && s.def.Loop != nil {
+			x.hint = "the keys of the loop itself are worked out before its first pass"
+		}
+		c.error(x, u.where)
+	default:
+		return false
+	}
+	return true
+}
+
+func (c *compiler) inputsRef(u *use, r *expr.Ref, first *expr.Segment, member func(string, []string)) {
+	if first == nil {
+		for _, in := range c.inputs {
+			in.used = true
+		}
+		return
+	}
+	if !c.hasInputs {
+		c.infer(u, first.Name, c.at(u, first.Off, first.End), r.Guarded && len(r.Path) == 1)
+		return
+	}
+	names := make([]string, len(c.plan.Inputs))
+	for i := range c.plan.Inputs {
+		names[i] = c.plan.Inputs[i].Name
+	}
+	if in := c.inputs[first.Name]; in != nil {
+		in.used = true
+		c.typed(u, r, 1, &in.def.Type, "the input "+first.Name)
+		return
+	}
+	member("input", names)
+}
+
+// varRef checks the order of vars.
+func (c *compiler) varRef(u *use, name string, at span) {
+	if u.when != useVars {
+		return
+	}
+	if own := c.vars[u.name]; own != nil && c.vars[name].index >= own.index {
+		c.error(fault{code: "E0204", at: at, msg: fmt.Sprintf("the var %s is worked out later", name), hint: "put it before this one"}, u.where)
+	}
+}
+
+// unknownStep reports an id that the use cannot name.
+func (c *compiler) unknownStep(u *use, id string, at span) {
+	if others := c.steps[id]; len(others) > 0 {
+		c.outOfScope(u, others[0], at)
+		return
+	}
+	x := fault{code: "E0202", at: at, msg: fmt.Sprintf("no step named %q", id)}
+	if s := c.suggest(id, c.idsInSight(u)); s != "" {
+		x.msg += fmt.Sprintf(" (did you mean %q?)", s)
+	}
+	c.error(x, u.where)
+}
+
+// outOfScope reports a step that exists where the use cannot see it.
+func (c *compiler) outOfScope(u *use, t *step, at span) {
+	id := t.def.ID
+	related := c.found.related(t.at.off, "%s is here", id)
+	x := fault{code: "E0210", at: at}
+	switch {
+	case u.when == useVars:
+		x.code, x.msg = "E0204", "vars are worked out before any step has run"
+	case t.body.final:
+		x.code, x.msg = "E0204", fmt.Sprintf("the step %s stands in finally, which runs after everything else", id)
+	case t.body.loop && t.parent() != nil:
+		x.msg = fmt.Sprintf("the step %s runs within the loop %s and cannot be named outside it", id, t.parent().def.ID)
+		x.hint = fmt.Sprintf("%s.last.%s is its output in the last pass, %s.results has all passes", t.parent().def.ID, id, t.parent().def.ID)
+	case t.parent() != nil:
+		x.msg = fmt.Sprintf("the step %s runs within the block %s and cannot be named outside it", id, t.parent().def.ID)
+		x.hint = "hand its result on with state"
+	default:
+		x.msg = fmt.Sprintf("the step %s cannot be named here", id)
+	}
+	c.found.error(c.placed(x, u.where), related)
+}
+
+// unknown reports a name that nothing defines, or makes it an input.
+func (c *compiler) unknown(u *use, r *expr.Ref) {
+	at := c.at(u, r.Off, r.End)
+	if others := c.steps[r.Root]; len(others) > 0 {
+		c.outOfScope(u, others[0], at)
+		return
+	}
+	if !c.hasInputs {
+		c.infer(u, r.Root, at, r.Guarded && len(r.Path) == 0)
+		return
+	}
+	x := fault{code: "E0201", at: at, msg: fmt.Sprintf("there is nothing named %q", r.Root)}
+	if s := c.suggest(r.Root, c.inSight(u)); s != "" {
+		x.msg += fmt.Sprintf(" (did you mean %q?)", s)
+	} else {
+		x.hint = "declare it in inputs, if it is handed in"
+	}
+	c.error(x, u.where)
+}
+
+// infer makes an input of an undeclared name.
+func (c *compiler) infer(u *use, name string, at span, guarded bool) {
+	if in := c.inputs[name]; in != nil {
+		in.def.Required = in.def.Required || !guarded
+		return
+	}
+	x := fault{code: "W0201", at: at, msg: fmt.Sprintf("%s becomes an input of any type, as nothing defines it", name), hint: "declare it in inputs"}
+	if s := c.suggest(name, c.inSight(u)); s != "" {
+		x.hint = fmt.Sprintf("did you mean %q?", s)
+	}
+	c.warn(x, u.where)
+	c.inputs[name] = &input{used: true, at: at, def: pipeline.Input{
+		Name: name, Type: pipeline.Type{Kind: "any"}, Required: !guarded, Pos: c.text.pos(at.off),
+	}}
+}
+
+// read notes that a step reads a state variable.
+func (c *compiler) read(u *use, r *expr.Ref) {
+	if u.when == useVars {
+		c.error(fault{code: "E0204", at: c.at(u, r.Off, r.End), msg: "vars are worked out before any state is set"}, u.where)
+		return
+	}
+	if s := u.where.step; s != nil {
+		s.touch(r.Root, false, c.at(u, r.Off, r.End).off)
+	}
+}
+
+// written notes that a step sets a state variable, and refuses it in parallel
+// passes.
+func (c *compiler) written(s *step, name string, at span) {
+	s.touch(name, true, at.off)
+	for b := s.body; b != nil; b = b.around() {
+		if l := b.owner; l != nil && b.loop && l.def.Loop.Parallel != 0 && l.def.Loop.Parallel != 1 {
+			c.found.error(fault{code: "E0412", at: at, step: s.path(), path: "state." + name, msg: fmt.Sprintf("passes of the parallel loop %s would all set %s", l.def.ID, name), hint: "set it in the state of the loop itself, from collect_results()"}, c.found.related(l.at.off, "the loop"))
+			return
+		}
+	}
+}
+
+// touch notes an access to a state variable for the step and for each block
+// around it that stands in a graph.
+func (s *step) touch(name string, write bool, off int) {
+	for ; s != nil; s = s.parent() {
+		if !s.body.graph {
+			continue
+		}
+		if s.access == nil {
+			s.access = map[string]*pos{}
+		}
+		p := s.access[name]
+		if p == nil {
+			p = &pos{off: off}
+			s.access[name] = p
+		}
+		if write && !p.write {
+			p.write, p.off = true, off
+		}
+	}
+}

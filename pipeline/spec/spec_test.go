@@ -1,0 +1,55 @@
+package spec
+
+import (
+	"os"
+	"testing"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+)
+
+func str(name string, required bool) pipeline.Property {
+	return pipeline.Property{Name: name, Type: pipeline.Type{Kind: "string"}, Required: required}
+}
+
+func result(names ...string) pipeline.Type {
+	t := pipeline.Type{Kind: "map"}
+	for _, n := range names {
+		t.Properties = append(t.Properties, pipeline.Property{Name: n, Type: pipeline.Type{Kind: "any"}, Required: true})
+	}
+	return t
+}
+
+// testCatalog is a small catalogue with one action of each sort.
+func testCatalog() pipeline.Catalog {
+	list := []*pipeline.ActionSpec{
+		{Key: "generate", Name: "generate", Doc: "Asks a model.", Params: []pipeline.Property{str("prompt", true), {Name: "max_tokens", Type: pipeline.Type{Kind: "integer"}}}, Returns: pipeline.Type{Kind: "string"}, Effect: pipeline.EffectAtLeastOnce, Model: true},
+		{Key: "analyze", Name: "analyze", Open: true, Params: []pipeline.Property{{Name: "input", Type: pipeline.Type{Kind: "any"}}}, Returns: pipeline.Type{Kind: "any"}, Effect: pipeline.EffectAtLeastOnce},
+		{Key: "search", Name: "search", Params: []pipeline.Property{{Name: "queries", Type: pipeline.Type{Kind: "list"}, Required: true}, {Name: "depth", Type: pipeline.Type{Kind: "enum", Values: []any{"shallow", "deep"}}}}, Returns: result("results"), Effect: pipeline.EffectAtLeastOnce},
+		{Key: "parse_code", Name: "parse_code", Params: []pipeline.Property{str("source", true)}, Returns: result("parsed_code", "language"), Effect: pipeline.EffectPure},
+		{Key: "security_analysis", Name: "security_analysis", Params: []pipeline.Property{{Name: "code", Type: pipeline.Type{Kind: "any"}, Required: true}}, Returns: result("findings")},
+		{Key: "http", Name: "http", Params: []pipeline.Property{str("url", true), str("method", false), {Name: "headers", Type: pipeline.Type{Kind: "map", Additional: true}}}, Returns: result("status", "body")},
+		{Key: "filesystem.write", Tool: "filesystem", Name: "write", Params: []pipeline.Property{{Name: "path", Type: pipeline.Type{Kind: "path"}, Required: true}, {Name: "content", Type: pipeline.Type{Kind: "any"}}}, Returns: result("path", "size"), Effect: pipeline.EffectIdempotent},
+		{Key: "filesystem.list", Tool: "filesystem", Name: "list", Params: []pipeline.Property{str("pattern", false)}, Returns: pipeline.Type{Kind: "list", Items: &pipeline.Type{Kind: "string"}}, Effect: pipeline.EffectIdempotent},
+		{Key: "data.filter", Tool: "data", Name: "filter", Bare: true, Params: []pipeline.Property{{Name: "data", Type: pipeline.Type{Kind: "list"}, Required: true}}, Returns: result("data"), Effect: pipeline.EffectPure},
+		{Key: "debug", Name: "debug", Open: true, Returns: pipeline.Type{Kind: "any"}, Effect: pipeline.EffectPure},
+	}
+	cat := pipeline.Catalog{Actions: map[string]*pipeline.ActionSpec{}, Digest: "sha256:test"}
+	for _, a := range list {
+		cat.Actions[a.Key] = a
+	}
+	return cat
+}
+
+func TestScratch(t *testing.T) {
+	b, err := os.ReadFile(os.Getenv("SCRATCH"))
+	if err != nil {
+		t.Skip()
+	}
+	plan, d, err := Compile(Source{File: "x.yaml", Text: b}, testCatalog())
+	Format(os.Stdout, d, false)
+	t.Log(err)
+	if plan != nil {
+		enc, _, _ := EncodePlan(plan)
+		t.Logf("%s", enc)
+	}
+}

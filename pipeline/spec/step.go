@@ -1,0 +1,556 @@
+package spec
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+)
+
+// commandTimeout is how long an attempt of a command may take by default.
+const commandTimeout = 300 * time.Second
+
+// builtinNames are what expressions can name without anyone defining it; they
+// can be nothing else.
+var builtinNames = []string{
+	"inputs", "steps", "vars", "run", "pipeline", "env", "secrets", "item", "index", "position", "loop_iteration", "state",
+}
+
+// operators are the words of expressions.
+var operators = []string{"true", "false", "none", "null", "True", "False", "None", "and", "or", "not", "in", "is", "if", "else"}
+
+// reservedIDs can be no step's id.
+var reservedIDs = append([]string{"fail", "continue", "skip", "retry", "true", "false", "none", "null"}, builtinNames...)
+
+func stepID(s string) bool {
+	for i := range len(s) {
+		b := s[i]
+		letter := b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z'
+		if !letter && (i == 0 || b != '_' && b != '-' && (b < '0' || b > '9')) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 100
+}
+
+// stepList reads a list of steps into b.
+func (c *compiler) stepList(n *node, owner *step, w where, b *body) *body {
+	b.owner = owner
+	b.byID = map[string]*step{}
+	if n.isNull() {
+		n = &node{kind: list, off: n.off, at: n.at}
+	}
+	if n.kind != list {
+		c.wrong(n, w, "a list of steps")
+		return b
+	}
+	b.steps = make([]*step, 0, len(n.items))
+	for i, item := range n.items {
+		if item.kind != mapping {
+			c.error(fault{code: "E0104", at: item.at, msg: "a step is a mapping with an id, not " + item.what()}, w)
+			continue
+		}
+		s := &step{def: &pipeline.StepDef{Pos: c.text.pos(item.off)}, body: b, index: len(b.steps), at: span{item.off, item.at.end}}
+		b.steps = append(b.steps, s)
+		f := c.fieldsOfStep(item, s, i, w)
+		c.step(f, s)
+	}
+	return b
+}
+
+// fieldsOfStep finds out the step's id first, so that messages can name it.
+func (c *compiler) fieldsOfStep(item *node, s *step, i int, w where) *fields {
+	n := item.get("id")
+	if n == nil {
+		c.error(fault{code: "E0111", at: s.at, msg: fmt.Sprintf("step %d has no id", i+1), hint: "an id is a name for other steps, as in id: fetch"}, where{w.step, w.path + "[" + strconv.Itoa(i) + "]"})
+		return c.fields(item, inStep, where{step: s})
+	}
+	s.id, s.at = n, n.at
+	switch id := n.text; {
+	case n.kind != scalar || !stepID(id):
+		c.error(fault{code: "E0113", at: n.at, msg: fmt.Sprintf("%s cannot be a step's id", idText(n)), hint: "letters, digits, _ and -, beginning with a letter"}, where{w.step, w.path + "[" + strconv.Itoa(i) + "].id"})
+	case slices.Contains(reservedIDs, id) || slices.Contains(operators, id):
+		c.error(fault{code: "E0115", at: n.at, msg: fmt.Sprintf("%s is a word of the language and cannot be a step's id", id)}, where{w.step, w.path + "[" + strconv.Itoa(i) + "].id"})
+	default:
+		s.def.ID = id
+		if first := s.body.byID[id]; first != nil {
+			c.found.error(c.placed(fault{code: "E0114", at: n.at, msg: fmt.Sprintf("there are two steps %q here", id)}, where{s, "id"}), c.found.related(first.at.off, "first here"))
+			break
+		}
+		s.body.byID[id] = s
+		c.steps[id] = append(c.steps[id], s)
+	}
+	return c.fields(item, inStep, where{step: s})
+}
+
+func idText(n *node) string {
+	if n.kind != scalar {
+		return n.what()
+	}
+	return strconv.Quote(n.text)
+}
+
+// step reads one step.
+func (c *compiler) step(f *fields, s *step) {
+	w := where{step: s}
+	d := s.def
+	d.Name = c.inert(f.get("name"), w.in("name"))
+	d.Description = c.inert(f.get("description"), w.in("description"))
+	if n := f.get("metadata"); n != nil {
+		c.inertValue(n, w.in("metadata"))
+	}
+	_, s.declared = c.names(f.get("dependencies"), w.in("dependencies"))
+	if n := f.get("condition"); n != nil {
+		d.Condition = c.condition(n, w.in("condition"), useField)
+	}
+	if p := f.pair("if"); p != nil && p.value.kind == scalar {
+		if cond := f.pair("condition"); cond != nil {
+			c.found.error(c.placed(fault{code: "E0102", at: p.key.at, msg: "if with a text is the same as condition, which stands here too"}, w), c.found.related(cond.key.off, "first here"))
+		} else {
+			d.Condition = c.condition(p.value, w.in("if"), useField)
+		}
+	}
+	doings := c.doings(f)
+	c.onFailure(f, s, doings)
+	c.doing(f, s, doings)
+	if n := f.get("state"); n != nil {
+		c.stateOf(n, s)
+	}
+}
+
+// doings are the keys that say what the step does.
+func (c *compiler) doings(f *fields) []string {
+	var names []string
+	for i := range f.list {
+		k := &f.list[i]
+		if k.in&inDoing != 0 && !(k.name == "if" && k.pair.value.kind == scalar) {
+			names = append(names, k.name)
+		}
+	}
+	return names
+}
+
+// doing reads what the step does.
+func (c *compiler) doing(f *fields, s *step, doings []string) {
+	w := where{step: s}
+	kind := ""
+	switch {
+	case len(doings) == 1:
+		kind = doings[0]
+	case len(doings) == 2 && slices.Contains(doings, "for") && !slices.Contains(doings, "while") && !slices.Contains(doings, "if"):
+		c.forEach(f, s, doings[1-slices.Index(doings, "for")])
+		return
+	case len(doings) == 0:
+		if f.later {
+			return // reported already
+		}
+		if st := f.get("state"); st != nil {
+			s.def.Kind, s.def.Effect = pipeline.KindSet, pipeline.EffectPure
+			c.only(f, s, "set")
+			return
+		}
+		c.error(fault{code: "E0112", at: s.at, msg: "this step does nothing", hint: "give it one of action, command, run, set, for, while, if"}, w)
+		return
+	default:
+		p := f.pair(doings[1])
+		c.found.error(c.placed(fault{code: "E0112", at: p.key.at, msg: fmt.Sprintf("a step does one thing, not %s", strings.Join(doings, " and "))}, w), c.found.related(f.pair(doings[0]).key.off, "it does this already"))
+		return
+	}
+	switch kind {
+	case "for":
+		c.forEach(f, s, "")
+	case "while":
+		c.while(f, s)
+	case "if":
+		c.choice(f, s)
+	default:
+		c.leaf(f, s, kind)
+	}
+}
+
+// suits says which keys belong to which doing; keys that are not named here
+// belong to all.
+var suits = map[string][]string{
+	"parameters":  {"action"},
+	"tool":        {"action"},
+	"env":         {"command", "run"},
+	"secrets":     {"command", "run"},
+	"capture":     {"command", "run"},
+	"effect":      {"action", "command", "run"},
+	"timeout":     {"action", "command", "run"},
+	"retry":       {"action", "command", "run"},
+	"max_retries": {"action", "command", "run"},
+	"steps":       {"for", "while"},
+	"order":       {"for", "while", "if"},
+	"elif":        {"if"},
+	"else":        {"if"},
+}
+
+// only refuses keys that mean nothing for any of the doings.
+func (c *compiler) only(f *fields, s *step, doings ...string) {
+	for i := range f.list {
+		k := &f.list[i]
+		of, limited := suits[k.name]
+		if !limited || slices.ContainsFunc(doings, func(d string) bool { return slices.Contains(of, d) }) {
+			continue
+		}
+		x := fault{code: "E0110", at: k.pair.key.at, msg: fmt.Sprintf("%s means nothing here: it belongs to %s", k.pair.name, strings.Join(of, ", "))}
+		if k.name == "timeout" || k.name == "retry" || k.name == "max_retries" {
+			if s.def.Kind.Block() {
+				x.hint = "give it to the steps within"
+			}
+		}
+		c.error(x, where{step: s})
+	}
+}
+
+// leaf reads an action, command or set into the step.
+func (c *compiler) leaf(f *fields, s *step, kind string) {
+	c.only(f, s, kind)
+	c.leafFields(f, s, kind)
+}
+
+func (c *compiler) leafFields(f *fields, s *step, kind string) {
+	w := where{step: s}
+	d := s.def
+	c.repetition(f, s)
+	if n := f.get("timeout"); n != nil {
+		d.Timeout, _ = c.duration(n, w.in("timeout"))
+	}
+	effect := c.choose(f.get("effect"), w.in("effect"), "pure", "idempotent", "at_least_once", "at_most_once")
+	switch kind {
+	case "action":
+		d.Kind = pipeline.KindAction
+		a := c.action(f, w)
+		d.Parameters = c.parameters(a, f.get("parameters"), f.get("action"), w)
+		if a == nil {
+			break
+		}
+		d.Action, d.Effect = a.Key, a.Effect
+		s.returns = &a.Returns
+		if d.Effect == pipeline.EffectPure && s.impure() {
+			d.Effect = pipeline.EffectIdempotent
+		}
+	case "command", "run":
+		d.Kind, d.Effect = pipeline.KindCommand, pipeline.EffectAtLeastOnce
+		if f.get("timeout") == nil {
+			d.Timeout = commandTimeout
+		}
+		c.command(f, s, kind)
+	case "set":
+		d.Kind, d.Effect = pipeline.KindSet, pipeline.EffectPure
+		n := f.get("set")
+		if n.kind != mapping {
+			c.wrong(n, w.in("set"), "a mapping")
+			break
+		}
+		d.Set = c.entries(n, w.in("set"), useField)
+		s.returns = &pipeline.Type{Kind: "map"}
+		for i := range d.Set {
+			s.returns.Properties = append(s.returns.Properties, pipeline.Property{Name: d.Set[i].Name, Type: pipeline.Type{Kind: "any"}})
+		}
+		if s.impure() {
+			d.Effect = pipeline.EffectIdempotent
+		}
+	}
+	if effect != "" {
+		d.Effect = pipeline.Effect(effect)
+	}
+}
+
+// impure reports whether a field of the step reads files or the clock.
+func (s *step) impure() bool {
+	return slices.ContainsFunc(s.uses, func(u *use) bool { return u.expr.Impure() })
+}
+
+// command reads an argv or a line for the shell, with what surrounds it.
+func (c *compiler) command(f *fields, s *step, kind string) {
+	w := where{step: s}
+	d := s.def
+	n := f.get(kind)
+	switch {
+	case kind == "run" && (n.kind != scalar || n.isNull()):
+		c.wrong(n, w.in("run"), "a line for the shell")
+	case kind == "run":
+		field := c.field(n, w.in("run"), useField)
+		if field.Template == nil {
+			field.Const = n.text
+		}
+		d.Run = &field
+		c.unquoted(n, s)
+	case n.kind != list:
+		c.error(fault{code: "E0104", at: n.at, msg: "command must be a list, the program with its arguments", hint: "a line for the shell is written as run"}, w.in("command"))
+	case len(n.items) == 0:
+		c.error(fault{code: "E0104", at: n.at, msg: "command names no program"}, w.in("command"))
+	default:
+		for i, item := range n.items {
+			at := w.in("command[" + strconv.Itoa(i) + "]")
+			if item.kind != scalar || item.isNull() {
+				c.error(fault{code: "E0104", at: item.at, msg: "an argument must be a text, not " + item.what()}, at)
+				continue
+			}
+			field := c.field(item, at, useField)
+			if field.Template == nil {
+				field.Const = item.text // as it stands: 0.10 stays 0.10
+			}
+			d.Command = append(d.Command, field)
+		}
+	}
+	if n := f.get("env"); n != nil && !n.isNull() {
+		if n.kind != mapping {
+			c.wrong(n, w.in("env"), "a mapping")
+		} else {
+			c.env(n, s)
+		}
+	}
+	names, nodes := c.names(f.get("secrets"), w.in("secrets"))
+	for i, name := range names {
+		if !c.secrets[name] {
+			x := fault{code: "E0201", at: nodes[i].at, msg: fmt.Sprintf("the pipeline declares no secret %q", name), hint: "list it in the pipeline's secrets"}
+			if like := c.suggest(name, c.plan.Secrets); like != "" {
+				x.msg += fmt.Sprintf(" (did you mean %q?)", like)
+			}
+			c.error(x, w.in("secrets"))
+		}
+	}
+	d.Secrets = names
+	d.Capture = c.oneOf(f.get("capture"), w.in("capture"), "text", "lines", "json")
+	switch d.Capture {
+	case "":
+		s.returns = &pipeline.Type{Kind: "string"}
+	case "lines":
+		s.returns = &pipeline.Type{Kind: "list", Items: &pipeline.Type{Kind: "string"}}
+	}
+}
+
+func (c *compiler) env(n *node, s *step) {
+	w := where{step: s, path: "env"}
+	for i := range n.pairs {
+		p := &n.pairs[i]
+		if !envName(p.name) {
+			c.error(fault{code: "E0113", at: p.key.at, msg: fmt.Sprintf("%q cannot be an environment variable", p.name)}, w)
+		}
+		if p.value.kind != scalar {
+			c.wrong(p.value, w.in(p.name), "a text")
+			continue
+		}
+		field := c.field(p.value, w.in(p.name), useField)
+		if field.Template == nil {
+			field.Const = p.value.text
+			if p.value.isNull() {
+				field.Const = ""
+			}
+		}
+		s.def.Env = append(s.def.Env, pipeline.Entry{Name: p.name, Value: field, Pos: c.text.pos(p.key.off)})
+	}
+}
+
+// unquoted warns about values that a shell would split or carry out.
+func (c *compiler) unquoted(n *node, s *step) {
+	src := n.text
+	var to func(int) int
+	for i := 0; ; {
+		k := strings.Index(src[i:], "{{")
+		if k < 0 {
+			return
+		}
+		from := i + k
+		end := closing(src, from+2)
+		inner := strings.TrimSpace(strings.Trim(src[from+2:end], "-+"))
+		i = min(end+2, len(src))
+		filters := strings.Split(inner, "|")
+		last := strings.TrimSpace(filters[len(filters)-1])
+		if len(filters) > 1 && (last == "sh" || strings.HasPrefix(last, "sh(")) || harmless(inner) {
+			continue
+		}
+		if to == nil {
+			to = c.text.source(n)
+		}
+		c.warn(fault{code: "W0601", at: span{to(from), to(i-1) + 1}, msg: "this value is not quoted for the shell", hint: "write {{ " + strings.TrimSpace(inner) + " | sh }}, or use command with a list of arguments"}, where{s, "run"})
+	}
+}
+
+// harmless reports whether an expression is a number or word without references.
+func harmless(expr string) bool {
+	switch expr {
+	case "index", "position", "loop_iteration", "iteration", "run.id":
+		return true
+	}
+	_, isText := mustPlain(expr).(string)
+	return !isText
+}
+
+// closing is the offset of the }} that ends the placeholder, or of the end.
+func closing(s string, i int) int {
+	quote := byte(0)
+	for ; i < len(s); i++ {
+		switch b := s[i]; {
+		case quote != 0 && b == '\\':
+			i++
+		case quote != 0:
+			if b == quote {
+				quote = 0
+			}
+		case b == '\'' || b == '"':
+			quote = b
+		case b == '}' && i+1 < len(s) && s[i+1] == '}':
+			return i
+		}
+	}
+	return len(s)
+}
+
+// stateOf reads the variables that the step sets.
+func (c *compiler) stateOf(n *node, s *step) {
+	w := where{step: s, path: "state"}
+	if n.kind != mapping {
+		c.wrong(n, w, "a mapping")
+		return
+	}
+	for i := range n.pairs {
+		p := &n.pairs[i]
+		if p.name == "loop_iteration" && strings.Join(strings.Fields(strings.Trim(p.value.text, "{}")), "") == "loop_iteration+1" {
+			continue // the engine counts itself
+		}
+		if !c.goodName(p.key, p.name, "a state variable", w) {
+			continue
+		}
+		e := pipeline.Entry{Name: p.name, Value: c.field(p.value, w.in(p.name), useState), Pos: c.text.pos(p.key.off)}
+		s.def.State = append(s.def.State, e)
+		s.writeAt = append(s.writeAt, p.key.at)
+		if c.state[p.name] == nil {
+			c.state[p.name] = &def{at: p.key.at}
+		}
+	}
+}
+
+// onFailure reads what a failure means for others. What repeats the step is read
+// by repetition.
+func (c *compiler) onFailure(f *fields, s *step, doings []string) {
+	n := f.get("on_failure")
+	if n == nil {
+		return
+	}
+	w := where{step: s, path: "on_failure"}
+	words := []string{"fail", "continue", "skip", "retry"}
+	switch {
+	case n.kind == scalar && n.text == "retry":
+		for _, d := range doings {
+			if d != "action" && d != "command" && d != "run" && d != "for" {
+				c.error(fault{code: "E0110", at: n.at, msg: fmt.Sprintf("on_failure: retry means nothing for %s", d), hint: "give it to the steps within"}, w)
+			}
+		}
+	case n.kind == scalar && stepID(n.text) && !slices.Contains(words, n.text) && c.suggest(n.text, words) == "":
+		c.error(fault{code: "E0110", at: n.at, msg: "going on with another step after a failure is part of the language, but this version does not support it yet", hint: "it can be " + quoteList(words)}, w)
+	default:
+		s.def.OnFailure = c.oneOf(n, w, words...)
+	}
+}
+
+// repetition reads retry, max_retries and on_failure: retry.
+func (c *compiler) repetition(f *fields, s *step) {
+	w := where{step: s}
+	var r *pipeline.Retry
+	if n := f.get("retry"); n != nil {
+		r = c.retry(n, w.in("retry"))
+	}
+	if p := f.pair("max_retries"); p != nil {
+		k, ok := c.integer(p.value, w.in("max_retries"), 0)
+		if retry := f.get("retry"); retry != nil && (retry.kind != mapping || retry.get("max_attempts") != nil) {
+			c.error(fault{code: "E0102", at: p.key.at, msg: "max_retries and retry both say how often"}, w)
+		}
+		if ok {
+			if r == nil {
+				r = &pipeline.Retry{}
+			}
+			r.MaxAttempts, r.Reported = k+1, true
+		}
+	}
+	if n := f.get("on_failure"); n != nil && n.kind == scalar && n.text == "retry" {
+		if r == nil {
+			r = &pipeline.Retry{MaxAttempts: defaultAttempts}
+		}
+		r.Reported = true
+	}
+	s.def.Retry = r
+}
+
+const defaultAttempts = 3
+
+var retryCategories = []string{
+	pipeline.CategoryRateLimit, pipeline.CategoryTimeout, pipeline.CategoryResource, pipeline.CategoryValidation, pipeline.CategorySystem,
+	pipeline.CategoryModel, pipeline.CategoryTool, pipeline.CategoryContract, pipeline.CategoryFailed, pipeline.CategoryUnknown,
+}
+
+// retry reads a retry policy.
+func (c *compiler) retry(n *node, w where) *pipeline.Retry {
+	if n.kind == scalar {
+		if v, bad := n.value(); bad == nil && v == false {
+			return &pipeline.Retry{MaxAttempts: 1}
+		}
+	}
+	if n.kind != mapping {
+		c.error(fault{code: "E0104", at: n.at, msg: "retry must be a mapping, not " + n.what(), hint: "as in retry: {max_attempts: 3}, or max_retries: 2"}, w)
+		return nil
+	}
+	f := c.fields(n, inRetry, w)
+	r := &pipeline.Retry{MaxAttempts: defaultAttempts}
+	if v := f.get("max_attempts"); v != nil {
+		r.MaxAttempts, _ = c.integer(v, w.in("max_attempts"), 1)
+	}
+	r.Backoff = c.oneOf(f.get("backoff"), w.in("backoff"), "exponential", "linear", "constant")
+	r.Jitter = c.oneOf(f.get("jitter"), w.in("jitter"), "full", "none")
+	if v := f.get("initial"); v != nil {
+		r.Initial, _ = c.duration(v, w.in("initial"))
+	}
+	if v := f.get("max"); v != nil {
+		r.Max, _ = c.duration(v, w.in("max"))
+	}
+	if v := f.get("timeout_factor"); v != nil {
+		x, _ := v.value()
+		switch x := x.(type) {
+		case int64:
+			r.TimeoutFactor = float64(x)
+		case float64:
+			r.TimeoutFactor = x
+		}
+		if r.TimeoutFactor < 1 || r.TimeoutFactor > 100 {
+			c.error(fault{code: "E0104", at: v.at, msg: "timeout_factor must be a number from 1 to 100"}, w.in("timeout_factor"))
+		}
+	}
+	if v := f.get("on"); v != nil {
+		r.On = c.retryOn(v, w.in("on"))
+	}
+	return r
+}
+
+func (c *compiler) retryOn(n *node, w where) []string {
+	items := []*node{n}
+	if n.kind == list {
+		items = n.items
+	}
+	var on []string
+	for _, item := range items {
+		if item.kind == scalar {
+			if slices.Contains(retryCategories, item.text) {
+				on = append(on, item.text)
+				continue
+			}
+			if code, ok := mustPlain(item.text).(int64); ok && code > 0 && code < 256 {
+				on = append(on, strconv.FormatInt(code, 10))
+				continue
+			}
+		}
+		x := fault{code: "E0104", at: item.at, msg: fmt.Sprintf("%s is neither a category of failure nor an exit code", idText(item)), hint: "categories are " + quoteList(retryCategories)}
+		if item.kind == scalar {
+			if s := c.suggest(item.text, retryCategories); s != "" {
+				x.msg += fmt.Sprintf(" (did you mean %q?)", s)
+			}
+		}
+		c.error(x, w)
+	}
+	return on
+}
