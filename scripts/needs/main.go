@@ -96,9 +96,9 @@ func run(ctx context.Context, wanted []string, own bool, command []string) (code
 	}
 	back := func() {}
 	if own {
-		dir, end, err := ownDir()
-		if err != nil {
-			return 1, err
+		dir, end, failed := ownDir()
+		if failed != nil {
+			return 1, failed
 		}
 		defer func() { err = errors.Join(err, end()) }()
 		if back, err = elsewhere(dir); err != nil {
