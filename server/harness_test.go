@@ -8,7 +8,6 @@ import (
 	"iter"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,7 +19,7 @@ import (
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	orchestratorv1 "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 	"github.com/orchestrator-project/orchestrator/store"
-	"github.com/orchestrator-project/orchestrator/store/sqlite"
+	"github.com/orchestrator-project/orchestrator/store/storetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -200,11 +199,7 @@ func testCatalog() pipeline.Catalog {
 // start serves over a fresh store; change may alter the configuration.
 func start(t *testing.T, change ...func(*Config)) *fixture {
 	t.Helper()
-	db, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "test.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &fixture{t: t, st: &spy{Store: db}}
+	f := &fixture{t: t, st: &spy{Store: storetest.Open(t)}}
 	lane, err := f.st.OpenLane(t.Context(), "test")
 	if err != nil {
 		t.Fatal(err)
@@ -244,9 +239,6 @@ func start(t *testing.T, change ...func(*Config)) *fixture {
 		f.stop()
 		if err := lane.Release(context.Background()); err != nil {
 			t.Errorf("release lane: %v", err)
-		}
-		if err := f.st.Close(); err != nil {
-			t.Errorf("close store: %v", err)
 		}
 	})
 	return f
