@@ -119,9 +119,12 @@ func toStatus(err error, id string) (st *status.Status, internal bool) {
 	var pe *pipeline.Error
 	var diags *pipeline.Diagnostics
 	var ref *refusal
+	var in *inputsError
 	switch {
+	case errors.As(err, &in):
+		return diagnosticsStatus(in.found, "invalid_inputs", func(d *pipeline.Diagnostic) string { return d.Path }), false
 	case errors.As(err, &diags):
-		return diagnosticsStatus(diags), false
+		return diagnosticsStatus(diags, "invalid_pipeline", func(d *pipeline.Diagnostic) string { return fmt.Sprintf("%d:%d", d.Line, d.Column) }), false
 	case errors.As(err, &ref):
 		st := status.New(codes.InvalidArgument, ref.Error())
 		bad := &errdetails.BadRequest{}
@@ -152,20 +155,27 @@ func toStatus(err error, id string) (st *status.Status, internal bool) {
 	return withDetails(st, &errdetails.ErrorInfo{Reason: "internal", Domain: domain, Metadata: map[string]string{"request_id": id}}), true
 }
 
-// diagnosticsStatus is the answer to a pipeline that was refused.
-func diagnosticsStatus(d *pipeline.Diagnostics) *status.Status {
+// inputsError is the error of inputs that do not fit their pipeline; each
+// finding's Path is the input's name.
+type inputsError struct{ found *pipeline.Diagnostics }
+
+func (e *inputsError) Error() string { return e.found.Error() }
+
+// diagnosticsStatus is the answer to a pipeline, or inputs, that were refused;
+// field tells what a violation calls its place.
+func diagnosticsStatus(d *pipeline.Diagnostics, reason string, field func(*pipeline.Diagnostic) string) *status.Status {
 	bad := &errdetails.BadRequest{}
 	for i := range d.List {
 		x := &d.List[i]
 		if x.Severity == pipeline.SeverityError {
 			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
-				Field: fmt.Sprintf("%d:%d", x.Line, x.Column), Reason: x.Code, Description: x.Message,
+				Field: field(x), Reason: x.Code, Description: x.Message,
 			})
 		}
 	}
 	st := status.New(codes.InvalidArgument, d.Error())
 	full := &orchestratorv1.Diagnostics{Diagnostics: fromDiagnostics(d), Truncated: clamp(d.Truncated)}
-	return withDetails(st, &errdetails.ErrorInfo{Reason: "invalid_pipeline", Domain: domain}, bad, full)
+	return withDetails(st, &errdetails.ErrorInfo{Reason: reason, Domain: domain}, bad, full)
 }
 
 func withDetails(st *status.Status, details ...protoadapt.MessageV1) *status.Status {

@@ -187,7 +187,7 @@ steps:
   - id: greet
     set: {greeting: "hello {{ inputs.name }}"}
 outputs:
-  text: "{{ greeting }}"
+  text: "{{ greet.greeting }}"
 `
 
 func testCatalog() pipeline.Catalog {

@@ -88,12 +88,24 @@ func (s *Server) finish(ctx context.Context, method, id string, begin time.Time,
 		if internal {
 			s.log.LogAttrs(ctx, slog.LevelError, "request failed", slog.String("request", id), slog.String("method", name), slog.Any("err", err))
 		}
-		err = st.Err()
+		err = cut(st).Err()
 	}
 	s.metrics.request(name, code, took)
 	s.log.LogAttrs(ctx, slog.LevelDebug, "request", slog.String("request", id), slog.String("method", name),
 		slog.String("code", code.String()), slog.Duration("took", took))
 	return err
+}
+
+// cut shortens the message of a status: it travels in a header, and may quote
+// the caller's text.
+func cut(st *status.Status) *status.Status {
+	const most = 2000
+	if len(st.Message()) <= most {
+		return st
+	}
+	p := st.Proto()
+	p.Message = strings.ToValidUTF8(p.GetMessage()[:most], "") + "..."
+	return status.FromProto(p)
 }
 
 // errDraining ends the streams of a server that shuts down: clients come back.

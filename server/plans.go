@@ -118,5 +118,10 @@ func (s *Server) recompile(ctx context.Context, p *store.Plan) (*compiled, error
 
 // checkInputs checks and completes what was given.
 func checkInputs(plan *pipeline.Plan, given map[string]any) (map[string]any, error) {
-	return spec.Inputs(plan, given)
+	inputs, err := spec.Inputs(plan, given)
+	var found *pipeline.Diagnostics
+	if errors.As(err, &found) {
+		return nil, &inputsError{found}
+	}
+	return inputs, err
 }

@@ -172,7 +172,7 @@ func TestRESTRefusesHostileRequests(t *testing.T) {
 		{400, "invalid_json", "POST", "/v1/runs", `{"priority": 1e99}`, nil},
 		{400, "invalid_json", "POST", "/v1/runs", `{"labels": {"a": {}}}`, nil},
 		{400, "invalid_json", "POST", "/v1/runs", `{"inputs": ` + strings.Repeat("[", 40_000) + `}`, nil},
-		{400, "invalid_json", "POST", "/v1/runs", `{"source":"a","inputs": ` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + `}`, nil},
+		{400, "invalid_json", "POST", "/v1/runs", `{"source":` + string(pipeline.EncodeValue(hello)) + `,"inputs": ` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + `}`, nil},
 		{400, "invalid_request", "POST", "/v1/runs", `{}`, nil},
 		{400, "invalid_request", "POST", "/v1/runs", ``, nil},
 		{400, "invalid_request", "POST", "/v1/runs", `{"source": "a", "pipeline": "b"}`, nil},

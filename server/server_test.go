@@ -210,9 +210,9 @@ func TestInputsAreCheckedBeforeAnythingIsStored(t *testing.T) {
 	f := start(t)
 	source := "inputs:\n  depth: {type: integer}\nsteps:\n  - {id: a, set: {x: \"{{ inputs.depth }}\"}}\n"
 	_, err := f.runs().CreateRun(t.Context(), &orchestratorv1.CreateRunRequest{Source: source, Inputs: `{"depth": "deep", "dept": 1}`})
-	_, fields, _, _ := details(err)
-	if status.Code(err) != codes.InvalidArgument || len(fields) == 0 {
-		t.Errorf("%v, fields %v", err, fields)
+	reason, fields, _, _ := details(err)
+	if status.Code(err) != codes.InvalidArgument || reason != "invalid_inputs" || strings.Join(fields, ", ") != "depth E0502, dept E0502" {
+		t.Errorf("%v, %s, fields %v", err, reason, fields)
 	}
 	for _, inputs := range []string{"[1]", "7", `"x"`} {
 		_, err := f.runs().CreateRun(t.Context(), &orchestratorv1.CreateRunRequest{Source: source, Inputs: inputs})
