@@ -94,7 +94,14 @@ func (c *compiler) definedSteps(b *body) {
 		if s.def.Kind == pipeline.KindFor && s.def.Loop != nil && s.def.Loop.Variable != "item" {
 			c.variable(s, twice)
 		}
-		for _, inner := range s.bodies {
+		for i, inner := range s.bodies {
+			for _, arm := range s.bodies[:i] { // both would have the same path
+				for _, t := range inner.steps {
+					if first := arm.byID[t.def.ID]; t.def.ID != "" && first != nil {
+						c.found.error(fault{code: "E0114", at: t.at, step: t.path(), path: "id", msg: fmt.Sprintf("a step %q stands in another arm of %s", t.def.ID, id)}, c.found.related(first.at.off, "the other one"))
+					}
+				}
+			}
 			c.definedSteps(inner)
 		}
 	}
