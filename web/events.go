@@ -38,15 +38,20 @@ func (s *site) eventsData(ctx context.Context, v *view, sc screen) (eventsData, 
 	}
 	d := eventsData{Last: last, Follow: sc.Top == 0}
 	after := max(0, top-eventsPage)
-	page, err := s.runs.ListEvents(ctx, &api.ListEventsRequest{Id: sc.Run, After: after, PageSize: eventsPage}, bigAnswers)
-	if err != nil {
-		return d, err
-	}
-	for _, e := range slices.Backward(page.GetEvents()) {
-		if e.GetSeq() <= top {
+	for at := after; at < top; { // an answer may be cut short when events are large
+		page, err := s.runs.ListEvents(ctx, &api.ListEventsRequest{Id: sc.Run, After: at, PageSize: top - at}, bigAnswers)
+		if err != nil {
+			return d, err
+		}
+		if len(page.GetEvents()) == 0 {
+			break
+		}
+		for _, e := range page.GetEvents() {
 			d.Rows = append(d.Rows, eventOf(e, sc))
+			at = e.GetSeq()
 		}
 	}
+	slices.Reverse(d.Rows)
 	if top < last {
 		next := top + eventsPage
 		if next >= last {

@@ -293,7 +293,7 @@ func eventLine(e eventRow) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		if e.Note != "" {
-			var templ_7745c5c3_Var14 = []any{templ.KV("bad", e.State == "failed"), templ.KV("dim", e.State != "failed")}
+			var templ_7745c5c3_Var14 = []any{"note-text", templ.KV("bad", e.State == "failed"), templ.KV("dim", e.State != "failed")}
 			templ_7745c5c3_Err = templ.RenderCSSItems(ctx, templ_7745c5c3_Buffer, templ_7745c5c3_Var14...)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
@@ -318,7 +318,7 @@ func eventLine(e eventRow) templ.Component {
 			var templ_7745c5c3_Var16 string
 			templ_7745c5c3_Var16, templ_7745c5c3_Err = templ.JoinStringErrs(e.Note)
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `events.templ`, Line: 66, Col: 103}
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `events.templ`, Line: 66, Col: 116}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var16))
 			if templ_7745c5c3_Err != nil {

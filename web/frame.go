@@ -6,12 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
-	"strings"
 
 	"github.com/a-h/templ"
-
-	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
 // frame is one message of the live feed: the newest state of some elements as
@@ -79,12 +75,4 @@ func (s *site) writeFrame(w http.ResponseWriter, r *http.Request, f frame) {
 	if err := json.NewEncoder(out).Encode(f); err != nil && r.Context().Err() == nil {
 		s.log.WarnContext(r.Context(), "fragment not sent", "path", r.URL.Path, "err", err)
 	}
-}
-
-// newest merges lists of runs, newest first, and keeps as many as one part of
-// the home page shows. Ids sort by time.
-func newest(lists ...[]*api.Run) []*api.Run {
-	all := slices.Concat(lists...)
-	slices.SortFunc(all, func(a, b *api.Run) int { return strings.Compare(b.GetId(), a.GetId()) })
-	return all[:min(len(all), homeList)]
 }

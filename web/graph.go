@@ -1,8 +1,11 @@
 package web
 
 import (
+	"fmt"
+	"hash/fnv"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
@@ -57,7 +60,8 @@ type drawing struct {
 	Width, Height string
 	Edges         []*api.GraphEdge
 	Boxes         []box
-	Live          bool // of a run, not of an edited text
+	Live          bool   // of a run, not of an edited text
+	Signature     string // of a drawing without a run: while it stays, the page keeps its place in it
 }
 
 // drawn returns the drawing of the view's graph; boxes that have not changed
@@ -96,8 +100,9 @@ func (v *view) boxOf(gn *api.GraphNode, n *node, over bool, sc screen) box {
 	all := n.tally.all()
 	switch {
 	case n.begun > 0:
-		b.Note = count(n.passed) + "/" + count(n.begun)
-		word += ", " + count(n.passed) + " of " + plural(n.begun, "pass", "passes") + " done"
+		passes := max(n.begun, n.items)
+		b.Note = count(n.passed) + "/" + count(passes)
+		word += ", " + count(n.passed) + " of " + plural(passes, "pass", "passes") + " done"
 	case all > 1:
 		b.Note = count(n.tally.done()) + "/" + count(all)
 		word += ", " + count(n.tally.done()) + " of " + count(all) + " done"
@@ -132,6 +137,14 @@ func preview(g *api.Graph) drawing {
 			Block: all.block(n.GetId()), State: "none", Full: n.GetLabel() + ", " + kindOf(n),
 		})
 	}
+	h := fnv.New64a()
+	for _, n := range g.GetNodes() {
+		fmt.Fprintln(h, n.GetId(), n.GetLabel(), n.GetKind(), n.GetAction(), n.GetX(), n.GetY(), n.GetWidth(), n.GetHeight())
+	}
+	for _, e := range g.GetEdges() {
+		fmt.Fprintln(h, e.GetFrom(), e.GetTo(), e.GetCause(), e.GetPoints())
+	}
+	d.Signature = strconv.FormatUint(h.Sum64(), 36)
 	return d
 }
 

@@ -23,6 +23,14 @@ type homeData struct {
 	Now      time.Time
 }
 
+// The statuses of each part of the page, as the filter of the list says them.
+const (
+	running  = "running"
+	waiting  = "waiting,paused,queued"
+	failed   = "failed"
+	finished = "completed,cancelled"
+)
+
 func (d homeData) empty() bool {
 	return len(d.Running)+len(d.Waiting)+len(d.Failed)+len(d.Finished) == 0
 }
@@ -52,28 +60,19 @@ func (s *site) home(w http.ResponseWriter, r *http.Request) {
 
 func (s *site) homeData(ctx context.Context) (homeData, error) {
 	g, ctx := errgroup.WithContext(ctx)
-	read := func(into *[]*api.Run, status string) {
+	read := func(into *[]*api.Run, statuses string) {
 		g.Go(func() error {
-			page, err := s.runs.ListRuns(ctx, &api.ListRunsRequest{Filter: "status:" + status, PageSize: homeList}, bigAnswers)
+			page, err := s.runs.ListRuns(ctx, &api.ListRunsRequest{Filter: "status:" + statuses, PageSize: homeList}, bigAnswers)
 			*into = page.GetRuns()
 			return err
 		})
 	}
-	var running, waiting, paused, queued, failed, completed, cancelled []*api.Run
-	read(&running, "running")
-	read(&waiting, "waiting")
-	read(&paused, "paused")
-	read(&queued, "queued")
-	read(&failed, "failed")
-	read(&completed, "completed")
-	read(&cancelled, "cancelled")
-	if err := g.Wait(); err != nil {
-		return homeData{}, err
-	}
-	return homeData{
-		Running: running, Waiting: newest(waiting, paused, queued), Failed: failed,
-		Finished: newest(completed, cancelled), Now: time.Now(),
-	}, nil
+	d := homeData{Now: time.Now()}
+	read(&d.Running, running)
+	read(&d.Waiting, waiting)
+	read(&d.Failed, failed)
+	read(&d.Finished, finished)
+	return d, g.Wait()
 }
 
 // address is where the reader's browser reached us, for commands to copy.

@@ -3,8 +3,10 @@ package web
 import (
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
@@ -86,10 +88,10 @@ func asFilter(s string) string {
 // chips builds the status links: each keeps the rest of the filter.
 func chips(filter string) []chip {
 	var rest []string
-	var on string
+	var on []string
 	for _, term := range strings.Fields(filter) {
 		if v, ok := strings.CutPrefix(term, "status:"); ok {
-			on = strings.ToLower(v)
+			on = strings.Split(strings.ToLower(v), ",")
 			continue
 		}
 		rest = append(rest, term)
@@ -97,7 +99,7 @@ func chips(filter string) []chip {
 	others := strings.Join(rest, " ")
 	out := make([]chip, 0, len(chipStates))
 	for _, st := range chipStates {
-		c := chip{State: st, On: string(st) == on}
+		c := chip{State: st, On: slices.Contains(on, string(st))}
 		if c.On {
 			c.Href = link("/runs", "filter", others)
 		} else {
@@ -106,4 +108,12 @@ func chips(filter string) []chip {
 		out = append(out, c)
 	}
 	return out
+}
+
+// labelFilter is the filter that finds the runs with that label.
+func labelFilter(name, value string) string {
+	if strings.ContainsFunc(value, unicode.IsSpace) || strings.HasPrefix(value, `"`) {
+		value = strconv.Quote(value)
+	}
+	return "label." + name + "=" + value
 }

@@ -91,12 +91,3 @@ func (sc screen) feed() string {
 	q.Set("tab", sc.Tab)
 	return "/live?" + q.Encode()
 }
-
-func titleOfTab(id string) string {
-	for _, t := range tabs {
-		if t.ID == id {
-			return t.Title
-		}
-	}
-	return ""
-}

@@ -98,7 +98,7 @@ func (s *site) attempts(ctx context.Context, run, path string) ([]attempt, error
 			if e.GetPath() != path {
 				continue
 			}
-			_, step, err := states(e)
+			_, step, _, err := states(e)
 			if err != nil {
 				return nil, err
 			}

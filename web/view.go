@@ -29,9 +29,9 @@ type view struct {
 	run      *api.Run
 	runSeq   int32
 	seq      int32
-	begun    bool // the snapshot's seq is known
-	complete bool // the snapshot has been read to its end
-	tokens   []string
+	begun    bool        // the snapshot's seq is known
+	complete bool        // the snapshot has been read to its end
+	pages    []stepsFrom // of the list of steps, as far as it was read
 	steps    []*instance
 	index    map[string]int32
 	touched  int32 // seq at which an instance last changed
@@ -41,6 +41,12 @@ type view struct {
 	blocks   map[string]*block // by the instance path of the block
 	graph    *graph            // nil until somebody asked for it
 	order    []int32           // steps as a tree, up to ordered of them
+}
+
+// stepsFrom says how to read the list of steps from one of its places on.
+type stepsFrom struct {
+	first int // the index of the first step
+	token string
 }
 
 // instance is a step instance in short form; full steps are read when shown.
@@ -105,6 +111,7 @@ func (t *tally) state() state {
 type node struct {
 	id     string
 	tally  tally
+	items  int32 // of for loops: how many passes there will be, as far as known
 	begun  int32 // passes, of loops
 	passed int32 // passes whose steps have all finished
 	seq    int32 // of its last change
@@ -159,7 +166,7 @@ func (v *view) apply(e *api.Event) (*api.Step, error) {
 	if e.GetSeq() <= v.seq {
 		return nil, nil //nolint:nilnil // nothing new is not an error
 	}
-	run, step, err := states(e)
+	run, step, items, err := states(e)
 	if err != nil {
 		return nil, err
 	}
@@ -169,37 +176,40 @@ func (v *view) apply(e *api.Event) (*api.Step, error) {
 	}
 	if step != nil {
 		v.put(step, v.seq)
+		v.steps[v.index[step.GetPath()]].node.items += items
 	}
 	return step, nil
 }
 
-// states reads the whole run or step that an event carries.
-func states(e *api.Event) (*api.Run, *api.Step, error) {
+// states reads the whole run or step that an event carries, and how many items
+// it gives a loop.
+func states(e *api.Event) (*api.Run, *api.Step, int32, error) {
 	var data struct {
-		Run  json.RawMessage `json:"run"`
-		Step json.RawMessage `json:"step"`
+		Run   json.RawMessage   `json:"run"`
+		Step  json.RawMessage   `json:"step"`
+		Items []json.RawMessage `json:"items"`
 	}
 	if e.GetData() == "" {
-		return nil, nil, nil
+		return nil, nil, 0, nil
 	}
 	if err := json.Unmarshal([]byte(e.GetData()), &data); err != nil {
-		return nil, nil, fmt.Errorf("read event %d: %w", e.GetSeq(), err)
+		return nil, nil, 0, fmt.Errorf("read event %d: %w", e.GetSeq(), err)
 	}
 	var run *api.Run
 	var step *api.Step
 	if len(data.Run) > 0 && data.Run[0] == '{' {
 		run = &api.Run{}
 		if err := wire.Unmarshal(data.Run, run); err != nil {
-			return nil, nil, fmt.Errorf("read the run in event %d: %w", e.GetSeq(), err)
+			return nil, nil, 0, fmt.Errorf("read the run in event %d: %w", e.GetSeq(), err)
 		}
 	}
 	if len(data.Step) > 0 && data.Step[0] == '{' {
 		step = &api.Step{}
 		if err := wire.Unmarshal(data.Step, step); err != nil {
-			return nil, nil, fmt.Errorf("read the step in event %d: %w", e.GetSeq(), err)
+			return nil, nil, 0, fmt.Errorf("read the step in event %d: %w", e.GetSeq(), err)
 		}
 	}
-	return run, step, nil
+	return run, step, int32(len(data.Items)), nil
 }
 
 // put adds or replaces a step instance. The caller holds mu.

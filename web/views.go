@@ -81,7 +81,9 @@ func (v *view) catchUp(ctx context.Context, runs api.RunsClient, patience time.D
 		return err
 	}
 	for {
-		after := v.at()
+		v.mu.Lock()
+		after := v.seq
+		v.mu.Unlock()
 		page, err := runs.ListEvents(ctx, &api.ListEventsRequest{Id: v.id, After: after, PageSize: stepPage}, bigAnswers)
 		if err != nil {
 			return err
@@ -91,7 +93,7 @@ func (v *view) catchUp(ctx context.Context, runs api.RunsClient, patience time.D
 				return err
 			}
 		}
-		if page.GetNextPageToken() == "" && len(page.GetEvents()) < stepPage || time.Now().After(deadline) {
+		if page.GetNextPageToken() == "" && len(page.GetEvents()) < stepPage || after > foldMost && time.Now().After(deadline) {
 			return nil
 		}
 	}
@@ -103,6 +105,10 @@ func (v *view) at() int32 {
 	return v.seq
 }
 
+// foldMost is up to how many events a run is read from its events alone, which
+// say a little more than its list of steps, as the number of a loop's items.
+const foldMost = 2000
+
 // begin notes the number of the newest event and then reads the run: what the
 // snapshot shows is at least as new as that event.
 func (v *view) begin(ctx context.Context, runs api.RunsClient) error {
@@ -112,18 +118,26 @@ func (v *view) begin(ctx context.Context, runs api.RunsClient) error {
 	if begun {
 		return nil
 	}
-	seq, err := lastSeq(ctx, runs, v.id)
-	if err != nil {
-		return err
-	}
 	run, err := runs.GetRun(ctx, &api.GetRunRequest{Id: v.id}, bigAnswers)
 	if err != nil {
 		return err
 	}
+	seq, err := lastSeq(ctx, runs, v.id, 2*run.GetUsage().GetSteps()+2)
+	if err != nil {
+		return err
+	}
+	if seq > foldMost {
+		if run, err = runs.GetRun(ctx, &api.GetRunRequest{Id: v.id}, bigAnswers); err != nil {
+			return err
+		}
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.begun, v.run, v.seq, v.runSeq = true, run, seq, seq
-	v.tokens = []string{""}
+	v.pages = []stepsFrom{{}}
+	if seq <= foldMost {
+		v.seq, v.complete = 0, true
+	}
 	return nil
 }
 
@@ -131,12 +145,12 @@ func (v *view) begin(ctx context.Context, runs api.RunsClient) error {
 func (v *view) snapshot(ctx context.Context, runs api.RunsClient, deadline time.Time) (bool, error) {
 	for {
 		v.mu.Lock()
-		complete, token := v.complete, v.tokens[len(v.tokens)-1]
+		complete, from := v.complete, v.pages[len(v.pages)-1]
 		v.mu.Unlock()
 		if complete {
 			return true, nil
 		}
-		page, err := runs.ListSteps(ctx, &api.ListStepsRequest{Id: v.id, PageSize: stepPage, PageToken: token}, bigAnswers)
+		page, err := runs.ListSteps(ctx, &api.ListStepsRequest{Id: v.id, PageSize: stepPage, PageToken: from.token}, bigAnswers)
 		if err != nil {
 			return false, err
 		}
@@ -145,7 +159,7 @@ func (v *view) snapshot(ctx context.Context, runs api.RunsClient, deadline time.
 			v.put(s, v.seq)
 		}
 		if next := page.GetNextPageToken(); next != "" {
-			v.tokens = append(v.tokens, next)
+			v.pages = append(v.pages, stepsFrom{from.first + len(page.GetSteps()), next})
 		} else {
 			v.complete, complete = true, true
 		}
@@ -157,27 +171,37 @@ func (v *view) snapshot(ctx context.Context, runs api.RunsClient, deadline time.
 }
 
 // lastSeq finds the number of a run's newest event. Numbers have no gaps, so a
-// search by halves needs some thirty small reads even for a million events.
-func lastSeq(ctx context.Context, runs api.RunsClient, id string) (int32, error) {
+// few small reads around a guess are enough: steps that double, then halves.
+func lastSeq(ctx context.Context, runs api.RunsClient, id string, guess int32) (int32, error) {
 	beyond := func(n int32) (bool, error) { // is there an event after n?
 		page, err := runs.ListEvents(ctx, &api.ListEventsRequest{Id: id, After: n, PageSize: 1}, bigAnswers)
 		return len(page.GetEvents()) > 0, err
 	}
-	var low, high int32 = 0, 1 // the last one is at least low
-	for {
-		more, err := beyond(high)
-		if err != nil {
+	more, err := beyond(guess)
+	if err != nil {
+		return 0, err
+	}
+	low, high := int32(0), guess // the last one is in between
+	for step := int32(1); more; step *= 2 {
+		low, high = high+1, high+step
+		if more, err = beyond(high); err != nil {
 			return 0, err
 		}
-		if !more {
+	}
+	for step := int32(1); low == 0 && high > 0; step *= 2 {
+		at := max(0, high-step)
+		if more, err = beyond(at); err != nil {
+			return 0, err
+		}
+		if more {
+			low = at + 1
 			break
 		}
-		low, high = high+1, high*2
+		high = at
 	}
 	for low < high {
 		mid := low + (high-low)/2
-		more, err := beyond(mid)
-		if err != nil {
+		if more, err = beyond(mid); err != nil {
 			return 0, err
 		}
 		if more {
@@ -193,14 +217,17 @@ func lastSeq(ctx context.Context, runs api.RunsClient, id string) (int32, error)
 func (v *view) step(ctx context.Context, runs api.RunsClient, path string) (*api.Step, error) {
 	v.mu.Lock()
 	i, ok := v.index[path]
-	tokens := v.tokens
+	var from stepsFrom
+	for _, p := range v.pages { // steps are listed in the order in which they began, as in the view
+		if p.first <= int(i) {
+			from = p
+		}
+	}
 	v.mu.Unlock()
 	if !ok {
 		return nil, nil //nolint:nilnil // absent is an answer
 	}
-	// Steps are listed in the order in which they began, as in the view.
-	page := min(int(i)/stepPage, len(tokens)-1)
-	for token := tokens[page]; ; {
+	for token := from.token; ; {
 		got, err := runs.ListSteps(ctx, &api.ListStepsRequest{Id: v.id, PageSize: stepPage, PageToken: token}, bigAnswers)
 		if err != nil {
 			return nil, err
