@@ -239,6 +239,9 @@ func start(ctx context.Context, path string, argv []string, env executor.Env, ou
 		return p, nil
 	}
 	p.wait.Wait()
+	if ctx.Err() != nil {
+		return nil, ended(ctx)
+	}
 	var errno syscall.Errno
 	_ = errors.As(err, &errno)
 	f := invalid("%s cannot be run: %s", argv[0], errno)
@@ -255,6 +258,8 @@ func start(ctx context.Context, path string, argv []string, env executor.Env, ou
 		f.Message = fmt.Sprintf("%s cannot be run: the interpreter in its first line does not exist", argv[0])
 	case syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE:
 		f.Kind, f.Reason = pipeline.CategoryResource, ""
+	case syscall.ETXTBSY:
+		f.Kind, f.Reason = pipeline.CategorySystem, ""
 	}
 	return nil, f
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -388,4 +390,32 @@ func TestManyCommandsAtOnce(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Error(err)
 	}
+}
+
+// serve is a server with one running command, in a process of its own.
+func serve(dir string) {
+	env := executor.Env{Workspace: dir, Environ: []string{"PATH=/usr/bin:/bin"}, Log: func(string, string) {}}
+	_, _ = CommandStep{Line: "exec 3>alive; echo ready >go; exec sleep 1000"}.Run(context.Background(), env)
+}
+
+func TestCommandDoesNotOutliveAKilledServer(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells a program that its parent was killed")
+	}
+	env, _ := testEnv(t)
+	gone := lifeline(t, env)
+	fifo(t, env, "go")
+	server := exec.CommandContext(t.Context(), os.Args[0])
+	server.Env = append(os.Environ(), "STEP_TEST_SERVER="+env.Workspace)
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(env.Workspace, "go")); string(b) != "ready\n" || err != nil {
+		t.Fatalf("got %q, %v", b, err)
+	}
+	if err := server.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = server.Wait()
+	gone()
 }

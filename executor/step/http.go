@@ -17,6 +17,7 @@ import (
 	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/expr"
+	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 )
 
 const httpDoc = `Sends an HTTP request and gives the answer.
@@ -292,8 +293,8 @@ func refusal(name string, resp *http.Response, body []byte) *pipeline.Failure {
 		f.Message += ": " + head(strings.TrimSpace(text), 500)
 	}
 	if after := resp.Header.Get("Retry-After"); after != "" {
-		if s, err := strconv.ParseFloat(after, 64); err == nil && s > 0 && s <= maxDuration.Seconds() {
-			f.RetryAfter = s
+		if d, ok := spec.Duration(after); ok {
+			f.RetryAfter = d.Seconds()
 		} else if at, err := http.ParseTime(after); err == nil {
 			f.RetryAfter = max(0, time.Until(at).Seconds())
 		}

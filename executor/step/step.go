@@ -16,15 +16,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/executor/model"
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 )
 
 // Config is what steps need from the process they run in.
@@ -127,49 +126,16 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-const maxDuration = 100 * 365 * 24 * time.Hour
-
-// duration reads a span of time as the language spells it: a number of seconds,
-// or 90s, 5m, 1h30m, 2d.
+// duration reads a span of time as the language spells it.
 func duration(param string, v any) (time.Duration, error) {
-	switch v := v.(type) {
-	case nil:
+	if v == nil {
 		return 0, nil
-	case int64:
-		return seconds(param, float64(v))
-	case float64:
-		return seconds(param, v)
-	case string:
-		s := strings.TrimSpace(v)
-		if f, err := strconv.ParseFloat(s, 64); err == nil {
-			return seconds(param, f)
-		}
-		days := time.Duration(0)
-		rest := s
-		if n, after, ok := strings.Cut(s, "d"); ok {
-			f, err := strconv.ParseFloat(n, 64)
-			if err != nil || !(f >= 0 && f <= maxDuration.Hours()/24) {
-				return 0, invalid("parameter %s is %q; write a number of seconds, or 90s, 5m, 1h30m, 2d", param, v)
-			}
-			days, rest = time.Duration(f*24*float64(time.Hour)), after
-		}
-		d := time.Duration(0)
-		if rest != "" || days == 0 {
-			var err error
-			if d, err = time.ParseDuration(rest); err != nil || d < 0 || d > maxDuration {
-				return 0, invalid("parameter %s is %q; write a number of seconds, or 90s, 5m, 1h30m, 2d", param, v)
-			}
-		}
-		return days + d, nil
 	}
-	return 0, invalid("parameter %s must be a duration: a number of seconds, or 90s, 5m, 1h30m, 2d", param)
-}
-
-func seconds(param string, f float64) (time.Duration, error) {
-	if math.IsNaN(f) || f < 0 || f > maxDuration.Seconds() {
-		return 0, invalid("parameter %s is %v; a duration is not negative and at most 100 years", param, f)
+	d, ok := spec.Duration(v)
+	if !ok {
+		return 0, invalid("parameter %s is %s; write a number of seconds, or 90s, 5m, 1h30m, 2d", param, pipeline.EncodeValue(v))
 	}
-	return time.Duration(f * float64(time.Second)), nil
+	return d, nil
 }
 
 // size writes a number of bytes for people.

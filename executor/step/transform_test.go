@@ -79,7 +79,7 @@ func TestTransformRefusals(t *testing.T) {
 	for i := range large {
 		large[i] = strings.Repeat("x", 1<<20)
 	}
-	_, err := run(t, Config{}, env, "transform", params{"input": large, "transformation": "join"})
+	_, err := Transform{Input: large, Transformation: "join"}.Run(t.Context(), env)
 	failed(t, err, "failed", "larger than 16 MiB")
 }
 

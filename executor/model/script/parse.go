@@ -16,6 +16,7 @@ import (
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/expr"
+	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 )
 
 // Parse reads a script. file is its name in messages. The error is a
@@ -267,11 +268,8 @@ func (p *parser) integer(n *yaml.Node, low, high int64) int64 {
 // duration reads a number of seconds, or 50ms, 5m, 1h30m.
 func (p *parser) duration(n *yaml.Node) time.Duration {
 	const most = 24 * time.Hour
-	d, err := time.ParseDuration(n.Value)
-	if f, e := strconv.ParseFloat(n.Value, 64); e == nil && f >= 0 && f <= most.Seconds() {
-		d, err = time.Duration(f*float64(time.Second)), nil
-	}
-	if n.Kind != yaml.ScalarNode || err != nil || d < 0 || d > most {
+	d, ok := spec.Duration(n.Value)
+	if n.Kind != yaml.ScalarNode || !ok || d > most {
 		p.at(n, "E0104", "", "a duration of at most a day is needed here: a number of seconds, or 50ms, 5m, 1h30m")
 		return 0
 	}
