@@ -1,0 +1,113 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/orchestrator-project/orchestrator/store"
+)
+
+// dead is true of a lease l whose time is over, or whose replica is known to
+// be gone: neither its presence nor its lane's own connection is left. A
+// server that has just started has lost those of the living, too, and gives
+// them one TTL ($1) to come back.
+const dead = `clock_timestamp() > pg_postmaster_start_time() + $1 AND (l.expires_at < clock_timestamp() OR (
+		NOT EXISTS (SELECT FROM pg_locks k WHERE k.locktype = 'advisory' AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			AND k.objsubid = 1 AND (k.classid::bigint << 32) | k.objid::bigint = l.presence)
+		AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.backend_pid AND a.backend_start = l.backend_start)))`
+
+const heartbeat = `WITH mine AS (UPDATE lane_lease SET expires_at = clock_timestamp() + $1 WHERE epoch = ANY($2) RETURNING 1)
+	SELECT (SELECT count(*) FROM mine),
+		EXISTS (SELECT FROM lane_lease l WHERE l.epoch <> ALL($2) AND ` + dead + `),
+		EXISTS (SELECT FROM run_queue)`
+
+// Heartbeat implements store.Store. An expired lease that still stands is
+// renewed like any other.
+func (s *Store) Heartbeat(ctx context.Context, replica store.ReplicaID) (store.Pulse, error) {
+	epochs := []int64{}
+	s.mu.Lock()
+	for e, l := range s.lanes {
+		if l.replica == replica {
+			epochs = append(epochs, e)
+		}
+	}
+	s.mu.Unlock()
+	var p store.Pulse
+	var mine int
+	beat, cancel := context.WithTimeout(ctx, s.cfg.LeaseTTL)
+	defer cancel()
+	err := s.do(beat, "renew the leases", func(c *pgxpool.Conn) error {
+		return c.QueryRow(beat, heartbeat, s.cfg.LeaseTTL, epochs).Scan(&mine, &p.Expired, &p.Queued)
+	})
+	if err != nil {
+		return store.Pulse{}, err
+	}
+	p.Lost = mine < len(epochs)
+	s.newDay(ctx)
+	return p, nil
+}
+
+const (
+	// lockPatience bounds the wait for a batch in flight.
+	lockPatience = `SET LOCAL lock_timeout = '1s'`
+	reclaimLanes = `DELETE FROM lane_lease l WHERE l.epoch <> ALL($2) AND ` + dead + ` RETURNING l.epoch`
+	// endStuck ends exactly the connections of dead lanes, whose client was
+	// stopped in the middle of a batch: no time-out of the server's does.
+	endStuck = `SELECT pg_terminate_backend(a.pid) FROM lane_lease l JOIN pg_stat_activity a
+		ON a.pid = l.backend_pid AND a.backend_start = l.backend_start WHERE l.epoch <> ALL($2) AND ` + dead
+)
+
+// Reclaim implements store.Store.
+func (s *Store) Reclaim(ctx context.Context) (int, error) {
+	s.mu.Lock()
+	living := []int64{} // ours: the heartbeat renews them even when they have expired
+	for e := range s.lanes {
+		living = append(living, e)
+	}
+	s.mu.Unlock()
+	var n int64
+	err := s.do(ctx, "reclaim lanes", func(c *pgxpool.Conn) error {
+		for try := 0; ; try++ {
+			err := pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+				n = 0
+				if _, err := tx.Exec(ctx, lockPatience); err != nil {
+					return err
+				}
+				rows, err := tx.Query(ctx, reclaimLanes, s.cfg.LeaseTTL, living)
+				if err != nil {
+					return err
+				}
+				epochs, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+				if err != nil || len(epochs) == 0 {
+					return err
+				}
+				tag, err := tx.Exec(ctx, freeRuns, epochs)
+				n = tag.RowsAffected()
+				return err
+			})
+			var pg *pgconn.PgError
+			stuck := errors.As(err, &pg) && pg.Code == "55P03"
+			if try == 3 || !stuck && !again(err) {
+				return err
+			}
+			if stuck {
+				if _, err := c.Exec(ctx, endStuck, s.cfg.LeaseTTL, living); err != nil {
+					return err
+				}
+				time.Sleep(10 * time.Millisecond) // until the ended ones have let go
+			}
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	if n > 0 {
+		s.Ring(store.Bell{Queued: true})
+	}
+	return int(n), nil
+}

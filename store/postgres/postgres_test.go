@@ -1,0 +1,38 @@
+package postgres_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/orchestrator-project/orchestrator/store"
+	"github.com/orchestrator-project/orchestrator/store/postgres"
+	"github.com/orchestrator-project/orchestrator/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t testing.TB, url string, ttl time.Duration) *postgres.Store {
+	t.Helper()
+	s, err := postgres.Open(context.Background(), postgres.Config{URL: url, LeaseTTL: ttl, PoolSize: 4})
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+func TestStore(t *testing.T) {
+	const ttl = 2 * time.Minute // the suite sends no heartbeats to keep its lanes
+	storetest.Run(t, storetest.Harness{
+		Open:  func(t testing.TB) store.Store { return open(t, storetest.Postgres(t), ttl) },
+		Again: func(t testing.TB, s store.Store) store.Store { return open(t, s.(*postgres.Store).URL(), ttl) },
+		Kill:  func(_ testing.TB, s store.Store) { s.(*postgres.Store).Abandon() },
+	})
+}
