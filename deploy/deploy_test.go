@@ -133,7 +133,7 @@ func TestImages(t *testing.T) {
 	}
 	for _, stage := range stages[2:] {
 		name, _, _ := strings.Cut(stage, "\n")
-		for _, want := range []string{"USER 65532:65532\n", `ENTRYPOINT ["/usr/local/bin/orchestrator"]`, "ORCHESTRATOR_HOME=/var/lib/orchestrator"} {
+		for _, want := range []string{"USER 65532:65532\n", `ENTRYPOINT ["/usr/local/bin/orchestrator"]`, "ORCHESTRATOR_HOME=/var/lib/orchestrator", "HEALTHCHECK "} {
 			if !strings.Contains(stage, want) {
 				t.Errorf("stage %s lacks %q", name, want)
 			}
