@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
+)
+
+// completeFlags tells the shells what may stand where.
+func (c *cli) completeFlags(root *cobra.Command) {
+	yamlFiles := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
+	}
+	for _, path := range [][]string{{"run"}, {"validate"}, {"explain"}, {"pipelines", "create"}} {
+		if cmd, _, err := root.Find(path); err == nil {
+			cmd.ValidArgsFunction = yamlFiles
+		}
+	}
+	for _, verb := range []string{"get", "watch", "logs", "cancel", "resume"} {
+		if cmd, _, err := root.Find([]string{"runs", verb}); err == nil {
+			cmd.ValidArgsFunction = c.completeRun(verb)
+		}
+	}
+	if cmd, _, err := root.Find([]string{"pipelines", "get"}); err == nil {
+		cmd.ValidArgsFunction = c.completePipeline
+	}
+	none := cobra.FixedCompletions(nil, cobra.ShellCompDirectiveNoFileComp)
+	for _, path := range [][]string{{"schema"}, {"serve"}, {"doctor"}, {"version"}, {"runs", "list"}, {"pipelines", "list"}} {
+		if cmd, _, err := root.Find(path); err == nil {
+			cmd.ValidArgsFunction = none
+		}
+	}
+	flag := func(path []string, name string, f cobra.CompletionFunc) {
+		if cmd, _, err := root.Find(path); err == nil {
+			_ = cmd.RegisterFlagCompletionFunc(name, f) // fails only for a flag that is not there: a test looks
+		}
+	}
+	flag([]string{"run"}, "workspace", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return nil, cobra.ShellCompDirectiveFilterDirs
+	})
+	flag([]string{"run"}, "input", c.completeInput)
+	flag([]string{"run"}, "script", yamlFiles)
+	flag([]string{"runs", "list"}, "status", cobra.FixedCompletions(
+		[]string{"queued", "running", "waiting", "paused", "completed", "failed", "cancelled"}, cobra.ShellCompDirectiveNoFileComp))
+	flag([]string{"runs", "list"}, "pipeline", c.completePipeline)
+	flag([]string{"runs", "logs"}, "step", c.completeStep)
+	_ = root.RegisterFlagCompletionFunc("config", yamlFiles)
+	_ = root.RegisterFlagCompletionFunc("server", cobra.FixedCompletions([]string{"http://127.0.0.1:8080"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// completing gives a completion the API, for a moment.
+func (c *cli) completing(open func(context.Context) (*client, error), do func(context.Context, *client) []string) ([]string, cobra.ShellCompDirective) {
+	if c.server == "" {
+		c.server, _ = c.env("ORCHESTRATOR_SERVER")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	cl, err := open(ctx)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer cl.close()
+	return do(ctx, cl), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+}
+
+// completeRun offers the newest runs that the verb makes sense for.
+func (c *cli) completeRun(verb string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		filter := ""
+		switch verb {
+		case "cancel":
+			filter = "status:queued,running,waiting,paused"
+		case "resume":
+			filter = "status:queued"
+		}
+		return c.completing(c.reader, func(ctx context.Context, cl *client) []string {
+			resp, err := cl.runs.ListRuns(ctx, &api.ListRunsRequest{Filter: filter, PageSize: 30})
+			if err != nil {
+				return nil
+			}
+			out := []string{"last\tthe newest run"}
+			for _, r := range resp.GetRuns() {
+				out = append(out, r.GetId()+"\t"+r.GetPipeline()+" "+word(r.GetStatus().String())+" "+ago(moment(r.GetCreatedAt()), time.Now()))
+			}
+			return out
+		})
+	}
+}
+
+func (c *cli) completeStep(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return c.completing(c.reader, func(ctx context.Context, cl *client) []string {
+		id, err := cl.findRun(ctx, args[0])
+		if err != nil {
+			return nil
+		}
+		resp, err := cl.runs.ListSteps(ctx, &api.ListStepsRequest{Id: id, PageSize: 500})
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, s := range resp.GetSteps() {
+			out = append(out, s.GetPath()+"\t"+word(s.GetStatus().String()))
+		}
+		return out
+	})
+}
+
+func (c *cli) completePipeline(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return c.completing(c.reader, func(ctx context.Context, cl *client) []string {
+		resp, err := cl.pipelines.ListPipelines(ctx, &api.ListPipelinesRequest{PageSize: 500})
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, p := range resp.GetPipelines() {
+			out = append(out, p.GetId()+"\t"+cut(harmlessLine(p.GetDescription()), 60))
+		}
+		return out
+	})
+}
+
+// completeInput offers the inputs of the pipeline that is named before.
+func (c *cli) completeInput(_ *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 || strings.Contains(typed, "=") {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	out, _ := c.completing(c.compiler, func(ctx context.Context, cl *client) []string {
+		src, err := c.readSource(args[0])
+		if err != nil || args[0] == "-" {
+			return nil
+		}
+		p, err := cl.pipelines.ExplainPipeline(ctx, &api.ExplainPipelineRequest{Source: src.text, File: src.file})
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, in := range p.GetInputs() {
+			out = append(out, in.GetName()+"=\t"+in.GetType()+" "+in.GetDescription())
+		}
+		return out
+	})
+	return out, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
+}

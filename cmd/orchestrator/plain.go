@@ -1,0 +1,209 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
+)
+
+// reporter shows a run while it goes on. Its methods are called by one
+// goroutine, but note.
+type reporter interface {
+	// event shows what an event has changed; the progress has it already.
+	event(p *progress, c change)
+	// line shows what a step has printed.
+	line(p *progress, l *api.LogLine)
+	// tick lets time pass: it is called a few times a second.
+	tick(p *progress)
+	// note shows a word of this command's own. It may be called concurrently.
+	note(text string)
+	// close shows how the run ended, or stands, when the command leaves it.
+	close(p *progress)
+}
+
+// silent shows nothing.
+type silent struct{}
+
+func (silent) event(*progress, change)      {}
+func (silent) line(*progress, *api.LogLine) {}
+func (silent) tick(*progress)               {}
+func (silent) note(string)                  {}
+func (silent) close(*progress)              {}
+
+// plain shows a run as lines, for logs and pipes: what steps print, then how
+// they ended. That a step has begun is only said when it takes a while.
+type plain struct {
+	w    io.Writer
+	wait map[string]time.Time // steps that have begun, and when to say so
+	rest map[string]string    // unfinished lines by path and stream
+}
+
+// patience is how long a step may take before its begin is worth a line.
+const patience = 400 * time.Millisecond
+
+func newPlain(w io.Writer) *plain {
+	return &plain{w: w, wait: map[string]time.Time{}, rest: map[string]string{}}
+}
+
+func (r *plain) event(p *progress, c change) {
+	switch c.kind {
+	case "run_created":
+		r.say("run %s of %s", p.run.ID, p.run.Pipeline)
+		return
+	case "run_resumed":
+		r.say("continued")
+		return
+	case "signal_received":
+		if c.sign == "cancel" {
+			r.say("cancelling: running steps are stopped, finally steps still run")
+		}
+		return
+	}
+	s := c.step
+	if s == nil {
+		return
+	}
+	if s.Status == "RUNNING" && c.kind == "step_started" {
+		if node := p.plan[planKey(s.Path)]; node == nil || !node.block() {
+			r.wait[s.Path] = time.Now().Add(patience)
+		}
+		return
+	}
+	delete(r.wait, s.Path)
+	if c.kind == "step_retrying" {
+		text := fmt.Sprintf("%s attempt %d of %s failed: %s", icon("WAITING"), s.Attempt, s.Path, firstLine(s.Error))
+		if in := time.Until(c.due); !c.due.IsZero() && in > 0 {
+			text += "; trying again in " + span(in.Round(time.Millisecond))
+		}
+		r.say("%s", text)
+		return
+	}
+	if !s.final() {
+		return
+	}
+	r.flush(s.Path)
+	text := icon(s.Status) + " " + s.Path + " " + strings.ToLower(s.Status)
+	if d := s.lasted(time.Now()); d >= 0 && s.Status != "SKIPPED" {
+		text += "  " + span(d)
+	}
+	if n := s.count(); n != "" {
+		text += "  " + n
+	}
+	r.say("%s%s", text, remark(s))
+}
+
+func (r *plain) line(_ *progress, l *api.LogLine) {
+	key := l.GetPath() + "\x00" + l.GetStream()
+	text := r.rest[key] + l.GetText()
+	for {
+		before, after, ok := strings.Cut(text, "\n")
+		if !ok {
+			break
+		}
+		r.say("%s | %s", l.GetPath(), strings.TrimSuffix(before, "\r"))
+		text = after
+	}
+	r.rest[key] = text
+	if text == "" {
+		delete(r.rest, key)
+	}
+}
+
+// flush prints the unfinished lines of a step that is over.
+func (r *plain) flush(path string) {
+	for _, stream := range []string{"stdout", "stderr", "system"} {
+		key := path + "\x00" + stream
+		if rest := r.rest[key]; rest != "" {
+			r.say("%s | %s", path, rest)
+		}
+		delete(r.rest, key)
+	}
+}
+
+func (r *plain) tick(p *progress) {
+	now := time.Now()
+	for path, due := range r.wait {
+		if now.After(due) {
+			delete(r.wait, path)
+			if s := p.steps[path]; s != nil && !s.final() {
+				r.say("%s %s running", icon("RUNNING"), path)
+			}
+		}
+	}
+}
+
+func (r *plain) note(text string) { r.say("%s", text) }
+
+func (r *plain) close(p *progress) {
+	for key, rest := range r.rest {
+		path, _, _ := strings.Cut(key, "\x00")
+		r.say("%s | %s", path, rest)
+	}
+	clear(r.rest)
+	if p.run.final() {
+		text := icon(p.run.Status) + " run " + strings.ToLower(p.run.Status)
+		if p.run.StartedAt != nil && p.run.FinishedAt != nil {
+			text += "  " + span(p.run.FinishedAt.Sub(*p.run.StartedAt))
+		}
+		r.say("%s", text)
+	}
+}
+
+// say writes one line at once, so that lines of several writers stay whole.
+func (r *plain) say(format string, args ...any) {
+	_, _ = io.WriteString(r.w, fmt.Sprintf(format, args...)+"\n") // nobody is left to hear of it
+}
+
+// icon is a status as a sign; it always stands beside the word.
+func icon(status string) string {
+	switch status {
+	case "COMPLETED":
+		return "✓"
+	case "FAILED":
+		return "✗"
+	case "SKIPPED":
+		return "↷"
+	case "CANCELLED":
+		return "■"
+	case "WAITING", "PAUSED", "QUEUED":
+		return "◷"
+	case "RUNNING":
+		return "▸"
+	}
+	return "○"
+}
+
+// remark is what else there is to say of a step that is over.
+func remark(s *stepFacts) string {
+	var parts []string
+	if s.Status == "SKIPPED" && s.Reason != "" {
+		parts = append(parts, words(s.Reason))
+	}
+	if s.Attempt > 1 {
+		parts = append(parts, fmt.Sprintf("attempt %d", s.Attempt))
+	}
+	if s.CacheHit {
+		parts = append(parts, "from the cache")
+	}
+	if s.Status == "FAILED" && s.Error != nil && (s.Error.Step == "" || s.Error.Step == s.Path) {
+		parts = append(parts, firstLine(s.Error))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "  " + strings.Join(parts, ", ")
+}
+
+func firstLine(f *fault) string {
+	if f == nil {
+		return ""
+	}
+	line, _, more := strings.Cut(harmless(f.Message), "\n")
+	if more {
+		line = strings.TrimSuffix(line, ":")
+	}
+	return line
+}

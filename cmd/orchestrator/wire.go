@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/model"
+	"github.com/orchestrator-project/orchestrator/executor/model/script"
+	"github.com/orchestrator-project/orchestrator/executor/step"
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/spec"
+	"github.com/orchestrator-project/orchestrator/server"
+	"github.com/orchestrator-project/orchestrator/store"
+	"github.com/orchestrator-project/orchestrator/store/postgres"
+	"github.com/orchestrator-project/orchestrator/store/sqlite"
+)
+
+// This file is the one place that names every implementation: the stores, the
+// model providers, the step kinds, and how the rooms that never see each other
+// are joined.
+
+// openStore opens the store that the settings name.
+func openStore(ctx context.Context, cfg *config, log *slog.Logger) (store.Store, error) {
+	if cfg.Storage.Backend == "postgres" {
+		if cfg.Storage.ConnectionString == "" {
+			return nil, &failure{
+				code: exitInvalid, what: "storage.backend is postgres, but there is no connection_string",
+				fix: []string{"set DATABASE_URL, as in postgres://user@host:5432/orchestrator"},
+			}
+		}
+		s, err := postgres.Open(ctx, postgres.Config{URL: cfg.Storage.ConnectionString, PoolSize: cfg.Storage.PoolSize, Logger: log})
+		if err != nil {
+			return nil, storeFailure("cannot use the database "+redactURL(cfg.Storage.ConnectionString), err,
+				"check that Postgres runs and that DATABASE_URL names it; orchestrator doctor looks closer")
+		}
+		return s, nil
+	}
+	s, err := sqlite.Open(ctx, sqlite.Config{Path: cfg.Storage.Path, Logger: log})
+	if err != nil {
+		return nil, storeFailure("cannot use the store "+cfg.Storage.Path, err,
+			"ORCHESTRATOR_HOME names another home; orchestrator doctor looks closer")
+	}
+	return s, nil
+}
+
+func storeFailure(what string, err error, fix string) error {
+	f := &failure{code: exitRefused, what: what, why: err.Error(), fix: []string{fix}}
+	var pe *pipeline.Error
+	if errors.As(err, &pe) {
+		f.why = pe.Text
+		if pe.Err != nil {
+			f.why += "\n" + pe.Err.Error()
+		}
+	}
+	return f
+}
+
+// redactURL is a database's URL without its password.
+func redactURL(text string) string {
+	scheme, rest, ok := strings.Cut(text, "://")
+	if !ok {
+		return "of the connection string"
+	}
+	rest, _, _ = strings.Cut(rest, "?") // its parameters may hold one
+	if i := strings.LastIndex(rest, "@"); i >= 0 {
+		user, _, _ := strings.Cut(rest[:i], ":")
+		rest = user + rest[i:]
+	}
+	return scheme + "://" + rest
+}
+
+// provider is the model that the settings name, or nil.
+func provider(scriptFile string) (model.Provider, error) {
+	if scriptFile == "" {
+		return nil, nil //nolint:nilnil // steps that ask a model then say that there is none
+	}
+	text, err := readFile("script", scriptFile)
+	if err != nil {
+		return nil, err
+	}
+	p, err := script.Parse(scriptFile, text)
+	if err != nil {
+		var d *pipeline.Diagnostics
+		if errors.As(err, &d) {
+			var b strings.Builder
+			spec.Format(&b, d, false)
+			return nil, &failure{code: exitInvalid, what: "the script " + scriptFile + " is not valid", why: b.String()}
+		}
+		return nil, &failure{code: exitInvalid, what: "the script " + scriptFile + " is not valid", why: err.Error()}
+	}
+	return p, nil
+}
+
+// house is the rooms of this process, joined: a store, an engine over it, and
+// the API over both.
+type house struct {
+	store   store.Store
+	engine  *executor.Executor
+	server  *server.Server
+	metrics *prometheus.Registry
+
+	stops []func() // in the order of their calling
+}
+
+// plan says what house is wanted.
+type plan struct {
+	cfg       *config
+	log       *slog.Logger
+	bare      bool     // no store: only what needs none
+	lanes     bool     // the engine executes runs
+	queue     bool     // it takes them from the queue too, not only what it is given
+	workspace string   // the directory of runs that are submitted here
+	environ   []string // what their commands inherit
+	grace     time.Duration
+}
+
+// build joins the rooms and brings them to life. The house must be closed.
+func build(ctx context.Context, p plan) (h *house, err error) {
+	h = &house{metrics: prometheus.NewRegistry()}
+	defer func() {
+		if err != nil {
+			h.close()
+		}
+	}()
+	m, err := provider(p.cfg.Models.Script)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case p.bare:
+		h.store = noStore{}
+	default:
+		if h.store, err = openStore(ctx, p.cfg, p.log); err != nil {
+			return nil, err
+		}
+		own := h.store
+		h.stops = append(h.stops, func() {
+			if err := own.Close(); err != nil {
+				p.log.Warn("store not closed", "err", err)
+			}
+		})
+	}
+	exec := p.cfg.Execution
+	lanes := min(2, exec.MaxConcurrentPipelines)
+	if !p.queue {
+		lanes = 1
+	}
+	h.engine, err = executor.New(executor.Config{
+		Store: h.store, Actions: step.All(step.Config{Model: m}), Command: step.Command(),
+		Lanes: lanes, Runs: exec.MaxConcurrentPipelines / lanes, Selective: !p.queue,
+		Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
+		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Environ: p.environ,
+		Grace: exec.Grace, Logger: p.log, Metrics: h.metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.server, err = server.New(server.Config{
+		Store: h.store, Submitter: h.engine, Catalog: h.engine.Catalog, Hosts: p.cfg.Server.Hosts,
+		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace,
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.start(ctx, "api", p.log, h.server.Run)
+	if p.lanes {
+		h.start(ctx, "engine", p.log, h.engine.Run)
+	}
+	return h, nil
+}
+
+// start gives something a life that ends when the house is closed, before
+// those that were started earlier.
+func (h *house) start(ctx context.Context, name string, log *slog.Logger, run func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := run(ctx); err != nil {
+			log.Error("stopped", "part", name, "err", err)
+		}
+	})
+	h.stops = append(h.stops, func() { cancel(); wg.Wait() })
+}
+
+// close ends everything, the newest first. Running steps get their grace; runs
+// that are not over can be continued by another process.
+func (h *house) close() {
+	for i := len(h.stops) - 1; i >= 0; i-- {
+		h.stops[i]()
+	}
+	h.stops = nil
+}
+
+// closeEngine ends only the engine: its runs are handed over while the API
+// still answers.
+func (h *house) closeEngine() {
+	h.stops[len(h.stops)-1]()
+}
+
+// conn is the API in this process.
+func (h *house) conn() grpc.ClientConnInterface { return h.server.Client() }
+
+// ready waits until the engine can take runs.
+func (h *house) ready(ctx context.Context) error {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	late := time.NewTimer(15 * time.Second)
+	defer late.Stop()
+	for {
+		err := h.engine.Ready(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errInterrupted
+		case <-late.C:
+			return err
+		}
+	}
+}
+
+// noStore is for verbs that only compile: there is nothing to read or write.
+type noStore struct{ store.Store }
+
+// Listen hears nothing.
+func (noStore) Listen(ctx context.Context, _ func(store.Bell)) error {
+	<-ctx.Done()
+	return nil
+}
+
+// logger writes what the operator should know.
+func logger(w io.Writer, cfg *config, json bool) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.Monitoring.LogLevel)); err != nil {
+		level = slog.LevelInfo
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	var h slog.Handler = slog.NewTextHandler(w, opts)
+	if json {
+		h = slog.NewJSONHandler(w, opts)
+	}
+	log := slog.New(h)
+	if cfg.Environment != "" {
+		log = log.With("environment", cfg.Environment)
+	}
+	return log
+}
+
+// workspaceDir is the directory that a run's relative paths mean, absolute.
+func workspaceDir(given string) (string, error) {
+	if given == "" {
+		given = "."
+	}
+	dir, err := filepath.Abs(given)
+	if err != nil {
+		return "", fmt.Errorf("find the workspace: %w", err)
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return "", &failure{code: exitInvalid, what: "cannot use the workspace " + given, why: cause(err), fix: []string{"mkdir -p " + shellWord(given)}}
+	case !info.IsDir():
+		return "", &failure{code: exitInvalid, what: "the workspace " + given + " is not a directory"}
+	}
+	return dir, nil
+}
