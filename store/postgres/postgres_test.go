@@ -29,7 +29,7 @@ func open(t testing.TB, url string, ttl time.Duration) *postgres.Store {
 }
 
 func TestStore(t *testing.T) {
-	const ttl = 2 * time.Minute // the suite sends no heartbeats to keep its lanes
+	const ttl = 15 * time.Second
 	storetest.Run(t, storetest.Harness{
 		Open:  func(t testing.TB) store.Store { return open(t, storetest.Postgres(t), ttl) },
 		Again: func(t testing.TB, s store.Store) store.Store { return open(t, s.(*postgres.Store).URL(), ttl) },

@@ -7,56 +7,61 @@ import (
 	"github.com/orchestrator-project/orchestrator/store"
 )
 
-// Benchmark is the full life of runs of ten steps by a bare group-commit loop:
-// submit, own, two records a step, finish. It reports durable steps a second.
-// runs live at the same time and step together, so a batch holds two records
-// of each.
+// Benchmark repeats Life and reports durable steps a second.
 func Benchmark(b *testing.B, s store.Store, runs int) {
-	const stepsOfRun = 10
-	l, err := s.OpenLane(b.Context(), "bench")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() {
-		if err := l.Release(b.Context()); err != nil {
-			b.Error(err)
-		}
-	}()
-	commit := func(batch *store.Batch) {
-		if _, err := l.Commit(b.Context(), batch); err != nil {
-			b.Fatal(err)
-		}
-	}
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
-		batch := new(store.Batch)
-		live := make([]*pipeline.Run, runs)
-		for i := range live {
-			live[i] = newRun(pipeline.RunRunning)
-			live[i].StartedAt = instant(1)
-			batch.Create = append(batch.Create, created(live[i]))
-		}
-		commit(batch)
-		for k := range int32(stepsOfRun) {
-			batch = new(store.Batch)
-			for _, r := range live {
-				batch.Append = append(batch.Append, store.Append{Run: r.ID, Events: steps(2*k+2, 2*k+3)})
-				n++
-			}
-			if k == stepsOfRun-1 {
-				for i, r := range live {
-					batch.Append[i].Events = append(batch.Append[i].Events, pipeline.Event{
-						Seq: 2*stepsOfRun + 2, Type: pipeline.RunFinished, At: instant(9),
-						Data: pipeline.Data{RunStatus: pipeline.RunCompleted, Outputs: map[string]any{"answer": int64(42)}},
-					})
-					r.Status, r.FinishedAt, r.Outputs = pipeline.RunCompleted, instant(9), map[string]any{"answer": int64(42)}
-					r.Usage.Steps = stepsOfRun
-					batch.Finish = append(batch.Finish, store.Finish{Run: r})
-				}
-			}
-			commit(batch)
-		}
+		n += Life(b, s, runs)
 	}
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "steps/s")
+}
+
+// Life takes some runs of ten steps through their whole life by a bare
+// group-commit loop: submit, own, two records a step, finish. They step
+// together, so a batch holds two records of each. It returns the number of
+// steps.
+func Life(t testing.TB, s store.Store, runs int) int {
+	const stepsOfRun = 10
+	l, err := s.OpenLane(t.Context(), "life")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	commit := func(batch *store.Batch) {
+		if _, err := l.Commit(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	batch := new(store.Batch)
+	live := make([]*pipeline.Run, runs)
+	for i := range live {
+		live[i] = newRun(pipeline.RunRunning)
+		live[i].StartedAt = instant(1)
+		batch.Create = append(batch.Create, created(live[i]))
+	}
+	commit(batch)
+	for k := range int32(stepsOfRun) {
+		batch = new(store.Batch)
+		for _, r := range live {
+			batch.Append = append(batch.Append, store.Append{Run: r.ID, Events: steps(2*k+2, 2*k+3)})
+		}
+		if k == stepsOfRun-1 {
+			for i, r := range live {
+				batch.Append[i].Events = append(batch.Append[i].Events, pipeline.Event{
+					Seq: 2*stepsOfRun + 2, Type: pipeline.RunFinished, At: instant(9),
+					Data: pipeline.Data{RunStatus: pipeline.RunCompleted, Outputs: map[string]any{"answer": int64(42)}},
+				})
+				r.Status, r.FinishedAt, r.Outputs = pipeline.RunCompleted, instant(9), map[string]any{"answer": int64(42)}
+				r.Usage.Steps = stepsOfRun
+				batch.Finish = append(batch.Finish, store.Finish{Run: r})
+			}
+		}
+		commit(batch)
+	}
+	return runs * stepsOfRun
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,13 +50,27 @@ func steps(from, to int32) []pipeline.Event {
 	return list
 }
 
+// openLane opens a lane that is kept alive, and released at the end of the test.
 func openLane(t testing.TB, s store.Store, replica store.ReplicaID) store.Lane {
 	t.Helper()
 	l, err := s.OpenLane(t.Context(), replica)
 	if err != nil {
 		t.Fatalf("open a lane: %v", err)
 	}
+	beating, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for beating.Err() == nil {
+			select {
+			case <-beating.Done():
+			case <-time.After(2 * time.Second):
+				_, _ = s.Heartbeat(beating, replica) // the test looks at its own
+			}
+		}
+	})
 	t.Cleanup(func() {
+		stop()
+		wg.Wait()
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		_ = l.Release(ctx) // the test may have killed it
@@ -125,13 +140,14 @@ func wantKind(t testing.TB, err error, kind pipeline.ErrorKind) {
 	}
 }
 
-// eventually waits for what another process does; it fails after ten seconds.
+// eventually waits for what another process does. Half a minute is long enough
+// for a lane of a database that has just started, which is spared for one TTL.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	t.Fatalf("did not happen within 10 s: %s", what)
+	t.Fatalf("did not happen within 30 s: %s", what)
 }

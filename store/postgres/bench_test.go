@@ -1,0 +1,15 @@
+package postgres_test
+
+import (
+	"fmt"
+	"github.com/orchestrator-project/orchestrator/store/storetest"
+	"testing"
+)
+
+func BenchmarkLife(b *testing.B) {
+	for _, runs := range []int{1, 16, 256, 1000} {
+		b.Run(fmt.Sprint(runs), func(b *testing.B) {
+			storetest.Benchmark(b, open(b, storetest.Postgres(b), 0), runs)
+		})
+	}
+}
