@@ -9,6 +9,7 @@ package model
 
 import (
 	"context"
+	"slices"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
@@ -36,9 +37,9 @@ type Request struct {
 
 // LastUser is the text of the user's newest message.
 func (r Request) LastUser() string {
-	for i := len(r.Messages) - 1; i >= 0; i-- {
-		if r.Messages[i].Role == User {
-			return r.Messages[i].Text
+	for _, m := range slices.Backward(r.Messages) {
+		if m.Role == User {
+			return m.Text
 		}
 	}
 	return ""

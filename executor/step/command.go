@@ -242,8 +242,7 @@ func start(ctx context.Context, path string, argv []string, env executor.Env, ou
 	if ctx.Err() != nil {
 		return nil, ended(ctx)
 	}
-	var errno syscall.Errno
-	_ = errors.As(err, &errno)
+	errno, _ := errors.AsType[syscall.Errno](err)
 	f := invalid("%s cannot be run: %s", argv[0], errno)
 	f.Reason = "not_executable"
 	switch errno {
@@ -260,6 +259,7 @@ func start(ctx context.Context, path string, argv []string, env executor.Env, ou
 		f.Kind, f.Reason = pipeline.CategoryResource, ""
 	case syscall.ETXTBSY:
 		f.Kind, f.Reason = pipeline.CategorySystem, ""
+	default:
 	}
 	return nil, f
 }
@@ -330,12 +330,12 @@ func verdict(name string, state *os.ProcessState) *pipeline.Failure {
 	if !ok {
 		return pipeline.Failuref(pipeline.CategorySystem, "%s ended in an unknown way: %s", name, state)
 	}
-	code := ws.ExitStatus()
+	code, signal := ws.ExitStatus(), ws.Signal()
 	var f *pipeline.Failure
 	switch {
-	case ws.Signaled():
-		code = 128 + int(ws.Signal()) // as the shell counts
-		f = pipeline.Failuref(pipeline.CategoryFailed, "%s was ended by signal %s (%s)", name, unix.SignalName(ws.Signal()), ws.Signal())
+	case signal >= 0:
+		code = 128 + int(signal) // as the shell counts
+		f = pipeline.Failuref(pipeline.CategoryFailed, "%s was ended by signal %s (%s)", name, unix.SignalName(signal), signal)
 		f.Reason = "signal"
 	case code == 0:
 		return nil

@@ -2,6 +2,7 @@ package step
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/big"
 	"strings"
@@ -23,12 +24,14 @@ func TestLoadData(t *testing.T) {
 	}{
 		"types": {
 			"t.csv", "i,f,b,s,mixed\n1,1.5,true,x,1\n-2,2,FALSE,,y\n", nil,
-			[]any{"i", "f", "b", "s", "mixed"}, "csv",
+			[]any{"i", "f", "b", "s", "mixed"},
+			"csv",
 			`[{"b":true,"f":1.5,"i":1,"mixed":"1","s":"x"},{"b":false,"f":2.0,"i":-2,"mixed":"y","s":""}]`,
 		},
 		"what is not a number": {
 			"t.csv", "zip,phone,hex,inf,under,big,date,v\n01234,+49,0x1,inf,1_0,9223372036854775808,2024-01-02,1.2.3\n", nil,
-			[]any{"zip", "phone", "hex", "inf", "under", "big", "date", "v"}, "csv",
+			[]any{"zip", "phone", "hex", "inf", "under", "big", "date", "v"},
+			"csv",
 			`[{"big":"9223372036854775808","date":"2024-01-02","hex":"0x1","inf":"inf","phone":"+49","under":"1_0","v":"1.2.3","zip":"01234"}]`,
 		},
 		"empty cells":       {"t.csv", "n,s,e\n1,,\n,a,\n", nil, []any{"n", "s", "e"}, "csv", `[{"e":"","n":1,"s":""},{"e":"","n":null,"s":"a"}]`},
@@ -58,9 +61,7 @@ func TestLoadData(t *testing.T) {
 				script(t, env, c.file, c.text, 0o600)
 				p["source"] = c.file
 			}
-			for k, v := range c.params {
-				p[k] = v
-			}
+			maps.Copy(p, c.params)
 			v, err := run(t, Config{}, env, "load_data", p)
 			if err != nil {
 				t.Fatal(err)
@@ -114,9 +115,7 @@ func TestLoadDataRefusals(t *testing.T) {
 			env, _ := testEnv(t)
 			script(t, env, "t.csv", c.text, 0o600)
 			p := params{"source": "t.csv"}
-			for k, v := range c.params {
-				p[k] = v
-			}
+			maps.Copy(p, c.params)
 			_, err := run(t, Config{}, env, "load_data", p)
 			failed(t, err, c.category, c.want)
 		})
@@ -210,7 +209,7 @@ func TestFilter(t *testing.T) {
 func TestFilterRefusals(t *testing.T) {
 	env, _ := testEnv(t)
 	for text, where := range map[string]any{
-		`no row has the column "nmae"; there are age, city, name, tags`: params{"nmae": "x"},
+		`no row has the column "nam"; there are age, city, name, tags`: params{"nam": "x"},
 		"holds no condition":                           []any{},
 		"not a text":                                   "age > 5",
 		"where[0] is a text":                           []any{"x"},
@@ -295,8 +294,12 @@ func TestAggregate(t *testing.T) {
 func TestAggregateGroups(t *testing.T) {
 	env, _ := testEnv(t)
 	data := []any{
-		params{"g": "b", "h": 1, "v": 1}, params{"g": "a", "h": 10, "v": 2}, params{"g": "a", "h": 9.0, "v": 3},
-		params{"g": "a", "h": 9, "v": 5}, params{"g": nil, "h": 1}, params{"g": 5, "h": true},
+		params{"g": "b", "h": 1, "v": 1},
+		params{"g": "a", "h": 10, "v": 2},
+		params{"g": "a", "h": 9.0, "v": 3},
+		params{"g": "a", "h": 9, "v": 5},
+		params{"g": nil, "h": 1},
+		params{"g": 5, "h": true},
 	}
 	metrics := params{"n": params{"op": "count"}, "sum": params{"column": "v", "op": "sum"}}
 	v, err := run(t, Config{}, env, "data.aggregate", params{"data": data, "group_by": []any{"g", "h"}, "metrics": metrics})

@@ -162,12 +162,10 @@ func escapes(name string) error {
 
 // cause is an I/O error without the path that the message names already.
 func cause(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err
 	}
-	var l *os.LinkError
-	if errors.As(err, &l) {
+	if l, ok := errors.AsType[*os.LinkError](err); ok {
 		return l.Err
 	}
 	return err
@@ -422,7 +420,7 @@ func (l listFiles) Run(ctx context.Context, env executor.Env) (executor.Output, 
 		case err != nil && name == base:
 			return err
 		case err != nil: // it vanished, or may not be read: it is not listed
-			return nil
+			return nil //nolint:nilerr // what cannot be read is left out, on purpose
 		case name == base:
 			if !e.IsDir() {
 				return invalid("%s is not a folder", name)
@@ -445,8 +443,7 @@ func (l listFiles) Run(ctx context.Context, env executor.Env) (executor.Output, 
 		return nil
 	})
 	if err != nil {
-		var f *pipeline.Failure
-		if errors.As(err, &f) {
+		if f, ok := errors.AsType[*pipeline.Failure](err); ok {
 			return executor.Output{}, f
 		}
 		return executor.Output{}, ioFailure("list", base, err)

@@ -68,8 +68,7 @@ func (g Generate) Run(ctx context.Context, env executor.Env) (executor.Output, e
 		if ctx.Err() != nil {
 			return executor.Output{}, ended(ctx)
 		}
-		var f *pipeline.Failure
-		if errors.As(err, &f) {
+		if _, ok := errors.AsType[*pipeline.Failure](err); ok {
 			return executor.Output{}, err
 		}
 		return executor.Output{}, pipeline.Failuref(pipeline.CategoryModel, "ask the model: %v", err)

@@ -243,8 +243,7 @@ func (h HTTP) redirect(req *http.Request, via []*http.Request) error {
 
 // unreachable is the failure of a request without an answer.
 func (h HTTP) unreachable(name string, err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err // name says the rest, without what may be secret in the address
 	}
 	switch {

@@ -198,8 +198,7 @@ func (l LoadData) csv(name string, text []byte, format string) (executor.Output,
 			break
 		}
 		if err != nil {
-			var p *csv.ParseError
-			if errors.As(err, &p) {
+			if p, ok := errors.AsType[*csv.ParseError](err); ok {
 				return executor.Output{}, invalid("%s, line %d: %v", name, p.Line, p.Err)
 			}
 			return executor.Output{}, invalid("%s: %v", name, err)

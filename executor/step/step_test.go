@@ -181,8 +181,16 @@ func TestDuration(t *testing.T) {
 		in   any
 		want time.Duration
 	}{
-		{nil, 0}, {int64(2), 2 * time.Second}, {1.5, 1500 * time.Millisecond}, {"90s", 90 * time.Second},
-		{"1h30m", 90 * time.Minute}, {"2d", 48 * time.Hour}, {"1d12h", 36 * time.Hour}, {" 3 ", 3 * time.Second}, {"0", 0}, {"0d", 0},
+		{nil, 0},
+		{int64(2), 2 * time.Second},
+		{1.5, 1500 * time.Millisecond},
+		{"90s", 90 * time.Second},
+		{"1h30m", 90 * time.Minute},
+		{"2d", 48 * time.Hour},
+		{"1d12h", 36 * time.Hour},
+		{" 3 ", 3 * time.Second},
+		{"0", 0},
+		{"0d", 0},
 	} {
 		if got, err := duration("d", c.in); err != nil || got != c.want {
 			t.Errorf("%v: got %v, %v", c.in, got, err)

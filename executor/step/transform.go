@@ -18,7 +18,7 @@ const transformDoc = `Gives its input in another form.
       action: transform
       parameters: {input: "{{ greet.output }}", transformation: uppercase}
 
-Of texts: uppercase, lowercase, title (every word capitalized), capitalize (the first letter only), trim, lines (a list; the final newline does not count), words (a list), split (a list, cut at separator), from_json.
+Of texts: uppercase, lowercase, title (the first letter of every word large), capitalize (the first letter of the text), trim, lines (a list; the final newline does not count), words (a list), split (a list, cut at separator), from_json.
 Of lists: sort (numbers or texts), unique (first occurrences), flatten (one level), join (a text, with separator between).
 Of both: reverse, length (of texts in characters; of maps too).
 Of anything: to_json.
@@ -41,7 +41,7 @@ var textForms = map[string]func(t Transform, s string) (any, error){
 	"uppercase":  func(_ Transform, s string) (any, error) { return strings.ToUpper(s), nil },
 	"lowercase":  func(_ Transform, s string) (any, error) { return strings.ToLower(s), nil },
 	"title":      func(_ Transform, s string) (any, error) { return title(s), nil },
-	"capitalize": func(_ Transform, s string) (any, error) { return capitalize(s), nil },
+	"capitalize": func(_ Transform, s string) (any, error) { return firstLarge(s), nil },
 	"trim":       func(_ Transform, s string) (any, error) { return strings.TrimSpace(s), nil },
 	"lines":      func(_ Transform, s string) (any, error) { return splitLines(s), nil },
 	"words":      func(_ Transform, s string) (any, error) { return anyList(strings.Fields(s)), nil },
@@ -177,7 +177,7 @@ func title(s string) string {
 	}, s)
 }
 
-func capitalize(s string) string {
+func firstLarge(s string) string {
 	r, n := utf8.DecodeRuneInString(s)
 	if n == 0 {
 		return s

@@ -234,8 +234,8 @@ func (p *parser) failure(n *yaml.Node) *pipeline.Failure {
 func (p *parser) usage(n *yaml.Node) *pipeline.Usage {
 	u := &pipeline.Usage{}
 	p.mapping(n, "usage", map[string]func(*yaml.Node){
-		"input_tokens":  func(n *yaml.Node) { u.InputTokens = int32(p.integer(n, 0, math.MaxInt32)) },
-		"output_tokens": func(n *yaml.Node) { u.OutputTokens = int32(p.integer(n, 0, math.MaxInt32)) },
+		"input_tokens":  func(n *yaml.Node) { u.InputTokens = p.tokens(n) },
+		"output_tokens": func(n *yaml.Node) { u.OutputTokens = p.tokens(n) },
 		"cost_usd": func(n *yaml.Node) {
 			f, err := strconv.ParseFloat(n.Value, 64)
 			if n.Kind != yaml.ScalarNode || err != nil || !(f >= 0 && f <= 1e6) {
@@ -263,6 +263,10 @@ func (p *parser) integer(n *yaml.Node, low, high int64) int64 {
 		return 0
 	}
 	return i
+}
+
+func (p *parser) tokens(n *yaml.Node) int32 {
+	return int32(p.integer(n, 0, math.MaxInt32)) //nolint:gosec // integer keeps it in range
 }
 
 // duration reads a number of seconds, or 50ms, 5m, 1h30m.
