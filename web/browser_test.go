@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 	"github.com/orchestrator-project/orchestrator/web/webtest"
 )
 
@@ -72,4 +74,145 @@ func TestPagesAreAccessible(t *testing.T) {
 			}
 		}
 	}
+}
+
+// open shows a page and marks it, so that a reload would be noticed.
+func open(t *testing.T, ctx context.Context, url string) { //nolint:revive // the test comes first, as everywhere
+	t.Helper()
+	webtest.Run(t, ctx, chromedp.Navigate(url), chromedp.WaitReady("#main"))
+	webtest.Eval[bool](t, ctx, `window.marked = true`)
+}
+
+// same fails the test if the page has been loaded anew since open.
+func same(t *testing.T, ctx context.Context) { //nolint:revive // the test comes first, as everywhere
+	t.Helper()
+	if !webtest.Eval[bool](t, ctx, `window.marked === true`) {
+		t.Error("the page was loaded anew")
+	}
+}
+
+const soon = 5 * time.Second
+
+func TestBrowserWatchesARunToItsEnd(t *testing.T) {
+	f := newFake()
+	s := f.running(9)
+	line := webtest.NewLine(t, serve(t, f).URL)
+	ctx := webtest.Browser(t)
+	open(t, ctx, line.URL+pathOfRun(s.run.Id))
+	webtest.Run(t, ctx, chromedp.Click(chromedp.CSS("#cancel > summary"))) // what the reader opened stays open
+	begin := time.Now()
+	s.step("report", api.Step_RUNNING, time.Now(), nil)
+	webtest.Until(t, ctx, `document.getElementById("node-report").classList.contains("s-running")`, soon)
+	t.Logf("on the screen after %v", time.Since(begin))
+	if !webtest.Eval[bool](t, ctx, `document.getElementById("cancel").open`) {
+		t.Error("a patch closed what the reader had opened")
+	}
+
+	line.Cut()
+	webtest.Until(t, ctx, `!document.getElementById("lost").hidden && document.getElementById("lost").textContent.includes("reconnecting")`, soon)
+	webtest.Accessible(t, ctx)
+	s.step("check/sample", api.Step_FAILED, time.Now(), nil)
+	s.step("check", api.Step_FAILED, time.Now(), nil)
+	line.Mend()
+	webtest.Until(t, ctx, `document.getElementById("lost").hidden`, 15*time.Second)
+	webtest.Until(t, ctx, `document.getElementById("node-check").classList.contains("s-failed")`, soon)
+
+	boom := &api.Failure{Kind: "failed", Step: "check/sample", Message: "it <b>broke</b>"}
+	s.finish(api.Run_FAILED, time.Now(), func(r *api.Run) { r.Error = boom })
+	webtest.Until(t, ctx, `document.querySelector("#run-head[data-state=failed] .failure") !== null`, soon)
+	webtest.Until(t, ctx, `document.getElementById("announce").textContent === "The run is failed."`, soon)
+	if !webtest.Eval[bool](t, ctx, `document.querySelector(".failure").textContent.includes("it <b>broke</b>") && document.getElementById("cancel") === null`) {
+		t.Error("the failure is not shown as it is")
+	}
+	same(t, ctx)
+}
+
+func TestBrowserOpensStepsWithoutLeaving(t *testing.T) {
+	f := newFake()
+	s := f.running(9)
+	ctx := webtest.Browser(t)
+	open(t, ctx, serve(t, f).URL+pathOfRun(s.run.Id)+"?tab=steps")
+	webtest.Run(t, ctx, chromedp.KeyEvent("j"), chromedp.KeyEvent("j"), chromedp.KeyEvent("k"), chromedp.KeyEvent("\r"))
+	webtest.Until(t, ctx, `document.activeElement.id === "drawer-title" && document.activeElement.textContent.includes("load")`, soon)
+	if !webtest.Eval[bool](t, ctx, `new URLSearchParams(location.search).get("step") === "load" && document.getElementById("step-load").classList.contains("open")`) {
+		t.Error("the address or the list does not name the open step")
+	}
+	webtest.Run(t, ctx, chromedp.KeyEvent("\x1b"))
+	webtest.Until(t, ctx, `document.getElementById("drawer").hidden && !location.search.includes("step=")`, soon)
+	webtest.Run(t, ctx, chromedp.NavigateBack())
+	webtest.Until(t, ctx, `!document.getElementById("drawer").hidden`, soon)
+
+	// The open step is live: its output and its log arrive by themselves.
+	open(t, ctx, serve(t, f).URL+pathOfRun(s.run.Id)+"?tab=steps&status=running")
+	webtest.Run(t, ctx, chromedp.Click(chromedp.CSS(`#step-check\/sample a`)))
+	webtest.Until(t, ctx, `document.getElementById("drawer").textContent.includes("sample")`, soon)
+	s.say("check/sample", "stdout", "still going", time.Now())
+	webtest.Until(t, ctx, `document.getElementById("drawer-log").textContent.includes("still going")`, soon)
+	s.step("check/sample", api.Step_COMPLETED, time.Now(), func(st *api.Step) { st.Output = `"forty-two"` })
+	webtest.Until(t, ctx, `document.getElementById("drawer").textContent.includes("forty-two")`, soon)
+	webtest.Until(t, ctx, `document.getElementById("step-check/sample") === null`, soon) // it is not running any more
+	if n := webtest.Eval[int](t, ctx, `document.querySelectorAll("#drawer-log .row").length`); n != 1 {
+		t.Errorf("the log shows %d lines, want 1", n)
+	}
+	same(t, ctx)
+	webtest.Run(t, ctx, chromedp.KeyEvent("/"))
+	webtest.Until(t, ctx, `document.activeElement.id === "step-find"`, soon)
+}
+
+func TestBrowserEditsAndRuns(t *testing.T) {
+	f := demo()
+	ctx := webtest.Browser(t)
+	open(t, ctx, serve(t, f).URL+"/new")
+	webtest.Until(t, ctx, `document.querySelector(".editor.on") !== null`, soon)
+	webtest.Run(t, ctx, chromedp.SendKeys(chromedp.CSS("#in-repo"), "acme/site"))
+	webtest.Eval[bool](t, ctx, `(() => { const s = document.getElementById("source"); s.focus(); s.setSelectionRange(s.value.length, s.value.length); return true })()`)
+	webtest.Run(t, ctx, chromedp.KeyEvent("  flaw"))
+	webtest.Until(t, ctx, `document.querySelector(".gutter .error")?.textContent === "9"`, soon)
+	webtest.Until(t, ctx, `document.querySelector("#findings .is-error") !== null`, soon)
+	webtest.Accessible(t, ctx)
+	webtest.Run(t, ctx, chromedp.Click(chromedp.CSS("#findings [data-goto]")))
+	if got := webtest.Eval[string](t, ctx, `(() => { const s = document.activeElement; return s.value.slice(s.selectionStart, s.selectionEnd) })()`); got != "flaw" {
+		t.Errorf("the finding leads to %q", got)
+	}
+	webtest.Run(t, ctx, chromedp.KeyEvent("\b"))
+	webtest.Until(t, ctx, `document.querySelector(".gutter .error") === null && document.querySelector("#findings .fine") !== null`, soon)
+	if got := webtest.Eval[string](t, ctx, `document.getElementById("in-repo").value`); got != "acme/site" {
+		t.Errorf("while checking, the input became %q", got)
+	}
+	same(t, ctx)
+	webtest.Run(t, ctx, chromedp.Click(chromedp.CSS("button[value=run]")), chromedp.WaitReady("#run-head"))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.created) != 1 || f.created[0].Inputs != `{"repo":"acme/site"}` {
+		t.Errorf("asked for %v", f.created)
+	}
+}
+
+func TestBrowserKeepsTheChosenTheme(t *testing.T) {
+	url := serve(t, demo()).URL
+	ctx := webtest.Browser(t)
+	webtest.Run(t, ctx, webtest.Scheme("light"))
+	open(t, ctx, url+"/runs")
+	webtest.Run(t, ctx, chromedp.Click(chromedp.CSS("[data-theme-toggle]")))
+	const page = `getComputedStyle(document.body).backgroundColor`
+	dark := webtest.Eval[string](t, ctx, page)
+	open(t, ctx, url+"/")
+	if got := webtest.Eval[string](t, ctx, page); got != dark || got == "rgb(246, 247, 249)" {
+		t.Errorf("chosen dark %s, on the next page %s", dark, got)
+	}
+}
+
+// Lists look again by themselves, and leave alone what has not changed.
+func TestBrowserRefreshesLists(t *testing.T) {
+	f := demo()
+	ctx := webtest.Browser(t)
+	open(t, ctx, serve(t, f).URL+"/runs")
+	webtest.Run(t, ctx, chromedp.KeyEvent("j"))
+	focused := webtest.Eval[string](t, ctx, `document.activeElement.href`)
+	f.begin(12, "brand-new", demoGraph(), "")
+	webtest.Until(t, ctx, `document.querySelector("#runs tbody tr").textContent.includes("brand-new")`, 2*soon)
+	if got := webtest.Eval[string](t, ctx, `document.activeElement.href`); got != focused || focused == "" {
+		t.Errorf("the focus moved from %s to %s", focused, got)
+	}
+	same(t, ctx)
 }

@@ -60,6 +60,7 @@ func (s *site) stepData(ctx context.Context, v *view, sc screen) (stepData, erro
 	}
 	d.Step = step
 	id, _, _ := place(sc.Step)
+	id = strings.TrimSuffix(id, "[]")
 	v.mu.Lock()
 	gn := v.graph.byID[id]
 	seq := v.seq

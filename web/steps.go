@@ -92,7 +92,7 @@ func (sc screen) shows(in *instance) bool {
 	if sc.Status != "" && string(stepState(in.Status)) != sc.Status {
 		return false
 	}
-	if sc.Under != "" && in.node.id != sc.Under && !strings.HasPrefix(in.node.id, sc.Under+"/") {
+	if sc.Under != "" && in.node.id != sc.Under && !strings.HasPrefix(in.node.id, sc.Under+"/") && !strings.HasPrefix(in.node.id, sc.Under+"[") {
 		return false
 	}
 	return sc.Query == "" || strings.Contains(in.Path, sc.Query)
@@ -104,6 +104,7 @@ func (v *view) row(in *instance, sc screen) stepRow {
 		r.Name = in.Path[i+1:]
 	}
 	if in.pass >= 0 {
+		r.Name, _, _ = strings.Cut(r.Name, "[")
 		r.Pass = "[" + itoa(in.pass) + "]"
 	}
 	if begin := moment(v.run.GetStartedAt()); !in.Start.IsZero() && !begin.IsZero() {

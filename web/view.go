@@ -120,8 +120,9 @@ type node struct {
 // block is one instance of a loop: how many of its direct children have
 // finished in each pass.
 type block struct {
-	node *node
-	done []int32
+	node   *node
+	single bool // each pass is one step without an id of its own
+	done   []int32
 }
 
 func newView(id string) *view {
@@ -132,15 +133,21 @@ func newView(id string) *view {
 }
 
 // place takes a path apart: the plan's node, the path of the block instance
-// around it ("" at the top) and the pass of that block (-1 outside loops).
+// around it ("" at the top) and the pass of that block (-1 outside loops). A
+// loop over a single doing has passes that are steps themselves, as in load[2];
+// they have no node in the plan, and load[] stands for one.
 func place(path string) (nodeID, parent string, pass int32) {
 	pass = -1
 	if i := strings.LastIndexByte(path, '/'); i >= 0 {
 		parent = path[:i]
-		if j := strings.LastIndexByte(parent, '['); j >= 0 && strings.HasSuffix(parent, "]") {
-			pass = number(parent[j+1 : len(parent)-1])
-			parent = parent[:j]
-		}
+	}
+	single := strings.HasSuffix(path, "]")
+	if single {
+		parent = path
+	}
+	if j := strings.LastIndexByte(parent, '['); j >= 0 && strings.HasSuffix(parent, "]") {
+		pass = number(parent[j+1 : len(parent)-1])
+		parent = parent[:j]
 	}
 	if !strings.ContainsAny(path, "[~") {
 		return path, parent, pass
@@ -155,7 +162,18 @@ func place(path string) (nodeID, parent string, pass int32) {
 		}
 		b.WriteString(part)
 	}
+	if single {
+		b.WriteString("[]")
+	}
 	return b.String(), parent, pass
+}
+
+// holder is the node of the block around a node in a loop.
+func holder(nodeID string) string {
+	if id, single := strings.CutSuffix(nodeID, "[]"); single {
+		return id
+	}
+	return nodeID[:strings.LastIndexByte(nodeID, '/')]
 }
 
 // apply folds one event and returns the step it carries, if any. Events that
@@ -269,13 +287,12 @@ func (v *view) count(in *instance, was bool, seq int32) {
 	id, parent, _ := place(in.Path)
 	b := v.blocks[parent]
 	if b == nil {
-		holder := id[:strings.LastIndexByte(id, '/')]
-		n := v.nodes[holder]
+		n := v.nodes[holder(id)]
 		if n == nil {
-			n = &node{id: strings.Clone(holder)}
+			n = &node{id: strings.Clone(holder(id))}
 			v.nodes[n.id] = n
 		}
-		b = &block{node: n}
+		b = &block{node: n, single: strings.HasSuffix(id, "[]")}
 		v.blocks[strings.Clone(parent)] = b
 	}
 	for int32(len(b.done)) <= in.pass {
@@ -287,7 +304,7 @@ func (v *view) count(in *instance, was bool, seq int32) {
 	if was == is {
 		return
 	}
-	body := v.body(b.node.id)
+	body := v.body(b)
 	before := body > 0 && b.done[in.pass] >= body
 	if is {
 		b.done[in.pass]++
@@ -306,11 +323,14 @@ func (v *view) count(in *instance, was bool, seq int32) {
 }
 
 // body is how many steps one pass of a block holds; 0: not known yet.
-func (v *view) body(id string) int32 {
-	if v.graph == nil {
+func (v *view) body(b *block) int32 {
+	switch {
+	case b.single:
+		return 1
+	case v.graph == nil:
 		return 0
 	}
-	return v.graph.children[id]
+	return v.graph.children[b.node.id]
 }
 
 // setGraph gives the view its plan's drawing, which never changes, and counts
@@ -323,7 +343,10 @@ func (v *view) setGraph(g *graph) {
 	}
 	v.graph = g
 	for _, b := range v.blocks {
-		body := v.body(b.node.id)
+		body := v.body(b)
+		if b.single {
+			continue // counted without the drawing
+		}
 		for _, done := range b.done {
 			if body > 0 && done >= body {
 				b.node.passed++

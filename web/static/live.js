@@ -365,7 +365,11 @@ function graph(box) {
   };
   const start = () => { // readable at once: the beginning of a long graph rather than all of it, tiny
     fit();
-    if (scale >= 0.5) return;
+    if (scale >= 0.5) {
+      y = Math.max(y, -24); // a small graph hangs from the top
+      show();
+      return;
+    }
     scale = Math.min(1, Math.max(0.6, (pane.clientWidth - 32) / width));
     center(width / 2, height / 2);
     y = -16;
