@@ -29,6 +29,13 @@ func (b *Bus) Ring(bell Bell) {
 	b.Deliver(bell)
 	b.mu.Lock()
 	b.pending.add(bell)
+	b.mu.Unlock()
+	b.Poke()
+}
+
+// Poke makes Run call its send soon, with an empty bell if nothing has rung.
+func (b *Bus) Poke() {
+	b.mu.Lock()
 	wake := b.wakeLocked()
 	b.mu.Unlock()
 	select {
@@ -95,18 +102,15 @@ func (b *Bus) Run(ctx context.Context, gap time.Duration, send func(context.Cont
 		if ctx.Err() != nil {
 			break
 		}
-		if bell, any := b.take(); any && send(ctx, bell) != nil {
+		if send(ctx, b.take()) != nil {
 			b.mu.Lock()
 			b.pending.all = true
 			b.mu.Unlock()
 			wait(time.Second)
-			select {
-			case wake <- struct{}{}:
-			default:
-			}
+			b.Poke()
 		}
 	}
-	if bell, any := b.take(); any {
+	if bell := b.take(); !bell.Empty() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		_ = send(last, bell) // a lost bell is harmless
@@ -120,12 +124,17 @@ func (b *Bus) wakeLocked() chan struct{} {
 	return b.wake
 }
 
-func (b *Bus) take() (Bell, bool) {
+func (b *Bus) take() Bell {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	bell := b.pending.bell()
 	b.pending = bellSet{}
-	return bell, bell.All || bell.Queued || len(bell.Runs)+len(bell.Logs)+len(bell.Inbox) > 0
+	return bell
+}
+
+// Empty reports whether the bell says nothing.
+func (b Bell) Empty() bool {
+	return !b.All && !b.Queued && len(b.Runs)+len(b.Logs)+len(b.Inbox) == 0
 }
 
 // maxBell bounds how many runs are gathered before a bell just says All.

@@ -214,6 +214,9 @@ func (p *presence) hear(ctx context.Context, conn *pgx.Conn) error {
 
 // notify rings in the other processes.
 func (s *Store) notify(ctx context.Context, b store.Bell) error {
+	if b.Empty() {
+		return nil
+	}
 	return s.ringer.use(ctx, s, func(c *pgx.Conn) error {
 		_, err := c.Exec(ctx, `SELECT pg_notify($1, $2)`, channel, s.self+" "+store.EncodeBell(b))
 		return err

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -23,8 +22,8 @@ import (
 // bells carries bells between processes: each that listens owns a datagram
 // socket in one folder, and whoever rings writes to all of them.
 type bells struct {
-	dir string
-	log *slog.Logger
+	dir  string
+	poke func() // makes the bus call send
 
 	mu        sync.Mutex
 	name      string // of our own socket, empty before somebody listens
@@ -32,20 +31,23 @@ type bells struct {
 	reader    sync.WaitGroup
 	listeners int
 
-	backlog map[string]*unheard // sockets whose queue was full; only send uses it
+	// Only send uses these.
+	backlog map[string]*unheard // sockets whose queue was full
+	again   time.Time           // when the bus will call for their sake
 }
 
 // unheard is what a slow listener still has to be told.
 type unheard struct {
 	queued bool
 	since  time.Time
+	tried  time.Time
 }
 
 // maxSocketPath is what the smallest platform allows.
 const maxSocketPath = 100
 
-func newBells(path string, log *slog.Logger) *bells {
-	b := &bells{dir: path + ".bells", log: log, backlog: make(map[string]*unheard)}
+func newBells(path string, poke func()) *bells {
+	b := &bells{dir: path + ".bells", poke: poke, backlog: make(map[string]*unheard)}
 	if len(b.dir)+1+len(socketName()) > maxSocketPath {
 		// Every process computes the same short place.
 		if real, err := filepath.EvalSymlinks(path); err == nil {
@@ -120,7 +122,9 @@ func receive(in *net.UnixConn, hear func(store.Bell)) {
 }
 
 // send tells every other process. It runs on the one goroutine of the bus.
-func (b *bells) send(ctx context.Context, bell store.Bell) error {
+// A listener whose queue is full is told everything a little later, by an empty
+// bell.
+func (b *bells) send(_ context.Context, bell store.Bell) error {
 	entries, err := os.ReadDir(b.dir)
 	if err != nil {
 		return nil // nobody listens
@@ -131,26 +135,28 @@ func (b *bells) send(ctx context.Context, bell store.Bell) error {
 	msg := []byte(store.EncodeBell(bell))
 	for _, e := range entries {
 		name := e.Name()
-		if name == own || !strings.HasSuffix(name, ".sock") {
-			continue
-		}
-		if late := b.backlog[name]; late != nil {
+		switch late := b.backlog[name]; {
+		case name == own || !strings.HasSuffix(name, ".sock"):
+		case late != nil:
 			late.queued = late.queued || bell.Queued
-			b.write(name, []byte(store.EncodeBell(store.Bell{All: true, Queued: late.queued})), bell)
-			continue
+			if time.Since(late.tried) >= backlogPause {
+				b.write(name, []byte(store.EncodeBell(store.Bell{All: true, Queued: late.queued})), bell)
+			}
+		case !bell.Empty():
+			b.write(name, msg, bell)
 		}
-		b.write(name, msg, bell)
 	}
-	if len(b.backlog) > 0 && ctx.Err() == nil {
-		return errUnheard // the bus rings again, with All
+	if now := time.Now(); len(b.backlog) > 0 && now.After(b.again) {
+		b.again = now.Add(backlogPause)
+		time.AfterFunc(backlogPause+time.Millisecond, b.poke)
 	}
 	return nil
 }
 
-var errUnheard = errors.New("a listener's queue is full")
-
-// patience is how long a listener whose queue is full is told again.
-const patience = time.Minute
+const (
+	backlogPause = 500 * time.Millisecond // between two attempts at a listener whose queue is full
+	patience     = time.Minute            // until it is given up
+)
 
 func (b *bells) write(name string, msg []byte, bell store.Bell) {
 	path := filepath.Join(b.dir, name)
@@ -172,7 +178,7 @@ func (b *bells) write(name string, msg []byte, bell store.Bell) {
 			late = &unheard{since: time.Now()}
 			b.backlog[name] = late
 		}
-		late.queued = late.queued || bell.Queued
+		late.queued, late.tried = late.queued || bell.Queued, time.Now()
 		if time.Since(late.since) > patience {
 			delete(b.backlog, name)
 		}

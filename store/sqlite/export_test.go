@@ -1,5 +1,15 @@
 package sqlite
 
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/orchestrator-project/orchestrator/store"
+)
+
 // Abandon does to the store's files what the kernel does when the process is
 // killed: locks and sockets close, and nothing is written.
 func (s *Store) Abandon() {
@@ -22,3 +32,57 @@ func (s *Store) Abandon() {
 
 // Path is where the store lives.
 func (s *Store) Path() string { return s.path }
+
+// Fill lets the database not grow any more, as on a full disk.
+func (s *Store) Fill(t testing.TB) { s.limit(t, "PRAGMA max_page_count = 1") }
+
+// Empty undoes Fill.
+func (s *Store) Empty(t testing.TB) { s.limit(t, "PRAGMA max_page_count = 1000000") }
+
+func (s *Store) limit(t testing.TB, pragma string) {
+	t.Helper()
+	var n int
+	if err := s.writer.conn.QueryRowContext(t.Context(), pragma).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Pragmas are the writer's journal mode and synchronous level.
+func (s *Store) Pragmas(t testing.TB) (mode string, sync int) {
+	t.Helper()
+	if err := s.writer.conn.QueryRowContext(t.Context(), "PRAGMA journal_mode").Scan(&mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.writer.conn.QueryRowContext(t.Context(), "PRAGMA synchronous").Scan(&sync); err != nil {
+		t.Fatal(err)
+	}
+	return mode, sync
+}
+
+// Deafen adds a listener of another process that does not read; the function
+// it returns reads everything and gives the last bell.
+func Deafen(t testing.TB, s *Store) func() store.Bell {
+	t.Helper()
+	if err := os.MkdirAll(s.bells.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	in, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(s.bells.dir, "0deaf.sock"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close() })
+	return func() store.Bell {
+		var last store.Bell
+		buf := make([]byte, 64<<10)
+		_ = in.SetReadDeadline(time.Now().Add(3 * time.Second))
+		for {
+			n, err := in.Read(buf)
+			if err != nil {
+				return last
+			}
+			if last = store.DecodeBell(string(buf[:n])); last.All {
+				return last
+			}
+		}
+	}
+}

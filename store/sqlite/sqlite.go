@@ -85,7 +85,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		s.closeFiles()
 		return nil, openError(path, err)
 	}
-	s.bells = newBells(path, s.log)
+	s.bells = newBells(path, s.bus.Poke)
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	s.work.Go(func() { s.bus.Run(sending, bellGap, s.bells.send) })
