@@ -70,8 +70,7 @@ func FuzzParseFilter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		q, err := parseFilter(text)
 		if err != nil {
-			var r *refusal
-			if !errors.As(err, &r) {
+			if _, ok := errors.AsType[*refusal](err); !ok {
 				t.Fatalf("%q: %v is no refusal", text, err)
 			}
 			return

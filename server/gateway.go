@@ -77,8 +77,7 @@ func openStream(ctx context.Context, w http.ResponseWriter, m proto.Message) err
 
 // restError answers an error, of the service or of the gateway itself.
 func restError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-	var custom *runtime.HTTPStatusError
-	if errors.As(err, &custom) {
+	if custom, ok := errors.AsType[*runtime.HTTPStatusError](err); ok {
 		err = custom.Err
 	}
 	var we *wire.Error

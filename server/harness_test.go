@@ -218,6 +218,7 @@ func start(t *testing.T, change ...func(*Config)) *fixture {
 	}
 	f.url = "http://" + l.Addr().String()
 	f.client = &http.Client{Transport: &http.Transport{}}
+	h := f.srv.Handler(nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -226,7 +227,7 @@ func start(t *testing.T, change ...func(*Config)) *fixture {
 		}
 	})
 	wg.Go(func() {
-		if err := f.srv.Serve(ctx, l, f.srv.Handler(nil)); err != nil {
+		if err := f.srv.Serve(ctx, l, h); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	})

@@ -37,8 +37,10 @@ func TestAHubWithoutMemoryTellsTheSameStory(t *testing.T) {
 	// Steps that stay open across segments and cursors, with attempts between.
 	var events []pipeline.Event
 	for i := range 40 {
-		events = append(events, pipeline.Event{Type: pipeline.StepStarted, Path: pipeline.Path(fmt.Sprintf("long%d", i)), Attempt: 1,
-			Data: pipeline.Data{Kind: pipeline.KindCommand, Parameters: map[string]any{"i": int64(i)}}})
+		events = append(events, pipeline.Event{
+			Type: pipeline.StepStarted, Path: pipeline.Path(fmt.Sprintf("long%d", i)), Attempt: 1,
+			Data: pipeline.Data{Kind: pipeline.KindCommand, Parameters: map[string]any{"i": int64(i)}},
+		})
 	}
 	f.engine.add(id, events...)
 	f.engine.steps(id, 0, 1200)

@@ -119,8 +119,7 @@ func (s *Server) recompile(ctx context.Context, p *store.Plan) (*compiled, error
 // checkInputs checks and completes what was given.
 func checkInputs(plan *pipeline.Plan, given map[string]any) (map[string]any, error) {
 	inputs, err := spec.Inputs(plan, given)
-	var found *pipeline.Diagnostics
-	if errors.As(err, &found) {
+	if found, ok := errors.AsType[*pipeline.Diagnostics](err); ok {
 		return nil, &inputsError{found}
 	}
 	return inputs, err

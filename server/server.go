@@ -186,7 +186,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	cancel()
 	wg.Wait()
-	<-served
+	if serr := <-served; err == nil && serr != nil && !errors.Is(serr, grpc.ErrServerStopped) {
+		err = fmt.Errorf("serve in memory: %w", serr)
+	}
 	if cerr := s.client.Close(); err == nil && cerr != nil {
 		err = fmt.Errorf("close the in-memory connection: %w", cerr)
 	}
@@ -227,7 +229,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, h http.Handler) erro
 	if err := srv.Shutdown(late); err != nil {
 		_ = srv.Close() // whoever is still there had Grace
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
 	return nil
 }
 

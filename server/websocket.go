@@ -84,7 +84,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, run stri
 		cancel()
 	})
 	code, reason := feedSocket(gone, c, stream)
-	cancel()
+	// Before the context ends, which would cut the connection off.
 	_ = c.Close(code, reason) // the client may be gone
 }
 

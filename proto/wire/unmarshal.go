@@ -294,11 +294,11 @@ func readNumber(data []byte, k protoreflect.Kind, at string) (protoreflect.Value
 	switch k {
 	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
 		if fits(math.MinInt32, math.MaxInt32) {
-			return protoreflect.ValueOfInt32(int32(n)), nil
+			return protoreflect.ValueOfInt32(int32(n)), nil //nolint:gosec // it fits
 		}
 	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
 		if fits(0, math.MaxUint32) {
-			return protoreflect.ValueOfUint32(uint32(n)), nil
+			return protoreflect.ValueOfUint32(uint32(n)), nil //nolint:gosec // it fits
 		}
 	case protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind:
 		return protoreflect.ValueOfInt64(n), nil
@@ -339,6 +339,6 @@ func readTime(data []byte, m protoreflect.Message, at string) error {
 	}
 	fields := m.Descriptor().Fields()
 	m.Set(fields.ByNumber(1), protoreflect.ValueOfInt64(t.Unix()))
-	m.Set(fields.ByNumber(2), protoreflect.ValueOfInt32(int32(t.Nanosecond())))
+	m.Set(fields.ByNumber(2), protoreflect.ValueOfInt32(int32(t.Nanosecond()))) //nolint:gosec // below 1e9
 	return nil
 }

@@ -209,8 +209,7 @@ func FuzzUnmarshal(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, m := range []proto.Message{&orchestratorv1.CreateRunRequest{}, &orchestratorv1.Run{}, &orchestratorv1.Graph{}} {
 			if err := Unmarshal(data, m); err != nil {
-				var we *Error
-				if !errors.As(err, &we) {
+				if _, ok := errors.AsType[*Error](err); !ok {
 					t.Fatalf("%T is not a wire error: %v", err, err)
 				}
 				continue

@@ -7,6 +7,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ func main() {
 	root, err := moduleRoot()
 	if err == nil {
 		var doc []byte
-		if doc, err = generate(root); err == nil {
+		if doc, err = generate(context.Background(), root); err == nil {
 			err = os.WriteFile(filepath.Join(root, "server", "openapi.json"), doc, 0o644) //nolint:gosec // a source file
 		}
 	}
@@ -87,8 +88,8 @@ func (r *rule) verb() (method, path string) {
 type object = map[string]any
 
 // generate returns the document for the module in root.
-func generate(root string) ([]byte, error) {
-	cmd := exec.Command("go", "tool", "-modfile=tools.mod", "buf", "build", "-o", "-#format=binpb")
+func generate(ctx context.Context, root string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "go", "tool", "-modfile=tools.mod", "buf", "build", "-o", "-#format=binpb")
 	cmd.Dir = root
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint

@@ -18,7 +18,7 @@ func document(t *testing.T) (root string, doc []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if doc, err = generate(root); err != nil {
+	if doc, err = generate(t.Context(), root); err != nil {
 		t.Fatal(err)
 	}
 	return root, doc
