@@ -49,6 +49,7 @@ func (c *compiler) forEach(f *fields, s *step, single string) {
 		name, ok := c.word(v, w.in("variable"))
 		if ok && (name == "item" || c.goodName(v, name, "a loop's variable", w.in("variable"))) {
 			l.Variable = name
+			s.variable = v.at
 		}
 	}
 	if v := g.get("parallel"); v != nil {

@@ -14,20 +14,18 @@ type compiler struct {
 	found     *findings
 	cat       *catalog
 	templates int
+	suggested int // names compared so far, see suggest
 
-	plan       *pipeline.Plan
-	hasInputs  bool // the source has an inputs block
-	inputs     map[string]*input
-	vars       map[string]*def // in the order of the plan
-	varOrder   []string
-	secrets    map[string]bool
-	state      map[string]*def // first assignment
-	root       *body
-	finally    *body
-	steps      map[string][]*step // by id, in every body
-	docUses    []*use             // of vars and outputs
-	varUses    map[string]bool    // vars whose fields are resolved already
-	commandDef *pipeline.ActionSpec
+	plan      *pipeline.Plan
+	hasInputs bool // the source has an inputs block
+	inputs    map[string]*input
+	vars      map[string]*def // in the order of the plan
+	secrets   map[string]bool
+	state     map[string]*def // first assignment
+	root      *body
+	finally   *body
+	steps     map[string][]*step // by id, in every body
+	docUses   []*use             // of vars and outputs
 }
 
 // input is a declared or inferred input.
@@ -52,12 +50,12 @@ type step struct {
 	at       span  // of its id, or its beginning
 	declared []*node
 	uses     []*use
-	bodies   []*body          // that it holds
-	returns  *pipeline.Type   // of a leaf's output, nil: unknown
-	refs     []edge           // from this step, or what it holds, to steps of the same body
-	access   map[string]*pos  // of state variables, by this step or what it holds
-	writes   []pipeline.Entry // own state entries
+	bodies   []*body         // that it holds
+	returns  *pipeline.Type  // of a leaf's output, nil: unknown
+	refs     []edge          // from this step, or what it holds, to steps of the same body
+	access   map[string]*pos // of state variables, by this step or what it holds
 	writeAt  []span
+	variable span // of a for: where its variable is named
 }
 
 // pos is how and where a state variable is accessed.
@@ -157,7 +155,7 @@ func newCompiler(t *text, found *findings, cat pipeline.Catalog) *compiler {
 	return &compiler{
 		text: t, found: found, cat: newCatalog(cat),
 		inputs: map[string]*input{}, vars: map[string]*def{}, secrets: map[string]bool{}, state: map[string]*def{},
-		steps: map[string][]*step{}, varUses: map[string]bool{},
+		steps: map[string][]*step{},
 	}
 }
 

@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"sort"
+	"strings"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
@@ -50,6 +51,7 @@ func (f *findings) warn(x fault, related ...pipeline.Related) {
 }
 
 func (f *findings) add(sev pipeline.Severity, x fault, related []pipeline.Related) {
+	x.msg, x.hint = clip(x.msg, 400), clip(x.hint, 800)
 	key := finding{x.code, x.at, x.msg}
 	if f.seen[key] {
 		return
@@ -67,6 +69,14 @@ func (f *findings) add(sev pipeline.Severity, x fault, related []pipeline.Relate
 	}
 	d.Excerpt = t.lineText(d.Line)
 	f.list = append(f.list, d)
+}
+
+// clip shortens a text that quotes an overlong part of the source.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n*3/4], "") + " ... " + strings.ToValidUTF8(s[len(s)-n/4:], "")
 }
 
 // related points at a second place.

@@ -179,6 +179,9 @@ func (c *compiler) input(in *pair, w where) pipeline.Input {
 	if !ok {
 		v = nil
 	}
+	if s, isText := v.(string); isText && typeNames[s] != "" && !in.value.quoted() {
+		c.warn(fault{code: "W0702", at: in.value.at, msg: fmt.Sprintf("the default of %s is the text %q, not the type", in.name, s), hint: fmt.Sprintf("write {type: %s} for a type", s)}, w)
+	}
 	return pipeline.Input{Name: in.name, Type: typeOfValue(v), Default: v}
 }
 

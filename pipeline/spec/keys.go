@@ -283,10 +283,13 @@ func elsewhere(name string, in place) string {
 	return ""
 }
 
+// maxSuggested bounds how many names are compared in the search for what was meant.
+const maxSuggested = 200_000
+
 // suggest is the likely meaning of a misspelled name. Where there are many
-// errors, it saves the effort.
+// findings, it saves the effort.
 func (c *compiler) suggest(name string, among []string) string {
-	if c.found.errs > maxDiagnostics {
+	if c.suggested += len(among); c.suggested > maxSuggested || len(c.found.list) > 2*maxDiagnostics {
 		return ""
 	}
 	return expr.Suggest(name, among)

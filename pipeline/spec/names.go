@@ -18,8 +18,8 @@ func (c *compiler) resolve() {
 	for _, u := range c.docUses {
 		c.resolveUse(u)
 	}
-	if !c.hasInputs {
-		return
+	if !c.hasInputs || c.found.errs > 0 {
+		return // what is unused may be so for the errors
 	}
 	for i := range c.plan.Inputs {
 		in := c.inputs[c.plan.Inputs[i].Name]
@@ -43,98 +43,6 @@ func (c *compiler) resolveBody(b *body) {
 	}
 }
 
-// definitions reports names that mean two things.
-func (c *compiler) definitions() {
-	twice := func(name string, at span, s *step, what string, first span, other string) {
-		if at.off < first.off {
-			at, first, what, other = first, at, other, what
-		}
-		c.found.error(fault{code: "E0209", at: at, step: s.path(), msg: fmt.Sprintf("%s is %s, and %s as well", name, what, other), hint: "rename one of them"}, c.found.related(first.off, "%s here", other))
-	}
-	for _, e := range c.plan.Vars {
-		if in := c.inputs[e.Name]; in != nil {
-			twice(e.Name, c.vars[e.Name].at, nil, "a var", in.at, "an input")
-		}
-	}
-	for name, d := range c.state {
-		if in := c.inputs[name]; in != nil {
-			twice(name, d.at, nil, "a state variable", in.at, "an input")
-		}
-		if v := c.vars[name]; v != nil {
-			twice(name, d.at, nil, "a state variable", v.at, "a var")
-		}
-	}
-	c.definedSteps(c.root)
-	c.definedSteps(c.finally)
-}
-
-func (c *compiler) definedSteps(b *body) {
-	twice := func(s *step, at span, path, msg string, first span, what string) {
-		c.found.error(fault{code: "E0209", at: at, step: s.path(), path: path, msg: msg, hint: "rename one of them"}, c.found.related(first.off, "%s", what))
-	}
-	for _, s := range b.steps {
-		id := s.def.ID
-		if in := c.inputs[id]; id != "" && in != nil {
-			twice(s, s.at, "id", fmt.Sprintf("%s is a step, and an input as well", id), in.at, "an input here")
-		}
-		if v := c.vars[id]; id != "" && v != nil {
-			twice(s, s.at, "id", fmt.Sprintf("%s is a step, and a var as well", id), v.at, "a var here")
-		}
-		if d := c.state[id]; id != "" && d != nil {
-			twice(s, s.at, "id", fmt.Sprintf("%s is a step, and a state variable as well", id), d.at, "a state variable here")
-		}
-		for outer := b.around(); id != "" && outer != nil; outer = outer.around() {
-			if first := outer.byID[id]; first != nil {
-				c.found.error(fault{code: "E0114", at: s.at, step: s.path(), path: "id", msg: fmt.Sprintf("a step %q stands in the list around this one too", id)}, c.found.related(first.at.off, "the other one"))
-			}
-		}
-		if b.final && id != "" && c.root.byID[id] != nil {
-			c.found.error(fault{code: "E0114", at: s.at, step: id, path: "id", msg: fmt.Sprintf("a step %q stands in steps too", id)}, c.found.related(c.root.byID[id].at.off, "the other one"))
-		}
-		if s.def.Kind == pipeline.KindFor && s.def.Loop != nil && s.def.Loop.Variable != "item" {
-			c.variable(s, twice)
-		}
-		for i, inner := range s.bodies {
-			for _, arm := range s.bodies[:i] { // both would have the same path
-				for _, t := range inner.steps {
-					if first := arm.byID[t.def.ID]; t.def.ID != "" && first != nil {
-						c.found.error(fault{code: "E0114", at: t.at, step: t.path(), path: "id", msg: fmt.Sprintf("a step %q stands in another arm of %s", t.def.ID, id)}, c.found.related(first.at.off, "the other one"))
-					}
-				}
-			}
-			c.definedSteps(inner)
-		}
-	}
-}
-
-func (c *compiler) variable(s *step, twice func(*step, span, string, string, span, string)) {
-	v := s.def.Loop.Variable
-	at := s.at
-	const path = "for.variable"
-	if in := c.inputs[v]; in != nil {
-		twice(s, at, path, fmt.Sprintf("%s is the variable of a loop, and an input as well", v), in.at, "an input here")
-	}
-	if d := c.vars[v]; d != nil {
-		twice(s, at, path, fmt.Sprintf("%s is the variable of a loop, and a var as well", v), d.at, "a var here")
-	}
-	if d := c.state[v]; d != nil {
-		twice(s, at, path, fmt.Sprintf("%s is the variable of a loop, and a state variable as well", v), d.at, "a state variable here")
-	}
-	for b := s.body; b != nil; b = b.around() {
-		if t := b.byID[v]; t != nil {
-			twice(s, at, path, fmt.Sprintf("%s is the variable of a loop, and a step as well", v), t.at, "a step here")
-		}
-		if o := b.owner; o != nil && b.loop && o.def.Kind == pipeline.KindFor && o.def.Loop.Variable == v {
-			twice(s, at, path, fmt.Sprintf("%s is the variable of the loop around this one too", v), o.at, "that loop")
-		}
-	}
-	for _, inner := range s.bodies {
-		if t := inner.byID[v]; t != nil {
-			twice(s, at, path, fmt.Sprintf("%s is the variable of a loop, and a step in it as well", v), t.at, "a step here")
-		}
-	}
-}
-
 // around is the list of steps around a block's, or nil.
 func (b *body) around() *body {
 	if b.owner == nil {
@@ -146,7 +54,11 @@ func (b *body) around() *body {
 // resolveUse resolves the references of one template.
 func (c *compiler) resolveUse(u *use) {
 	if slices.Contains(u.expr.Calls(), "collect_results") && !u.inLoop() {
-		c.error(fault{code: "E0210", at: u.node.at, msg: "collect_results() stands outside a loop", hint: "it belongs in the state of a for or while step"}, u.where)
+		at := u.node.at
+		if i := strings.Index(u.expr.Source(), "collect_results"); i >= 0 {
+			at = c.at(u, i, i+len("collect_results"))
+		}
+		c.error(fault{code: "E0210", at: at, msg: "collect_results() stands outside a loop", hint: "it belongs in the state of a for or while step"}, u.where)
 	}
 	refs := u.expr.Refs()
 	dashes := u.expr.Dashes()
@@ -332,7 +244,7 @@ func (c *compiler) nextBody(b *body) *body {
 
 // idsInSight lists the ids that the use can name.
 func (c *compiler) idsInSight(u *use) []string {
-	if c.found.errs > maxDiagnostics {
+	if c.suggested > maxSuggested || len(c.found.list) > 2*maxDiagnostics {
 		return nil
 	}
 	var ids []string
@@ -346,6 +258,9 @@ func (c *compiler) idsInSight(u *use) []string {
 
 // inSight lists the names that the use can write.
 func (c *compiler) inSight(u *use) []string {
+	if c.suggested > maxSuggested || len(c.found.list) > 2*maxDiagnostics {
+		return nil
+	}
 	names := c.idsInSight(u)
 	for name, in := range c.inputs {
 		if c.hasInputs || in.used {
@@ -407,7 +322,7 @@ func (c *compiler) builtin(u *use, r *expr.Ref) bool {
 		if first == nil || slices.Contains(names, first.Name) || r.Guarded && len(r.Path) == 1 {
 			return
 		}
-		x := fault{code: "E0201", at: c.at(u, first.Off, first.End), msg: fmt.Sprintf("there is no %s %q", what, first.Name), hint: "there is " + quoteList(names)}
+		x := fault{code: "E0201", at: c.at(u, first.Off, first.End), msg: fmt.Sprintf("there is no %s %q", what, first.Name), hint: "known are " + quoteList(names)}
 		if len(names) == 0 {
 			x.hint = "there is none"
 		}

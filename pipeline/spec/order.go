@@ -122,6 +122,9 @@ type access struct {
 	off   int
 }
 
+// maxPairs bounds the pairs of steps that are compared one by one.
+const maxPairs = 4_000_000
+
 // stateEdges adds, for each state variable, edges in the order of the list
 // between a step that sets it and any other that reads or sets it, unless the
 // declared edges order the two the other way.
@@ -151,6 +154,16 @@ func stateEdges(b *body, edges [][]caused, add func(i, on, off int, cause string
 		if after != nil {
 			odd = after.inversions(list)
 		}
+		link := func(i, on, off int) { add(i, on, off, causeState) }
+		if len(odd)*len(list) > maxPairs {
+			// A text made to be slow: keep to what cannot contradict the declared edges.
+			odd = nil
+			link = func(i, on, off int) {
+				if after.rank[on] < after.rank[i] {
+					add(i, on, off, causeState)
+				}
+			}
+		}
 		chain := list
 		if len(odd) > 0 {
 			chain = nil
@@ -160,11 +173,18 @@ func stateEdges(b *body, edges [][]caused, add func(i, on, off int, cause string
 				}
 			}
 			for i, x := range list { // those that are out of order: pair by pair
-				for _, y := range list[i+1:] {
-					if (odd[x.index] == nil && odd[y.index] == nil) || !x.write && !y.write || slices.Contains(odd[x.index], y.index) || slices.Contains(odd[y.index], x.index) {
-						continue
+				if odd[x.index] == nil {
+					continue
+				}
+				for k, y := range list {
+					_, ordered := slices.BinarySearch(odd[x.index], y.index)
+					switch {
+					case i == k || ordered || !x.write && !y.write || odd[y.index] != nil && k < i:
+					case i < k:
+						add(y.index, x.index, y.off, causeState)
+					default:
+						add(x.index, y.index, x.off, causeState)
 					}
-					add(y.index, x.index, y.off, causeState)
 				}
 			}
 		}
@@ -174,15 +194,15 @@ func stateEdges(b *body, edges [][]caused, add func(i, on, off int, cause string
 			switch {
 			case !a.write:
 				if writer >= 0 {
-					add(a.index, writer, a.off, causeState)
+					link(a.index, writer, a.off)
 				}
 				readers = append(readers, a.index)
 			default:
 				for _, r := range readers {
-					add(a.index, r, a.off, causeState)
+					link(a.index, r, a.off)
 				}
 				if len(readers) == 0 && writer >= 0 {
-					add(a.index, writer, a.off, causeState)
+					link(a.index, writer, a.off)
 				}
 				writer, readers = a.index, readers[:0]
 			}
@@ -193,6 +213,7 @@ func stateEdges(b *body, edges [][]caused, add func(i, on, off int, cause string
 // reach answers which steps come after others by declared edges.
 type reach struct {
 	order []int   // topological
+	rank  []int   // place in order
 	on    [][]int // declared edges
 }
 
@@ -226,6 +247,10 @@ func newReach(edges [][]caused) *reach {
 	if len(r.order) < len(edges) {
 		return nil
 	}
+	r.rank = make([]int, len(edges))
+	for k, i := range r.order {
+		r.rank[i] = k
+	}
 	return r
 }
 
@@ -234,6 +259,7 @@ func newReach(edges [][]caused) *reach {
 // at a time.
 func (r *reach) inversions(list []access) map[int][]int {
 	odd := map[int][]int{}
+	pairs := 0
 	bits := make([]uint64, len(r.on))
 	for from := 0; from < len(list); from += 64 {
 		part := list[from:min(from+64, len(list))]
@@ -251,12 +277,16 @@ func (r *reach) inversions(list []access) map[int][]int {
 				break
 			}
 			for k, later := range part {
-				if later.index > a.index && bits[a.index]&(1<<k) != 0 {
+				if later.index > a.index && bits[a.index]&(1<<k) != 0 && pairs < maxPairs {
+					pairs++
 					odd[a.index] = append(odd[a.index], later.index)
 					odd[later.index] = append(odd[later.index], a.index)
 				}
 			}
 		}
+	}
+	for _, others := range odd {
+		slices.Sort(others)
 	}
 	return odd
 }

@@ -153,8 +153,9 @@ func (t *text) lineText(ln int) string {
 
 // lineEnd is the offset of the end of the line that holds off.
 func (t *text) lineEnd(off int) int {
-	if i := strings.IndexByte(t.src[off:], '\n'); i >= 0 {
-		return off + i
+	i := sort.Search(len(t.lines), func(i int) bool { return t.lines[i].off > off })
+	if i < len(t.lines) {
+		return t.lines[i].off - 1
 	}
 	return len(t.src)
 }

@@ -120,7 +120,11 @@ func (c *compiler) property(name string, n *node, w where) pipeline.Property {
 			}
 			v2, bad := check(&p.Type, v, "")
 			if bad != nil {
-				c.error(fault{code: bad.code("E0501"), at: d.at, msg: fmt.Sprintf("the default of %s %s", name, bad)}, w.in("default"))
+				at := d.at
+				if inner := d.walk(bad.path); inner != nil {
+					at = inner.at
+				}
+				c.error(fault{code: bad.code("E0501"), at: at, msg: fmt.Sprintf("the default of %s %s", name, bad)}, w.in("default"))
 			}
 			v = v2
 		}

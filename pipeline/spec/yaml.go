@@ -95,7 +95,8 @@ type loader struct {
 	text     *text
 	found    *findings
 	expanded int
-	aliased  int // depth of aliases that are being expanded
+	aliased  int  // depth of aliases that are being expanded
+	alias    span // the outermost of them
 	over     bool
 	slab     []node
 }
@@ -196,16 +197,21 @@ func syntaxFault(t *text, err error) fault {
 		}
 	}
 	ln, col := le.Mark.Line, le.Mark.Column
+	here := t.lineText(ln)
+	if m := le.ContextMark; strings.TrimSpace(here) == "" && m.Line > 0 { // the end of the file says nothing
+		ln, col = m.Line, m.Column
+		here = t.lineText(ln)
+	}
 	off := t.offset(ln, col)
 	f.at = span{off, off + 1}
-	here := t.lineText(ln)
-	if le.ContextMark.Line > 0 && le.ContextMark.Line < ln {
-		here = t.lineText(le.ContextMark.Line)
+	braces := func(s string) bool {
+		s = strings.TrimSpace(s)
+		return strings.Contains(s, ": {{") || strings.HasPrefix(s, "- {{") || strings.Contains(s, ": {%")
 	}
-	switch trimmed := strings.TrimSpace(here); {
+	switch {
 	case strings.Contains(le.Message, "tab character") || strings.HasPrefix(here, "\t"):
 		f.hint = "indent with spaces, not tabs"
-	case strings.Contains(trimmed, ": {{") || strings.HasPrefix(trimmed, "- {{") || strings.Contains(trimmed, ": {%"):
+	case braces(here) || braces(t.lineText(le.ContextMark.Line)):
 		f.hint = `a value that begins with {{ must stand in quotes: "{{ name }}"`
 	case strings.Contains(le.Message, "mapping values are not allowed"):
 		f.hint = "a text that holds \": \" must stand in quotes"
@@ -215,7 +221,7 @@ func syntaxFault(t *text, err error) fault {
 	return f
 }
 
-// unexpected reports a fault that refuses the whole document.
+// stop reports a fault that refuses the whole document.
 func (l *loader) stop(f fault) *node {
 	if !l.over {
 		l.found.error(f)
@@ -229,6 +235,10 @@ func (l *loader) node(y *yaml.Node, depth int) *node {
 		return nil
 	}
 	if y.Kind == yaml.AliasNode {
+		if l.aliased == 0 {
+			off := l.text.offset(y.Line, y.Column)
+			l.alias = span{off, off + 1 + len(y.Value)}
+		}
 		l.aliased++
 		n := l.node(y.Alias, depth)
 		l.aliased--
@@ -236,13 +246,16 @@ func (l *loader) node(y *yaml.Node, depth int) *node {
 	}
 	if l.aliased > 0 {
 		if l.expanded++; l.expanded > maxExpanded {
-			off := l.text.offset(y.Line, y.Column)
-			return l.stop(fault{code: "E0103", at: span{off, l.text.lineEnd(off)}, msg: fmt.Sprintf("aliases stand for more than %d values", maxExpanded), hint: "write loops with for, not with anchors"})
+			return l.stop(fault{code: "E0103", at: l.alias, msg: fmt.Sprintf("aliases stand for more than %d values", maxExpanded), hint: "write loops with for, not with anchors"})
 		}
 	}
 	if depth > maxDepth {
 		off := l.text.offset(y.Line, y.Column)
-		return l.stop(fault{code: "E0103", at: span{off, off + 1}, msg: fmt.Sprintf("values are nested deeper than %d", maxDepth)})
+		at := span{off, off + 1}
+		if l.aliased > 0 {
+			at = l.alias
+		}
+		return l.stop(fault{code: "E0103", at: at, msg: fmt.Sprintf("values are nested deeper than %d", maxDepth)})
 	}
 	if len(l.slab) == 0 {
 		l.slab = make([]node, 256)
