@@ -161,7 +161,15 @@ func (cl *client) steps(ctx context.Context, run string) ([]*api.Step, error) {
 
 // engine is the API in this process with an engine for one run.
 func (c *cli) engine(ctx context.Context, p plan) (*client, error) {
-	p.lanes, p.environ = true, executor.Callers(c.environ)
+	p.lanes, p.environ, p.secret = true, executor.Callers(c.environ), c.secret
+	if p.cfg == nil {
+		cfg, err := c.embeddedConfig()
+		if err != nil {
+			return nil, err
+		}
+		p.cfg = cfg
+	}
+	p.cfg.Execution.Grace = time.Millisecond // it is closed early only to leave at once
 	cl, err := c.embed(ctx, p)
 	if err != nil {
 		return nil, err
@@ -171,6 +179,15 @@ func (c *cli) engine(ctx context.Context, p plan) (*client, error) {
 		return nil, err
 	}
 	return cl, nil
+}
+
+// secret finds a secret in the caller's environment, under its name for
+// secrets or its own.
+func (c *cli) secret(name string) (string, bool) {
+	if v, ok := executor.EnvSecret(name); ok {
+		return v, true
+	}
+	return c.env(name)
 }
 
 // adopt continues a run whose process has gone, in this process. It reports

@@ -66,23 +66,12 @@ func (c *cli) explainError(err error) *failure {
 		return c.fromStatus(st)
 	}
 	if !c.entered { // cobra's own
-		return &failure{code: exitInvalid, what: plainUsage(err.Error()), fix: []string{"orchestrator --help lists the commands; COMMAND --help explains one"}}
+		return &failure{code: exitInvalid, what: err.Error(), fix: []string{"orchestrator --help lists the commands; COMMAND --help explains one"}}
 	}
 	return &failure{code: exitFailed, what: err.Error()}
 }
 
 var errInterrupted = errors.New("interrupted")
-
-// plainUsage is cobra's word for a wrong command line in one line.
-func plainUsage(text string) string {
-	first, rest, _ := strings.Cut(text, "\n")
-	if i := strings.Index(rest, "Did you mean this?"); i >= 0 {
-		if names := strings.Fields(rest[i+len("Did you mean this?"):]); len(names) > 0 {
-			first += " (did you mean " + names[0] + "?)"
-		}
-	}
-	return strings.ReplaceAll(first, ` for "orchestrator"`, "")
-}
 
 // fromDomain explains an error of a room in this process.
 func fromDomain(e *pipeline.Error) *failure {

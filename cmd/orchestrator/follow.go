@@ -64,6 +64,8 @@ type follower struct {
 	p    *progress
 	seen map[string]place // of the log, by step
 	seq  int32
+	// since leaves out what is older: it is known, and counts, but is no news.
+	since time.Time
 }
 
 // place is the newest log line of a step that was shown.
@@ -74,7 +76,7 @@ const reach = time.Minute
 
 // follow shows a run until it has finished, waits for a person, or ctx ends,
 // and returns its final state.
-func (c *cli) follow(ctx context.Context, cl *client, id string, show reporter) (*api.Run, error) {
+func (c *cli) follow(ctx context.Context, cl *client, id string, show reporter, since time.Time) (*api.Run, error) {
 	run, err := cl.runs.GetRun(ctx, &api.GetRunRequest{Id: id})
 	if err != nil {
 		return nil, err
@@ -83,7 +85,7 @@ func (c *cli) follow(ctx context.Context, cl *client, id string, show reporter) 
 	if err != nil {
 		return nil, err
 	}
-	f := &follower{c: c, cl: cl, id: run.GetId(), show: show, p: newProgress(run, g), seen: map[string]place{}}
+	f := &follower{c: c, cl: cl, id: run.GetId(), show: show, p: newProgress(run, g), seen: map[string]place{}, since: since}
 	defer func() {
 		c.log.to(nil)
 		show.close(f.p)
@@ -207,6 +209,9 @@ func waitsForPerson(r *runFacts) bool {
 func (f *follower) event(ctx context.Context, e *api.Event, logs bool) error {
 	c := f.p.apply(e)
 	f.seq = e.GetSeq()
+	if c.at.Before(f.since) {
+		return nil
+	}
 	// Lines stand before the end of their step: what it printed was stored
 	// before it ended, but may arrive after it on the other stream.
 	if _, lines := f.show.(*plain); lines && logs && c.step != nil && c.step.printed() {
@@ -243,6 +248,9 @@ func (f *follower) fetch(ctx context.Context, path string) error {
 
 // line shows a log line once.
 func (f *follower) line(l *api.LogLine) {
+	if moment(l.GetAt()).Before(f.since) {
+		return
+	}
 	at, last := place{l.GetAttempt(), l.GetN()}, f.seen[l.GetPath()]
 	if at.attempt < last.attempt || (at.attempt == last.attempt && at.n <= last.n) {
 		return

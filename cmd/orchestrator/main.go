@@ -17,6 +17,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -59,7 +60,7 @@ type cli struct {
 }
 
 // main runs a command line and returns the exit code.
-func (c *cli) main(args []string) int {
+func (c *cli) main(args []string) (code int) {
 	root := c.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(c.in)
@@ -67,13 +68,31 @@ func (c *cli) main(args []string) int {
 	root.SetErr(c.err)
 	ctx, stop := c.catchSignals()
 	defer stop()
-	var code int
+	defer func() {
+		if p := recover(); p != nil {
+			code = c.crashed(p)
+		}
+	}()
 	_ = fang.Execute(ctx, root, // the handler tells the error
 		fang.WithVersion(version),
 		fang.WithColorSchemeFunc(fang.AnsiColorScheme),
 		fang.WithErrorHandler(func(_ io.Writer, _ fang.Styles, err error) { code = c.tell(err) }),
 	)
 	return code
+}
+
+// crashed tells of a fault of this program. The details are for those who mend
+// it, and go to a file.
+func (c *cli) crashed(p any) int {
+	what := &failure{code: exitFailed, what: "this command has a fault and had to stop", fix: []string{"please report it, with what you did"}}
+	f, err := os.CreateTemp("", "orchestrator-crash-*.txt")
+	if err == nil {
+		fmt.Fprintf(f, "orchestrator %s\n%v\n\n%s", version, p, debug.Stack())
+		if f.Close() == nil {
+			what.fix = []string{"please report it, with what you did and the file " + f.Name()}
+		}
+	}
+	return c.tell(what)
 }
 
 // signals turns SIGINT and SIGTERM into steps: the first asks, the second
@@ -174,7 +193,9 @@ func (c *cli) tell(err error) int {
 		fmt.Fprintln(w, indent(f.why, "  "))
 	}
 	for _, fix := range f.fix {
-		fmt.Fprintln(w, lipgloss.NewStyle().Foreground(lipgloss.Cyan).Render(indent(fix, "  ")))
+		for line := range strings.SplitSeq(fix, "\n") {
+			fmt.Fprintln(w, lipgloss.NewStyle().Foreground(lipgloss.Cyan).Render("  "+line))
+		}
 	}
 	return f.code
 }

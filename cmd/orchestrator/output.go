@@ -116,7 +116,11 @@ func tellOutcome(w io.Writer, run *api.Run) {
 	if e.GetStep() != "" {
 		where = "step " + e.GetStep()
 	}
-	fmt.Fprintf(w, "%s %s failed (%s)\n", lipgloss.NewStyle().Foreground(lipgloss.Red).Bold(true).Render("Error:"), where, words(e.GetKind()))
+	kind := ""
+	if k := e.GetKind(); k != "failed" && k != "unknown" {
+		kind = " (" + words(k) + ")"
+	}
+	fmt.Fprintf(w, "%s %s failed%s\n", lipgloss.NewStyle().Foreground(lipgloss.Red).Bold(true).Render("Error:"), where, kind)
 	fmt.Fprintln(w, indent(harmless(e.GetMessage()), "  "))
 }
 

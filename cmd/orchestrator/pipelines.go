@@ -15,7 +15,7 @@ func (c *cli) pipelinesCommand() *cobra.Command {
 		Use:   "pipelines",
 		Short: "Register pipelines and look at them",
 		Long:  `A registered pipeline has an id and versions that never change. It can be run from the dashboard and by name over the API.`,
-		Args:  cobra.NoArgs,
+		Args:  noSuchVerb,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(c.pipelinesListCommand(), c.pipelinesGetCommand(), c.pipelinesCreateCommand())

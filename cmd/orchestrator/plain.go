@@ -67,7 +67,7 @@ func (r *plain) event(p *progress, c change) {
 		return
 	}
 	if s.Status == "RUNNING" && c.kind == "step_started" {
-		if node := p.plan[planKey(s.Path)]; node == nil || !node.block() {
+		if node := p.plan[planKey(s.Path)]; node == nil || !node.block() && !node.loop() {
 			r.wait[s.Path] = time.Now().Add(patience)
 		}
 		return

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // rootCommand is the whole command line.
@@ -25,7 +26,7 @@ orchestrator runs get last
 
 # the dashboard and the API on http://127.0.0.1:8080
 orchestrator serve`,
-		Args: cobra.NoArgs,
+		Args: noSuchVerb,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			c.entered = true
 			if !cmd.Flags().Changed("server") {
@@ -41,8 +42,9 @@ orchestrator serve`,
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.PersistentFlags().StringVar(&c.server, "server", "", "URL of a server to work on, as in http://127.0.0.1:8080")
+	root.PersistentFlags().StringVar(&c.server, "server", "", "a server to work on, as in http://127.0.0.1:8080")
 	root.PersistentFlags().StringVar(&c.configFile, "config", "", "the configuration file; default config.yaml in the home")
+	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(
 		&cobra.Group{ID: "pipelines", Title: "pipelines"},
 		&cobra.Group{ID: "runs", Title: "runs"},
@@ -90,4 +92,37 @@ func args(least, most int, what, example string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// noSuchVerb refuses arguments of a command that only holds others.
+func noSuchVerb(cmd *cobra.Command, given []string) error {
+	if len(given) == 0 {
+		return nil
+	}
+	var names []string
+	for _, sub := range cmd.Commands() {
+		if sub.IsAvailableCommand() {
+			names = append(names, sub.Name())
+		}
+	}
+	hint := ""
+	if n := nearest(given[0], names); n != "" {
+		hint = " (did you mean " + n + "?)"
+	}
+	return usage("the commands are "+strings.Join(names, ", "), "%s has no command %q%s", cmd.CommandPath(), given[0], hint)
+}
+
+// flagError explains a flag that cannot be meant.
+func flagError(cmd *cobra.Command, err error) error {
+	text := err.Error()
+	if name, ok := strings.CutPrefix(text, "unknown flag: --"); ok {
+		var names []string
+		add := func(f *pflag.Flag) { names = append(names, f.Name) }
+		cmd.Flags().VisitAll(add)
+		cmd.InheritedFlags().VisitAll(add)
+		if n := nearest(name, names); n != "" {
+			text += " (did you mean --" + n + "?)"
+		}
+	}
+	return usage(cmd.CommandPath()+" --help explains the flags", "%s", text)
 }

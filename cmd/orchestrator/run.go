@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -96,6 +97,9 @@ func (c *cli) run(ctx context.Context, file string, f *runFlags) error {
 	if err != nil {
 		return c.refused(ctx, cl, src, err)
 	}
+	if !f.quiet && !c.asJSON {
+		c.warn(ctx, cl, src)
+	}
 	if f.detach {
 		if c.asJSON {
 			return c.printJSON(run)
@@ -109,7 +113,18 @@ func (c *cli) run(ctx context.Context, file string, f *runFlags) error {
 			return err
 		}
 	}
-	return c.seeThrough(ctx, cl, run.GetId(), f.quiet)
+	return c.seeThrough(ctx, cl, run.GetId(), f.quiet, time.Time{})
+}
+
+// warn says that the pipeline has warnings.
+func (c *cli) warn(ctx context.Context, cl *client, src source) {
+	resp, err := cl.pipelines.ValidatePipeline(ctx, &api.ValidatePipelineRequest{Source: src.text, File: src.file})
+	if err != nil {
+		return // it is only a courtesy
+	}
+	if _, n, _ := counts(resp.GetDiagnostics(), 0); n > 0 {
+		fmt.Fprintln(c.painted(c.err), painted("WAITING", plural(n, "warning")+"; to see what: orchestrator validate "+shellWord(src.file)))
+	}
 }
 
 // checkRun refuses flags that contradict each other.
@@ -146,9 +161,9 @@ func (c *cli) runner(ctx context.Context, f *runFlags) (*client, error) {
 	return c.engine(ctx, plan{cfg: cfg, workspace: workspace})
 }
 
-// seeThrough shows a run to its end, cancels it when asked to, and prints what
-// came of it.
-func (c *cli) seeThrough(ctx context.Context, cl *client, id string, hush bool) error {
+// seeThrough shows a run from a moment on to its end, cancels it when asked to,
+// and prints what came of it.
+func (c *cli) seeThrough(ctx context.Context, cl *client, id string, hush bool, since time.Time) error {
 	show := c.reporter(hush)
 	defer c.log.to(nil)
 	over := make(chan struct{})
@@ -166,7 +181,7 @@ func (c *cli) seeThrough(ctx context.Context, cl *client, id string, hush bool) 
 			show.note("could not cancel the run: " + status.Convert(err).Message())
 		}
 	}()
-	run, err := c.follow(ctx, cl, id, show)
+	run, err := c.follow(ctx, cl, id, show, since)
 	close(over)
 	<-told
 	if ctx.Err() != nil {
@@ -174,7 +189,7 @@ func (c *cli) seeThrough(ctx context.Context, cl *client, id string, hush bool) 
 		fmt.Fprintf(w, "left run %s as it is\n", id)
 		if cl.house != nil {
 			look(w, [2]string{"orchestrator runs resume " + id, "continue it"})
-			os.Exit(exitInterrupted) // at once: what runs is not waited for
+			leave(cl.house)
 		}
 		look(w, [2]string{"orchestrator runs watch " + id, "follow it again"})
 		return quiet(exitInterrupted)
@@ -183,6 +198,20 @@ func (c *cli) seeThrough(ctx context.Context, cl *client, id string, hush bool) 
 		return err
 	}
 	return c.conclude(ctx, cl, run, hush)
+}
+
+// leave ends the process soon: what runs is asked to stop, but not waited for.
+func leave(h *house) {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		h.close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(2 * time.Second):
+	}
+	os.Exit(exitInterrupted)
 }
 
 // conclude prints the result of a run and gives its exit code.
@@ -275,7 +304,7 @@ func (c *cli) parseInputs(ctx context.Context, cl *client, src source, texts map
 	for _, name := range slices.Sorted(maps.Keys(texts)) {
 		in, ok := types[name]
 		if !ok {
-			text := fmt.Sprintf("%s: the pipeline has no input of this name", name)
+			text := fmt.Sprintf("there is no input %s", name)
 			if n := nearest(name, names); n != "" {
 				text += fmt.Sprintf(" (did you mean %s?)", n)
 			}
@@ -296,28 +325,34 @@ func (c *cli) parseInputs(ctx context.Context, cl *client, src source, texts map
 		}
 		v, err := spec.ParseInput(in, text)
 		if err != nil {
-			faults = append(faults, inputFault(name, err))
+			faults = append(faults, inputFaults(name, err)...)
 			continue
 		}
 		given[name] = v
 	}
-	if len(faults) > 0 {
-		return c.refuseInputs(src, p, faults)
+	if len(faults) == 0 {
+		return nil
 	}
-	return nil
+	for _, in := range p.GetInputs() {
+		_, attempted := texts[in.GetName()]
+		if _, ok := given[in.GetName()]; in.GetRequired() && !ok && !attempted {
+			faults = append(faults, fmt.Sprintf("input %s is required", in.GetName()))
+		}
+	}
+	return c.refuseInputs(src, p, faults)
 }
 
-// inputFault names the input in front of what is wrong with it, once.
-func inputFault(name string, err error) string {
-	text := err.Error()
-	var pe *pipeline.Error
-	if errors.As(err, &pe) {
-		text = pe.Text
+// inputFaults is what is wrong with one input.
+func inputFaults(name string, err error) []string {
+	var d *pipeline.Diagnostics
+	if !errors.As(err, &d) {
+		return []string{fmt.Sprintf("input %s: %v", name, err)}
 	}
-	if strings.HasPrefix(text, name+":") {
-		return text
+	var list []string
+	for i := range d.List {
+		list = append(list, d.List[i].Message)
 	}
-	return name + ": " + text
+	return list
 }
 
 // inputType is the type of an input as the API tells it.
@@ -402,9 +437,8 @@ func (c *cli) refuseInputs(src source, p *api.Pipeline, faults []string) error {
 	if c.asJSON {
 		d := &api.Diagnostics{}
 		for _, text := range faults {
-			name, _, _ := strings.Cut(text, ":")
 			d.Diagnostics = append(d.Diagnostics, &api.Diagnostic{
-				Code: "E0502", Severity: string(pipeline.SeverityError), Message: text, File: src.file, Path: "inputs." + name,
+				Code: "E0502", Severity: string(pipeline.SeverityError), Message: text, File: src.file,
 			})
 		}
 		if err := c.printJSON(d); err != nil {

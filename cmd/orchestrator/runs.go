@@ -21,7 +21,7 @@ func (c *cli) runsCommand() *cobra.Command {
 orchestrator runs list --status failed
 orchestrator runs get last
 orchestrator runs logs last --step build --follow`,
-		Args: cobra.NoArgs,
+		Args: noSuchVerb,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(c.runsListCommand(), c.runsGetCommand(), c.runsWatchCommand(), c.runsLogsCommand(), c.runsCancelCommand(), c.runsResumeCommand())
@@ -341,6 +341,7 @@ func (c *cli) resume(ctx context.Context, arg string, hush bool) error {
 			fix: []string{"orchestrator runs get " + id},
 		}
 	}
+	since := time.Now()
 	taken, err := cl.adopt(ctx, run.GetId())
 	if err != nil {
 		return err
@@ -351,7 +352,7 @@ func (c *cli) resume(ctx context.Context, arg string, hush bool) error {
 			fix: []string{"follow it with: orchestrator runs watch " + id},
 		}
 	}
-	return c.seeThrough(ctx, cl, run.GetId(), hush)
+	return c.seeThrough(ctx, cl, run.GetId(), hush, since)
 }
 
 func finished(run *api.Run) bool {

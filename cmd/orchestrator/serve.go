@@ -47,7 +47,7 @@ DATABASE_URL=postgres://orchestrator@localhost/orchestrator orchestrator serve`,
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8080", "address and port")
-	cmd.Flags().StringVar(&database, "database-url", "", "URL of the Postgres database; default: the embedded store")
+	cmd.Flags().StringVar(&database, "database-url", "", "the Postgres database, as in postgres://user@host/name; default: the embedded store")
 	return cmd
 }
 

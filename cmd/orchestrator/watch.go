@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"charm.land/lipgloss/v2"
 	"github.com/spf13/cobra"
@@ -60,7 +61,7 @@ func (c *cli) watchRun(ctx context.Context, cl *client, arg string, after int32)
 		}
 	} else {
 		show := c.reporter(false)
-		_, err := c.follow(ctx, cl, id, show)
+		_, err := c.follow(ctx, cl, id, show, time.Time{})
 		c.log.to(nil)
 		if err != nil {
 			return err

@@ -60,9 +60,6 @@ func storeFailure(what string, err error, fix string) error {
 	var pe *pipeline.Error
 	if errors.As(err, &pe) {
 		f.why = pe.Text
-		if pe.Err != nil {
-			f.why += "\n" + pe.Err.Error()
-		}
 	}
 	return f
 }
@@ -123,27 +120,31 @@ type plan struct {
 	queue     bool     // it takes them from the queue too, not only what it is given
 	workspace string   // the directory of runs that are submitted here
 	environ   []string // what their commands inherit
+	secret    func(name string) (string, bool)
 	grace     time.Duration
 }
 
 // build joins the rooms and brings them to life. The house must be closed.
-func build(ctx context.Context, p plan) (h *house, err error) {
-	h = &house{metrics: prometheus.NewRegistry()}
-	defer func() {
-		if err != nil {
-			h.close()
-		}
-	}()
+func build(ctx context.Context, p plan) (*house, error) {
+	h := &house{metrics: prometheus.NewRegistry()}
+	if err := h.build(ctx, p); err != nil {
+		h.close()
+		return nil, err
+	}
+	return h, nil
+}
+
+func (h *house) build(ctx context.Context, p plan) error {
 	m, err := provider(p.cfg.Models.Script)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	switch {
 	case p.bare:
 		h.store = noStore{}
 	default:
 		if h.store, err = openStore(ctx, p.cfg, p.log); err != nil {
-			return nil, err
+			return err
 		}
 		own := h.store
 		h.stops = append(h.stops, func() {
@@ -161,24 +162,24 @@ func build(ctx context.Context, p plan) (h *house, err error) {
 		Store: h.store, Actions: step.All(step.Config{Model: m}), Command: step.Command(),
 		Lanes: lanes, Runs: exec.MaxConcurrentPipelines / lanes, Selective: !p.queue,
 		Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
-		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Environ: p.environ,
+		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Environ: p.environ, Secret: p.secret,
 		Grace: exec.Grace, Logger: p.log, Metrics: h.metrics,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h.server, err = server.New(server.Config{
 		Store: h.store, Submitter: h.engine, Catalog: h.engine.Catalog, Hosts: p.cfg.Server.Hosts,
 		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h.start(ctx, "api", p.log, h.server.Run)
 	if p.lanes {
 		h.start(ctx, "engine", p.log, h.engine.Run)
 	}
-	return h, nil
+	return nil
 }
 
 // start gives something a life that ends when the house is closed, before

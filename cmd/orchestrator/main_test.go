@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "write the golden parts of the scripts anew")
+
+// TestMain lets the test binary be the command: scripts and tests start it as
+// orchestrator, in a process of its own.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"orchestrator": main})
+}
+
+// TestScripts runs testdata/script, one conversation with the command each. The
+// scripts know beside the usual commands:
+//
+//	exits CODE COMMAND...   runs a command that must end with the code
+//	await FILE              waits until the file exists
+//	json FILE PATH [WANT]   looks into a JSON file, as in steps.0.status
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           filepath.Join("testdata", "script"),
+		UpdateScripts: *update,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("ORCHESTRATOR_HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("__FANG_TEST_WIDTH", "100")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": scriptExits, "await": scriptAwait, "json": scriptJSON,
+		},
+	})
+}
+
+func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// patience for what other processes do on a busy machine.
+const longEnough = 30 * time.Second
+
+func scriptAwait(ts *testscript.TestScript, _ bool, args []string) {
+	if !appears(ts.MkAbs(args[0])) {
+		ts.Fatalf("%s did not appear", args[0])
+	}
+}
+
+// appears waits until a file exists.
+func appears(file string) bool {
+	for end := time.Now().Add(longEnough); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(file); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func scriptJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 && len(args) != 3 {
+		ts.Fatalf("usage: json FILE PATH [WANT]")
+	}
+	got, ok, err := lookJSON([]byte(ts.ReadFile(args[0])), args[1])
+	ts.Check(err)
+	switch {
+	case len(args) == 2 && ok == neg:
+		ts.Fatalf("%s: there is a %s: %v", args[0], args[1], ok)
+	case len(args) == 3 && (got == args[2]) == neg:
+		ts.Fatalf("%s: %s is %s", args[0], args[1], got)
+	}
+}
+
+// lookJSON finds a value by its path, as in steps.0.status; a text comes
+// without quotes, and length is that of a list.
+func lookJSON(text []byte, path string) (string, bool, error) {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		return "", false, err
+	}
+	if dec.More() {
+		return "", false, errors.New("more than one JSON document")
+	}
+	for part := range strings.SplitSeq(path, ".") {
+		switch at := v.(type) {
+		case map[string]any:
+			var ok bool
+			if v, ok = at[part]; !ok {
+				return "", false, nil
+			}
+		case []any:
+			if part == "length" {
+				return strconv.Itoa(len(at)), true, nil
+			}
+			i, err := strconv.Atoi(part)
+			if err != nil || i >= len(at) {
+				return "", false, nil
+			}
+			v = at[i]
+		default:
+			return "", false, nil
+		}
+	}
+	if s, ok := v.(string); ok {
+		return s, true, nil
+	}
+	b, err := json.Marshal(v)
+	return string(b), true, err
+}
