@@ -326,15 +326,16 @@ func (l *lane) committed(res store.Result, err error) {
 	for i := range sent.waiting {
 		s := &sent.waiting[i]
 		if l.created(s, sent.batch, res) {
-			bell.Runs = append(bell.Runs, s.run.ID)
+			bell.Created = append(bell.Created, s.run)
+			bell.Appended = append(bell.Appended, store.Append{Run: s.run.ID, Events: sent.batch.Create[s.at].Events})
 			bell.Queued = bell.Queued || s.run.Status == pipeline.RunQueued
 		}
 	}
 	for i := range sent.batch.Append {
 		a := &sent.batch.Append[i]
-		bell.Runs = append(bell.Runs, a.Run)
 		l.acknowledge(a.Run, a.Events[len(a.Events)-1].Seq)
 	}
+	bell.Appended = append(bell.Appended, sent.batch.Append...)
 	for _, r := range sent.ended {
 		l.drop(r)
 		l.ex.met.runs.WithLabelValues(string(r.m.Run.Status)).Inc()

@@ -50,7 +50,9 @@ type folded struct {
 
 	begun atomic.Bool // view is set
 
-	mu       sync.Mutex // guards what follows; taken after hub.mu
+	mu       sync.Mutex       // guards what follows; taken after hub.mu
+	pushed   []pipeline.Event // committed in this process and not folded yet
+	missed   bool             // the store may hold events that were not pushed
 	segments []*segment
 	seq      int32 // of the newest event folded
 	done     bool  // run_finished is among them
@@ -71,7 +73,47 @@ type segment struct {
 }
 
 func newFolded(h *hub, id pipeline.RunID) *folded {
-	return &folded{hub: h, id: id, turn: make(chan struct{}, 1)}
+	return &folded{hub: h, id: id, turn: make(chan struct{}, 1), missed: true}
+}
+
+// maxPushed bounds the events that wait to be folded; beyond, they are read.
+const maxPushed = 4096
+
+// push takes events that this process has committed.
+func (r *folded) push(events []pipeline.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.missed:
+	case len(r.pushed)+len(events) > maxPushed:
+		r.pushed, r.missed = nil, true
+	default:
+		r.pushed = append(r.pushed, events...)
+	}
+}
+
+// miss notes that there may be events which only the store has.
+func (r *folded) miss() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pushed, r.missed = nil, true
+}
+
+// pull returns the events that were pushed, and whether that is all there is.
+func (r *folded) pull() ([]pipeline.Event, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	events := r.pushed
+	r.pushed = nil
+	return events, !r.missed
+}
+
+// start gives the fold the run's unchanging facts.
+func (r *folded) start(run *pipeline.Run) {
+	r.view = pipeline.NewView(*run)
+	r.cursors = []*pipeline.View{pipeline.NewView(*run)}
+	r.bytes += runBytes
+	r.begun.Store(true)
 }
 
 func (r *folded) take(ctx context.Context) error {
@@ -106,10 +148,10 @@ func (r *folded) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.view = pipeline.NewView(*run)
-	r.cursors = []*pipeline.View{pipeline.NewView(*run)}
-	r.begun.Store(true)
-	r.hub.charge(r, runBytes)
+	r.hub.mu.Lock()
+	defer r.hub.mu.Unlock()
+	r.start(run)
+	r.hub.viewed += runBytes
 	return nil
 }
 
@@ -167,15 +209,38 @@ func (r *folded) advance(ctx context.Context, gen uint64) (more bool, err error)
 		return false, nil
 	}
 	rings, _ := r.events.state()
-	n := 0
-	for e, err := range r.hub.store.Events(ctx, r.id, r.view.Seq) {
-		if err != nil {
+	events, whole := r.pull()
+	for i := range events {
+		if events[i].Seq <= r.view.Seq {
+			continue
+		}
+		if events[i].Seq > r.view.Seq+1 {
+			whole = false
+			break
+		}
+		if err := r.fold(&events[i]); err != nil {
 			return false, err
 		}
-		if err := r.fold(&e); err != nil {
+	}
+	if whole && gen != always {
+		r.read = rings + 1
+		return false, nil
+	}
+	// From here on, what is pushed follows what is read.
+	r.mu.Lock()
+	r.missed = false
+	r.mu.Unlock()
+	n := 0
+	for e, err := range r.hub.store.Events(ctx, r.id, r.view.Seq) {
+		if err == nil {
+			err = r.fold(&e)
+		}
+		if err != nil {
+			r.miss()
 			return false, err
 		}
 		if n++; n == segmentEvents {
+			r.miss()
 			return true, nil
 		}
 	}

@@ -33,12 +33,13 @@ type hub struct {
 	segments list.List // of *segment that hold events, newest use first
 	viewed   int64     // bytes of views
 	encoded  int64     // bytes of encoded events
+	fresh    fresh
 }
 
 func newHub(st store.Store, log *slog.Logger, limit int64, seen func(*pipeline.Event)) *hub {
 	return &hub{
 		store: st, log: log, limit: limit, seen: seen,
-		closing: make(chan struct{}), runs: map[pipeline.RunID]*folded{},
+		closing: make(chan struct{}), runs: map[pipeline.RunID]*folded{}, fresh: newFresh(limit / 8),
 	}
 }
 
@@ -67,13 +68,27 @@ func (h *hub) bell(b store.Bell) {
 	defer h.mu.Unlock()
 	if b.All {
 		for _, r := range h.runs {
+			r.miss()
 			r.events.ring()
 			r.logs.ring()
 		}
 		return
 	}
+	for _, run := range b.Created {
+		h.fresh.add(run)
+	}
+	for i := range b.Appended {
+		a := &b.Appended[i]
+		if r := h.runs[a.Run]; r != nil {
+			r.push(a.Events)
+			r.events.ring()
+		} else {
+			h.fresh.append(a.Run, a.Events)
+		}
+	}
 	for _, id := range b.Runs {
 		if r := h.runs[id]; r != nil {
+			r.miss()
 			r.events.ring()
 		}
 	}
@@ -90,6 +105,11 @@ func (h *hub) open(ctx context.Context, id pipeline.RunID) (*folded, error) {
 	r := h.runs[id]
 	if r == nil {
 		r = newFolded(h, id)
+		if run, events, ok := h.fresh.take(id); ok {
+			r.pushed, r.missed = events, false
+			r.start(run)
+			h.viewed += r.bytes
+		}
 		h.runs[id] = r
 		r.element = h.order.PushFront(r)
 	} else {

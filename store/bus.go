@@ -148,10 +148,14 @@ type bellSet struct {
 func (s *bellSet) add(b Bell) {
 	s.queued = s.queued || b.Queued
 	s.all = s.all || b.All
+	runs := b.Runs
+	for i := range b.Appended {
+		runs = append(runs, b.Appended[i].Run)
+	}
 	for _, p := range []struct {
 		set *map[pipeline.RunID]struct{}
 		ids []pipeline.RunID
-	}{{&s.runs, b.Runs}, {&s.logs, b.Logs}, {&s.inbox, b.Inbox}} {
+	}{{&s.runs, runs}, {&s.logs, b.Logs}, {&s.inbox, b.Inbox}} {
 		for _, id := range p.ids {
 			if s.all {
 				break

@@ -231,4 +231,11 @@ type Bell struct {
 	Inbox  []pipeline.RunID // these have messages
 	Queued bool             // the queue has grown
 	All    bool             // bells were lost: look at everything
+
+	// Created and Appended are what a lane of this very process has committed,
+	// so that its listeners need not read it: runs as created, and events that
+	// must not be changed. Bells from other processes never hold them. A run
+	// whose events stand here is not named in Runs for this process's sake.
+	Created  []*pipeline.Run
+	Appended []Append
 }
