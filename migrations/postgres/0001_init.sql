@@ -102,9 +102,9 @@ DECLARE
 BEGIN
 	FOREACH parent IN ARRAY ARRAY['run', 'step_log', 'blob', 'log_chunk'] LOOP
 		part := parent || to_char(d, '"_"YYYYMMDD');
-		CONTINUE WHEN to_regclass(quote_ident(part)) IS NOT NULL;
 		PERFORM pg_advisory_xact_lock(7811887430014);
-		CONTINUE WHEN to_regclass(quote_ident(part)) IS NOT NULL;
+		CONTINUE WHEN EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+			WHERE i.inhparent = parent::regclass AND c.relname = part);
 		EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', part, parent);
 		EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, part, d, d + 1);
 		made := true;

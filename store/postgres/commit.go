@@ -23,10 +23,10 @@ func (l *lane) Commit(ctx context.Context, b *store.Batch) (store.Result, error)
 	if err := w.encode(l.epoch, b); err != nil {
 		return store.Result{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	trying, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	for n := 0; ; n++ {
-		res, err := l.send(ctx, b)
+		res, err := l.send(trying, b)
 		if err == nil {
 			l.doubt = false
 			return res, nil
@@ -50,7 +50,7 @@ func (l *lane) Commit(ctx context.Context, b *store.Batch) (store.Result, error)
 				continue
 			}
 			if n < 5 && noPartition(err) {
-				if err := l.s.ensureRunDays(ctx, w.days); err != nil {
+				if err := l.s.ensureRunDays(trying, w.days); err != nil {
 					return store.Result{}, err
 				}
 				continue
@@ -62,7 +62,7 @@ func (l *lane) Commit(ctx context.Context, b *store.Batch) (store.Result, error)
 			l.drop()
 			l.doubt = true
 		}
-		return store.Result{}, l.s.fail("record a batch", err)
+		return store.Result{}, l.s.fail(ctx, "record a batch", err)
 	}
 }
 

@@ -44,10 +44,14 @@ func (s *Store) Heartbeat(ctx context.Context, replica store.ReplicaID) (store.P
 	err := s.do(beat, "renew the leases", func(c *pgxpool.Conn) error {
 		return c.QueryRow(beat, heartbeat, s.cfg.LeaseTTL, epochs).Scan(&mine, &p.Expired, &p.Queued)
 	})
+	if beat.Err() != nil && ctx.Err() == nil {
+		err = s.fail(ctx, "renew the leases", beat.Err())
+	}
 	if err != nil {
 		return store.Pulse{}, err
 	}
 	p.Lost = mine < len(epochs)
+	p.Expired = p.Expired && !s.presence.spares()
 	s.newDay(ctx)
 	return p, nil
 }
@@ -64,6 +68,9 @@ const (
 
 // Reclaim implements store.Store.
 func (s *Store) Reclaim(ctx context.Context) (int, error) {
+	if s.presence.spares() {
+		return 0, nil
+	}
 	s.mu.Lock()
 	living := []int64{} // ours: the heartbeat renews them even when they have expired
 	for e := range s.lanes {

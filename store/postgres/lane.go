@@ -48,11 +48,11 @@ const insertLease = `INSERT INTO lane_lease (lane, replica, presence, backend_pi
 func (s *Store) OpenLane(ctx context.Context, replica store.ReplicaID) (store.Lane, error) {
 	key, err := s.presence.hold(ctx, replica)
 	if err != nil {
-		return nil, s.fail("open a lane", err)
+		return nil, s.fail(ctx, "open a lane", err)
 	}
 	conn, err := s.connect(ctx, laneSettings)
 	if err != nil {
-		return nil, s.fail("open a lane", err)
+		return nil, s.fail(ctx, "open a lane", err)
 	}
 	l := &lane{s: s, replica: replica, conn: conn, prepared: make(map[string]*pgconn.StatementDescription)}
 	for { // another process may take the same number
@@ -63,7 +63,7 @@ func (s *Store) OpenLane(ctx context.Context, replica store.ReplicaID) (store.La
 	}
 	if err != nil {
 		discard(conn)
-		return nil, s.fail("open a lane", err)
+		return nil, s.fail(ctx, "open a lane", err)
 	}
 	s.mu.Lock()
 	s.lanes[l.epoch] = l
@@ -179,7 +179,7 @@ func (l *lane) Release(ctx context.Context) error {
 		err = s.pool.AcquireFunc(ctx, release)
 	}
 	if err != nil {
-		return s.fail("release a lane", err)
+		return s.fail(ctx, "release a lane", err)
 	}
 	s.mu.Lock()
 	delete(s.lanes, l.epoch)
@@ -238,7 +238,7 @@ func (l *lane) Claim(ctx context.Context, n int) ([]*pipeline.Run, error) {
 		return err
 	})
 	if err != nil {
-		return nil, l.s.fail("claim runs", err)
+		return nil, l.s.fail(ctx, "claim runs", err)
 	}
 	slices.SortFunc(runs, func(a, b *pipeline.Run) int {
 		if a.Priority != b.Priority {
@@ -389,7 +389,7 @@ func (l *lane) ClaimRun(ctx context.Context, id pipeline.RunID) (*pipeline.Run, 
 		return err
 	})
 	if err != nil {
-		return nil, l.s.fail("claim run "+string(id), err)
+		return nil, l.s.fail(ctx, "claim run "+string(id), err)
 	}
 	return run, nil
 }

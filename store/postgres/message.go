@@ -126,7 +126,7 @@ func (s *Store) AppendLogs(ctx context.Context, chunks []store.LogChunk) error {
 		}
 		err = write()
 	}
-	return s.fail("store logs", err)
+	return s.fail(ctx, "store logs", err)
 }
 
 const readChunks = `SELECT cursor, path, attempt, n, at, stream, data FROM log_chunk

@@ -110,7 +110,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	conf.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > time.Minute }
 	conf.PingTimeout = connectTimeout
 	if s.pool, err = pgxpool.NewWithConfig(ctx, conf); err != nil {
-		return nil, s.fail("connect", err)
+		return nil, s.fail(ctx, "connect", err)
 	}
 	connecting, cancel := context.WithTimeout(ctx, connectTimeout)
 	err = s.pool.Ping(connecting)
@@ -120,7 +120,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	if err != nil {
 		s.pool.Close()
-		return nil, s.fail("open the store", err)
+		return nil, s.fail(ctx, "open the store", err)
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
@@ -186,21 +186,22 @@ func (s *Store) do(ctx context.Context, what string, f func(*pgxpool.Conn) error
 		s.pool.Reset()
 		err = s.pool.AcquireFunc(ctx, f)
 	}
-	return s.fail(what, err)
+	return s.fail(ctx, what, err)
 }
 
-// fail gives err the kind and the words for callers.
-func (s *Store) fail(what string, err error) error {
+// fail gives err the kind and the words for callers. ctx is the caller's: time
+// limits of our own mean that the database does not answer.
+func (s *Store) fail(ctx context.Context, what string, err error) error {
 	var known *pipeline.Error
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &known), errors.Is(err, store.ErrFenced), errors.Is(err, context.Canceled):
+	case errors.As(err, &known), errors.Is(err, store.ErrFenced):
 		return err
-	case errors.Is(err, context.DeadlineExceeded) && !isConnect(err):
-		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", what, ctx.Err())
 	}
-	if isLost(err) || isConnect(err) {
+	if isLost(err) || isConnect(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return &pipeline.Error{Kind: pipeline.Unavailable, Reason: "store_unavailable",
 			Text: fmt.Sprintf("cannot %s: the database at %s %s", what, s.host, s.why(err)), Err: err}
 	}
@@ -221,9 +222,6 @@ func isLost(err error) bool {
 			return true
 		}
 		return strings.HasPrefix(pg.Code, "08")
-	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return isConnect(err)
 	}
 	var op net.Error
 	return isConnect(err) || errors.As(err, &op) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||

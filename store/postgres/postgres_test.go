@@ -12,7 +12,12 @@ import (
 	"github.com/orchestrator-project/orchestrator/store/storetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	storetest.Child(func(place string) (store.Store, error) {
+		return postgres.Open(context.Background(), postgres.Config{URL: place})
+	})
+	goleak.VerifyTestMain(m)
+}
 
 func open(t testing.TB, url string, ttl time.Duration) *postgres.Store {
 	t.Helper()

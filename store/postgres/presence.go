@@ -29,6 +29,28 @@ type presence struct {
 	listening bool          // on the present connection
 	changed   chan struct{} // closed whenever something above has changed
 	interrupt func()        // ends the wait for notifications
+	sparing   time.Time     // until then nobody is called dead
+}
+
+// spares tells whether the connection was lost less than one TTL ago. Then the
+// database may have been away for everybody, and the living get the time to
+// renew their leases, however long it took to recover.
+func (p *presence) spares() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Now().Before(p.sparing)
+}
+
+// lost begins, or begins again, that time.
+func (p *presence) lost() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sparing = time.Now().Add(p.s.cfg.LeaseTTL)
+	for key := range p.replicas {
+		p.replicas[key] = false
+	}
+	p.listening = false
+	p.interrupt = func() {}
 }
 
 func newPresence(s *Store, running context.Context) *presence {
@@ -108,20 +130,16 @@ func (p *presence) run(ctx context.Context) {
 	pause := shortest
 	for p.until(ctx, func() bool { return ctx.Err() != nil || len(p.replicas) > 0 || p.listeners > 0 }) == nil && ctx.Err() == nil {
 		worked, err := p.serve(ctx)
-		p.mu.Lock()
-		for key := range p.replicas {
-			p.replicas[key] = false
-		}
-		p.listening = false
-		p.interrupt = func() {}
-		p.mu.Unlock()
 		if ctx.Err() != nil {
 			return
 		}
+		p.lost()
 		if worked {
 			pause = shortest
 		}
-		p.s.cfg.Logger.Warn("the connection for presence and bells is lost, connecting again", "host", p.s.host, "err", err)
+		if pause == shortest {
+			p.s.cfg.Logger.Warn("the connection for presence and bells is lost, connecting again", "host", p.s.host, "err", err)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -137,6 +155,9 @@ func (p *presence) serve(ctx context.Context) (worked bool, err error) {
 		return false, err
 	}
 	defer discard(conn)
+	if !p.sparing.IsZero() { // only this goroutine writes it
+		p.lost()
+	}
 	held := make(map[int64]bool)
 	listening := false
 	retry := time.Second // for a lock that the server has not taken from our lost connection yet

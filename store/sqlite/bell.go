@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -144,6 +145,11 @@ func (b *bells) send(_ context.Context, bell store.Bell) error {
 			}
 		case !bell.Empty():
 			b.write(name, msg, bell)
+		}
+	}
+	for name := range b.backlog {
+		if !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == name }) {
+			delete(b.backlog, name) // it has left
 		}
 	}
 	if now := time.Now(); len(b.backlog) > 0 && now.After(b.again) {

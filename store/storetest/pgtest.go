@@ -93,9 +93,16 @@ func EnsurePostgres(ctx context.Context) (string, error) {
 	}
 	defer unlock()
 	c := &Cluster{dir: filepath.Join(dir, "shared")}
-	if c.load() == nil && c.reach(ctx) == nil {
-		c.dropOld(ctx)
-		return c.URL, nil
+	if c.load() == nil {
+		for tries := 0; ; tries++ {
+			if c.reach(ctx) == nil {
+				c.dropOld(ctx)
+				return c.URL, nil
+			}
+			if tries == 20 || !isPostmaster(c.PID, c.data()) { // a busy one may be slow, others use it
+				break
+			}
+		}
 	}
 	if err := c.start(ctx); err == nil {
 		return c.URL, nil

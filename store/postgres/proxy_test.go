@@ -1,0 +1,121 @@
+package postgres_test
+
+import (
+	"bufio"
+	"encoding/binary"
+	"io"
+	"net"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// proxy stands between a store and its database. It counts statements and can
+// cut connections, also between the server's commit and its answer.
+type proxy struct {
+	target     string
+	listener   net.Listener
+	work       sync.WaitGroup
+	statements atomic.Int64
+	swallow    atomic.Bool // the next answer of the server is lost, and its connection with it
+
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+}
+
+// newProxy gives a proxy to the database and the address that leads through it.
+func newProxy(t testing.TB, address string) (*proxy, string) {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{target: u.Host, listener: l, conns: make(map[net.Conn]bool)}
+	p.work.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.work.Go(func() { p.serve(c) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		p.cut()
+		p.work.Wait()
+	})
+	u.Host = l.Addr().String()
+	return p, u.String()
+}
+
+// cut ends all connections.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		c.Close()
+	}
+}
+
+func (p *proxy) serve(client net.Conn) {
+	server, err := net.Dial("tcp", p.target)
+	if err != nil {
+		client.Close()
+		return
+	}
+	p.mu.Lock()
+	p.conns[client], p.conns[server] = true, true
+	p.mu.Unlock()
+	var both sync.WaitGroup
+	both.Go(func() {
+		defer client.Close()
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := server.Read(buf)
+			if err != nil || p.swallow.CompareAndSwap(true, false) {
+				return
+			}
+			if _, err := client.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+	})
+	both.Go(func() {
+		defer server.Close()
+		p.forward(bufio.NewReader(client), server)
+	})
+	both.Wait()
+	p.mu.Lock()
+	delete(p.conns, client)
+	delete(p.conns, server)
+	p.mu.Unlock()
+}
+
+// forward passes the client's messages on and counts those that execute.
+func (p *proxy) forward(client io.Reader, server io.Writer) {
+	for started := false; ; started = true {
+		head := make([]byte, 4, 5)
+		if started {
+			head = head[:5]
+		}
+		if _, err := io.ReadFull(client, head); err != nil {
+			return
+		}
+		if started && (head[0] == 'Q' || head[0] == 'E') {
+			p.statements.Add(1)
+		}
+		body := make([]byte, binary.BigEndian.Uint32(head[len(head)-4:])-4)
+		if _, err := io.ReadFull(client, body); err != nil {
+			return
+		}
+		if _, err := server.Write(append(head, body...)); err != nil {
+			return
+		}
+	}
+}
