@@ -111,13 +111,13 @@ func TestBrowserWatchesARunToItsEnd(t *testing.T) {
 	line.Cut()
 	webtest.Until(t, ctx, `!document.getElementById("lost").hidden && document.getElementById("lost").textContent.includes("reconnecting")`, soon)
 	webtest.Accessible(t, ctx)
-	s.step("check/sample", api.Step_FAILED, time.Now(), nil)
+	s.step("sample", api.Step_FAILED, time.Now(), nil)
 	s.step("check", api.Step_FAILED, time.Now(), nil)
 	line.Mend()
 	webtest.Until(t, ctx, `document.getElementById("lost").hidden`, 15*time.Second)
 	webtest.Until(t, ctx, `document.getElementById("node-check").classList.contains("s-failed")`, soon)
 
-	boom := &api.Failure{Kind: "failed", Step: "check/sample", Message: "it <b>broke</b>"}
+	boom := &api.Failure{Kind: "failed", Step: "sample", Message: "it <b>broke</b>"}
 	s.finish(api.Run_FAILED, time.Now(), func(r *api.Run) { r.Error = boom })
 	webtest.Until(t, ctx, `document.querySelector("#run-head[data-state=failed] .failure") !== null`, soon)
 	webtest.Until(t, ctx, `document.getElementById("announce").textContent === "The run is failed."`, soon)
@@ -144,13 +144,13 @@ func TestBrowserOpensStepsWithoutLeaving(t *testing.T) {
 
 	// The open step is live: its output and its log arrive by themselves.
 	open(t, ctx, serve(t, f).URL+pathOfRun(s.run.Id)+"?tab=steps&status=running")
-	webtest.Run(t, ctx, chromedp.Click(chromedp.CSS(`#step-check\/sample a`)))
+	webtest.Run(t, ctx, chromedp.Click(chromedp.CSS(`#step-sample a`)))
 	webtest.Until(t, ctx, `document.getElementById("drawer").textContent.includes("sample")`, soon)
-	s.say("check/sample", "stdout", "still going", time.Now())
+	s.say("sample", "stdout", "still going", time.Now())
 	webtest.Until(t, ctx, `document.getElementById("drawer-log").textContent.includes("still going")`, soon)
-	s.step("check/sample", api.Step_COMPLETED, time.Now(), func(st *api.Step) { st.Output = `"forty-two"` })
+	s.step("sample", api.Step_COMPLETED, time.Now(), func(st *api.Step) { st.Output = `"forty-two"` })
 	webtest.Until(t, ctx, `document.getElementById("drawer").textContent.includes("forty-two")`, soon)
-	webtest.Until(t, ctx, `document.getElementById("step-check/sample") === null`, soon) // it is not running any more
+	webtest.Until(t, ctx, `document.getElementById("step-sample") === null`, soon) // it is not running any more
 	if n := webtest.Eval[int](t, ctx, `document.querySelectorAll("#drawer-log .row").length`); n != 1 {
 		t.Errorf("the log shows %d lines, want 1", n)
 	}

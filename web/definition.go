@@ -36,7 +36,7 @@ func (v *view) definition(def *api.Definition, sc screen) definitionData {
 	for _, n := range v.graph.GetNodes() {
 		if i := int(n.GetLine()) - 1; i >= 0 && i < len(d.Lines) {
 			d.Lines[i].Step = n.GetId()
-			d.Lines[i].Href = sc.with("tab", "steps", "under", n.GetId(), "step", "")
+			d.Lines[i].Href = sc.with("tab", "steps", "under", v.graph.instance(n), "step", "")
 		}
 	}
 	return d

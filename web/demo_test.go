@@ -74,14 +74,14 @@ func demoGraph() *api.Graph {
 			n("report", "action", "generate_report", 240, 404, 160, 44, 31),
 		},
 		Edges: []*api.GraphEdge{
-			e("load", "profile", "reference", 290, 60, 290, 88, 96, 88, 96, 116),
+			e("load", "profile", "reference", 320, 60, 96, 116),
 			e("load", "each_issue", "reference", 320, 60, 320, 108),
-			e("load", "stats", "reference", 350, 60, 350, 88, 544, 88, 544, 116),
+			e("load", "stats", "reference", 320, 60, 544, 116),
 			e("each_issue/classify", "each_issue/score", "sequence", 320, 192, 320, 236),
 			e("profile", "check", "reference", 96, 160, 96, 220),
 			e("each_issue", "report", "reference", 320, 300, 320, 404),
-			e("check", "report", "declared", 96, 332, 96, 372, 290, 372, 290, 404),
-			e("stats", "report", "reference", 544, 160, 544, 372, 350, 372, 350, 404),
+			e("check", "report", "declared", 96, 332, 320, 404),
+			e("stats", "report", "reference", 544, 160, 544, 300, 320, 404),
 		},
 	}
 }
@@ -131,7 +131,7 @@ func (f *fake) completed(n int) *story {
 	s.loaded()
 	s.items(20, 20)
 	s.step("check", api.Step_COMPLETED, epoch.Add(40*time.Second), func(st *api.Step) { st.Kind = "if" })
-	s.step("check/sample", api.Step_SKIPPED, epoch.Add(41*time.Second), func(st *api.Step) { st.Reason = "branch_not_taken" })
+	s.step("sample", api.Step_SKIPPED, epoch.Add(41*time.Second), func(st *api.Step) { st.Reason = "branch_not_taken" })
 	s.step("each_issue", api.Step_COMPLETED, epoch.Add(72*time.Second), nil)
 	s.step("report", api.Step_RUNNING, epoch.Add(72*time.Second), nil)
 	s.step("report", api.Step_COMPLETED, epoch.Add(85*time.Second), func(st *api.Step) {
@@ -149,7 +149,7 @@ func (f *fake) running(n int) *story {
 	s.loaded()
 	s.items(20, 12)
 	s.step("check", api.Step_RUNNING, epoch.Add(38*time.Second), func(st *api.Step) { st.Kind = "if" })
-	s.step("check/sample", api.Step_RUNNING, epoch.Add(39*time.Second), func(st *api.Step) { st.Kind, st.Action = "action", "data.filter" })
+	s.step("sample", api.Step_RUNNING, epoch.Add(39*time.Second), func(st *api.Step) { st.Kind, st.Action = "action", "data.filter" })
 	return s
 }
 

@@ -14,20 +14,43 @@ import (
 // graph is a plan's drawing with what the pages ask of it.
 type graph struct {
 	*api.Graph
-	byID     map[string]*api.GraphNode
-	children map[string]int32 // steps directly in each block
+	byID       map[string]*api.GraphNode
+	byInstance map[string]*api.GraphNode // by what the paths of its instances say
+	children   map[string]int32          // steps directly in each block
 }
 
 func newGraph(g *api.Graph) *graph {
-	out := &graph{Graph: g, byID: map[string]*api.GraphNode{}, children: map[string]int32{}}
+	out := &graph{
+		Graph: g, byID: map[string]*api.GraphNode{}, byInstance: map[string]*api.GraphNode{}, children: map[string]int32{},
+	}
 	for _, n := range g.GetNodes() {
 		out.byID[n.GetId()] = n
 		if n.GetParent() != "" {
 			out.children[n.GetParent()]++
 		}
 	}
+	for _, n := range g.GetNodes() {
+		out.byInstance[out.instance(n)] = n
+	}
 	return out
 }
+
+// choice is the kind of block that paths do not name: a step of its arms is
+// named as if it stood beside it.
+const choice = "if"
+
+// instance is a node's id as the paths of its instances spell it.
+func (g *graph) instance(n *api.GraphNode) string {
+	id := lastPart(n.GetId())
+	for at := g.byID[n.GetParent()]; at != nil; at = g.byID[at.GetParent()] {
+		if at.GetKind() != choice {
+			id = lastPart(at.GetId()) + "/" + id
+		}
+	}
+	return id
+}
+
+func lastPart(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
 
 // block reports whether a node holds others.
 func (g *graph) block(id string) bool { return g.children[id] > 0 }
@@ -72,7 +95,7 @@ func (v *view) drawn(sc screen, after int32) drawing {
 	d := drawing{Width: num(v.graph.GetWidth()), Height: num(v.graph.GetHeight()), Edges: v.graph.GetEdges(), Live: true}
 	over := finalRun(v.run.GetStatus())
 	for _, gn := range v.graph.outerFirst() {
-		n := v.nodes[gn.GetId()]
+		n := v.nodes[v.graph.instance(gn)]
 		if after >= 0 && (n == nil || n.seq <= after) && (!over || v.runSeq <= after) {
 			continue
 		}
@@ -85,7 +108,7 @@ func (v *view) boxOf(gn *api.GraphNode, n *node, over bool, sc screen) box {
 	b := box{
 		ID: "node-" + gn.GetId(), Label: gn.GetLabel(), Kind: kindOf(gn), Node: gn,
 		Block: v.graph.block(gn.GetId()), State: "pending",
-		Href: sc.with("tab", "steps", "under", gn.GetId(), "step", ""),
+		Href: sc.with("tab", "steps", "under", v.graph.instance(gn), "step", ""),
 	}
 	word := "not started"
 	if over {
@@ -110,10 +133,7 @@ func (v *view) boxOf(gn *api.GraphNode, n *node, over bool, sc screen) box {
 			word += ", " + count(f) + " failed"
 		}
 	default:
-		// One instance: its path is the node's id, unless a loop is around it.
-		if _, ok := v.index[gn.GetId()]; ok {
-			b.Href = sc.with("step", gn.GetId())
-		}
+		b.Href = sc.with("step", n.last)
 	}
 	b.Full = b.Label + ", " + b.Kind + ", " + word
 	return b
@@ -177,29 +197,32 @@ func (b box) baseline() float64 {
 	return b.Node.GetHeight()/2 + 4.5
 }
 
-// edgePath draws an edge through its points with rounded corners.
+// edgePath draws an edge through its points. Edges go down, so each bend is a
+// curve that begins and ends upright.
 func edgePath(points []float64) string {
 	if len(points) < 4 {
 		return ""
 	}
 	var b strings.Builder
-	b.Grow(16 * len(points))
-	pair := func(cmd byte, x, y float64) {
-		b.WriteByte(cmd)
+	b.Grow(24 * len(points))
+	pair := func(cmd string, x, y float64) {
+		b.WriteString(cmd)
 		b.WriteString(num(x))
 		b.WriteByte(' ')
 		b.WriteString(num(y))
 	}
-	pair('M', points[0], points[1])
-	last := len(points) - 2
-	for i := 2; i < last; i += 2 {
-		ax, ay := toward(points[i], points[i+1], points[i-2], points[i-1], 8)
-		bx, by := toward(points[i], points[i+1], points[i+2], points[i+3], 8)
-		pair('L', ax, ay)
-		pair('Q', points[i], points[i+1])
-		pair(' ', bx, by)
+	pair("M", points[0], points[1])
+	for i := 2; i+1 < len(points); i += 2 {
+		fromX, fromY, x, y := points[i-2], points[i-1], points[i], points[i+1]
+		if fromX == x || fromY == y {
+			pair("L", x, y)
+			continue
+		}
+		middle := (fromY + y) / 2
+		pair("C", fromX, middle)
+		pair(" ", x, middle)
+		pair(" ", x, y)
 	}
-	pair('L', points[last], points[last+1])
 	return b.String()
 }
 
@@ -210,27 +233,16 @@ func arrowPath(points []float64) string {
 		return ""
 	}
 	x, y := points[n-2], points[n-1]
-	dx, dy := x-points[n-4], y-points[n-3]
-	length := math.Hypot(dx, dy)
-	if length == 0 {
-		return ""
+	dx, dy := 0.0, 1.0
+	if y == points[n-3] {
+		dx, dy = math.Copysign(1, x-points[n-4]), 0
+	} else if y < points[n-3] {
+		dy = -1
 	}
-	dx, dy = dx/length, dy/length
 	side := func(s float64) string {
 		return num(x-7*dx+s*3.5*dy) + " " + num(y-7*dy-s*3.5*dx)
 	}
 	return "M" + num(x) + " " + num(y) + "L" + side(1) + "L" + side(-1) + "z"
-}
-
-// toward is the point at most d from (x, y) on the way to (tx, ty), and never
-// beyond the middle.
-func toward(x, y, tx, ty, d float64) (float64, float64) {
-	length := math.Hypot(tx-x, ty-y)
-	if length == 0 {
-		return x, y
-	}
-	d = math.Min(d, length/2)
-	return x + (tx-x)/length*d, y + (ty-y)/length*d
 }
 
 // half puts a 14 px icon in the middle of a line of text with that baseline.

@@ -130,7 +130,7 @@ func TestLiveCatchesUpWithoutAGap(t *testing.T) {
 	url := serve(t, f).URL
 	from := at(s)
 	v := watch(t, url, s.run.Id, fmt.Sprintf("&tab=graph&after=%d", from))
-	s.step("check/sample", api.Step_COMPLETED, time.Now(), nil)
+	s.step("sample", api.Step_COMPLETED, time.Now(), nil)
 	v.until("node-check/sample", "s-completed")
 	v.conn.CloseNow() //nolint:errcheck // the line breaks
 	s.step("check", api.Step_COMPLETED, time.Now(), nil)
@@ -196,10 +196,10 @@ func TestLiveDrawerFollowsItsStep(t *testing.T) {
 	noLeaks(t)
 	f := newFake()
 	s := f.running(9)
-	v := watch(t, serve(t, f).URL, s.run.Id, fmt.Sprintf("&tab=graph&step=check/sample&after=%d", at(s)))
-	s.step("check/sample", api.Step_COMPLETED, time.Now(), func(st *api.Step) { st.Output = `"forty-two"` })
+	v := watch(t, serve(t, f).URL, s.run.Id, fmt.Sprintf("&tab=graph&step=sample&after=%d", at(s)))
+	s.step("sample", api.Step_COMPLETED, time.Now(), func(st *api.Step) { st.Output = `"forty-two"` })
 	v.until("drawer", "forty-two")
-	s.say("check/sample", "stdout", "all done", time.Now())
+	s.say("sample", "stdout", "all done", time.Now())
 	v.until("drawer-log", "all done")
 }
 

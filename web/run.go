@@ -13,8 +13,12 @@ import (
 )
 
 // patience is how long a page waits for the steps of a long run that nobody has
-// looked at yet; the rest follows over the live feed or at the next reload.
-const patience = 150 * time.Millisecond
+// looked at yet; the rest follows over the live feed or at the next reload. Who
+// asks for certain steps wants those, and waits longer.
+const (
+	patience     = 150 * time.Millisecond
+	longPatience = 20 * time.Second
+)
 
 // head is what stands above the tabs of a run.
 type head struct {
@@ -43,7 +47,11 @@ type runData struct {
 func (s *site) run(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	sc := readScreen(chi.URLParam(r, "id"), r.URL.Query())
-	v, err := s.open(ctx, sc.Run, patience)
+	wait := patience
+	if sc.Step != "" || sc.At > 0 || sc.Status != "" || sc.Under != "" || sc.Query != "" {
+		wait = longPatience
+	}
+	v, err := s.open(ctx, sc.Run, wait)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -74,23 +82,7 @@ func (s *site) open(ctx context.Context, id string, patience time.Duration) (*vi
 		return nil, err
 	}
 	v := s.views.of(id)
-	if err := v.catchUp(ctx, s.runs, patience); err != nil {
-		return nil, err
-	}
-	if !v.hasGraph() {
-		g, err := s.runs.GetGraph(ctx, &api.GetGraphRequest{Id: id}, bigAnswers)
-		if err != nil {
-			return nil, err
-		}
-		v.setGraph(newGraph(g))
-	}
-	return v, nil
-}
-
-func (v *view) hasGraph() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.graph != nil
+	return v, v.catchUp(ctx, s.runs, patience)
 }
 
 // head returns what stands above the tabs.
@@ -109,7 +101,7 @@ func (v *view) head(sc screen) head {
 	}
 	if !finalRun(v.run.GetStatus()) {
 		for _, gn := range v.graph.GetNodes() {
-			if n := v.nodes[gn.GetId()]; n == nil || n.tally.all() == 0 {
+			if n := v.nodes[v.graph.instance(gn)]; n == nil || n.tally.all() == 0 {
 				h.Total++
 			}
 		}

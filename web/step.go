@@ -62,7 +62,7 @@ func (s *site) stepData(ctx context.Context, v *view, sc screen) (stepData, erro
 	id, _, _ := place(sc.Step)
 	id = strings.TrimSuffix(id, "[]")
 	v.mu.Lock()
-	gn := v.graph.byID[id]
+	gn := v.graph.byInstance[id]
 	seq := v.seq
 	v.mu.Unlock()
 	if gn.GetLine() > 0 {

@@ -103,7 +103,7 @@ func (v *view) row(in *instance, sc screen) stepRow {
 	if i := strings.LastIndexByte(in.Path, '/'); i >= 0 {
 		r.Name = in.Path[i+1:]
 	}
-	if in.pass >= 0 {
+	if _, parent, _ := place(in.Path); in.pass >= 0 && (in.parent < 0 || v.steps[in.parent].Path == parent) {
 		r.Name, _, _ = strings.Cut(r.Name, "[")
 		r.Pass = "[" + itoa(in.pass) + "]"
 	}

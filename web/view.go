@@ -39,8 +39,8 @@ type view struct {
 	usage    usage
 	nodes    map[string]*node
 	blocks   map[string]*block // by the instance path of the block
-	graph    *graph            // nil until somebody asked for it
-	order    []int32           // steps as a tree, up to ordered of them
+	graph    *graph
+	order    []int32 // steps as a tree, up to ordered of them
 }
 
 // stepsFrom says how to read the list of steps from one of its places on.
@@ -110,6 +110,8 @@ func (t *tally) state() state {
 // node is what became of one step of the plan over all its instances.
 type node struct {
 	id     string
+	drawn  *api.GraphNode // nil: the drawing does not show it
+	last   string         // path of the instance that began last
 	tally  tally
 	items  int32 // of for loops: how many passes there will be, as far as known
 	begun  int32 // passes, of loops
@@ -127,7 +129,7 @@ type block struct {
 
 func newView(id string) *view {
 	return &view{
-		id: id, load: make(chan struct{}, 1),
+		id: id, load: make(chan struct{}, 1), graph: newGraph(nil),
 		index: map[string]int32{}, nodes: map[string]*node{}, blocks: map[string]*block{},
 	}
 }
@@ -268,12 +270,12 @@ func (v *view) put(s *api.Step, seq int32) {
 func (v *view) insert(path string) int32 {
 	i := int32(len(v.steps))
 	id, parent, pass := place(path)
-	n := v.nodes[id]
-	if n == nil {
-		n = &node{id: strings.Clone(id)}
-		v.nodes[n.id] = n
-	}
+	n := v.node(id)
+	n.last = path
 	in := &instance{Path: path, node: n, parent: -1, pass: pass}
+	if up := v.graph.byID[n.drawn.GetParent()]; up.GetKind() == choice {
+		parent = path[:strings.LastIndexByte(path, '/')+1] + lastPart(up.GetId())
+	}
 	if p, ok := v.index[parent]; ok && parent != "" {
 		in.parent, in.depth = p, v.steps[p].depth+1
 	}
@@ -282,17 +284,23 @@ func (v *view) insert(path string) int32 {
 	return i
 }
 
+// node returns what is known of a node of the plan.
+func (v *view) node(id string) *node {
+	n := v.nodes[id]
+	if n == nil {
+		id = strings.Clone(id) // else it would keep a whole answer alive
+		n = &node{id: id, drawn: v.graph.byInstance[id]}
+		v.nodes[id] = n
+	}
+	return n
+}
+
 // count keeps the passes of the loop around in.
 func (v *view) count(in *instance, was bool, seq int32) {
 	id, parent, _ := place(in.Path)
 	b := v.blocks[parent]
 	if b == nil {
-		n := v.nodes[holder(id)]
-		if n == nil {
-			n = &node{id: strings.Clone(holder(id))}
-			v.nodes[n.id] = n
-		}
-		b = &block{node: n, single: strings.HasSuffix(id, "[]")}
+		b = &block{node: v.node(holder(id)), single: strings.HasSuffix(id, "[]")}
 		v.blocks[strings.Clone(parent)] = b
 	}
 	for int32(len(b.done)) <= in.pass {
@@ -303,6 +311,9 @@ func (v *view) count(in *instance, was bool, seq int32) {
 	is := finalStep(in.Status)
 	if was == is {
 		return
+	}
+	if up := b.node.drawn; !b.single && in.node.drawn.GetParent() != up.GetId() {
+		return // in an arm of a choice: the choice itself counts
 	}
 	body := v.body(b)
 	before := body > 0 && b.done[in.pass] >= body
@@ -322,37 +333,12 @@ func (v *view) count(in *instance, was bool, seq int32) {
 	}
 }
 
-// body is how many steps one pass of a block holds; 0: not known yet.
+// body is how many steps one pass of a block holds; 0: nobody knows.
 func (v *view) body(b *block) int32 {
-	switch {
-	case b.single:
+	if b.single {
 		return 1
-	case v.graph == nil:
-		return 0
 	}
-	return v.graph.children[b.node.id]
-}
-
-// setGraph gives the view its plan's drawing, which never changes, and counts
-// the passes that could not be counted without it.
-func (v *view) setGraph(g *graph) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.graph != nil {
-		return
-	}
-	v.graph = g
-	for _, b := range v.blocks {
-		body := v.body(b)
-		if b.single {
-			continue // counted without the drawing
-		}
-		for _, done := range b.done {
-			if body > 0 && done >= body {
-				b.node.passed++
-			}
-		}
-	}
+	return v.graph.children[b.node.drawn.GetId()]
 }
 
 // tree returns the instances in the order of the plan's blocks: each block

@@ -80,6 +80,44 @@ func TestViewCountsPassesOfALoopOverOneDoing(t *testing.T) {
 	}
 }
 
+// The paths of steps in an arm of a choice do not name the choice; the arms that
+// were not taken have no instances.
+func TestViewFindsStepsInArmsOfAChoice(t *testing.T) {
+	f := newFake()
+	node := func(id, parent, kind string) *api.GraphNode {
+		return &api.GraphNode{Id: id, Label: lastPart(id), Parent: parent, Kind: kind, Width: 120, Height: 44}
+	}
+	s := f.begin(1, "p", &api.Graph{Nodes: []*api.GraphNode{
+		node("each", "", "for"), node("each/count", "each", "command"), node("each/large", "each", "if"),
+		node("each/large/look", "each/large", "command"), node("each/large/skip", "each/large", "command"),
+	}}, "")
+	s.start(epoch)
+	s.step("each", api.Step_RUNNING, epoch, nil)
+	for i, arm := range []string{"look", "skip"} {
+		pass := fmt.Sprintf("each[%d]/", i)
+		s.step(pass+"count", api.Step_COMPLETED, epoch, nil)
+		s.step(pass+"large", api.Step_RUNNING, epoch, func(st *api.Step) { st.Kind = "if" })
+		s.step(pass+arm, api.Step_COMPLETED, epoch, nil)
+	}
+	s.step("each[0]/large", api.Step_COMPLETED, epoch, nil)
+	_, v := opened(t, f, s)
+	got := map[string]string{}
+	for _, b := range v.drawn(screen{}, -1).Boxes {
+		got[b.ID] = string(b.State) + " " + b.Note
+	}
+	if got["node-each"] != "running 1/2" || got["node-each/large/look"] != "completed " || got["node-each/large/skip"] != "completed " || got["node-each/large"] != "running 1/2" {
+		t.Errorf("drawn %v", got)
+	}
+	var rows []string
+	for _, r := range v.window(screen{Under: "each"}).Rows {
+		rows = append(rows, fmt.Sprint(r.depth, r.Pass, r.Name))
+	}
+	want := []string{"0each", "1[0]count", "1[0]large", "2look", "1[1]count", "1[1]large", "2skip"}
+	if !slices.Equal(rows, want) {
+		t.Errorf("listed %v\nwant %v", rows, want)
+	}
+}
+
 func TestViewListsParallelPassesTogether(t *testing.T) {
 	f := newFake()
 	s := f.begin(1, "p", demoGraph(), "")
@@ -127,7 +165,7 @@ func TestViewIsTheSameByEventsAndBySnapshot(t *testing.T) {
 		byEvents, live, bySteps := newView("a"), newView("b"), newView("c")
 		for _, v := range []*view{byEvents, live, bySteps} {
 			v.run = s.run
-			v.setGraph(newGraph(s.graph))
+			v.graph = newGraph(s.graph)
 		}
 		for _, e := range s.events {
 			mustApply(rt, byEvents, e)

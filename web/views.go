@@ -131,8 +131,13 @@ func (v *view) begin(ctx context.Context, runs api.RunsClient) error {
 			return err
 		}
 	}
+	g, err := runs.GetGraph(ctx, &api.GetGraphRequest{Id: v.id}, bigAnswers)
+	if err != nil {
+		return err
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.graph = newGraph(g) // before any step: it says where steps belong
 	v.begun, v.run, v.seq, v.runSeq = true, run, seq, seq
 	v.pages = []stepsFrom{{}}
 	if seq <= foldMost {

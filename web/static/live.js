@@ -365,14 +365,12 @@ function graph(box) {
   };
   const start = () => { // readable at once: the beginning of a long graph rather than all of it, tiny
     fit();
-    if (scale >= 0.5) {
-      y = Math.max(y, -24); // a small graph hangs from the top
-      show();
-      return;
+    if (scale < 0.8) {
+      scale = Math.min(1, Math.max(0.5, (pane.clientWidth - 32) / width));
+      center(width / 2, height / 2);
+      y = -16;
     }
-    scale = Math.min(1, Math.max(0.6, (pane.clientWidth - 32) / width));
-    center(width / 2, height / 2);
-    y = -16;
+    y = Math.max(y, -24); // a small graph hangs from the top
     show();
   };
   const zoom = (by, px, py) => {
