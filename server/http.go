@@ -16,6 +16,12 @@ import (
 // bodyTimeout is how long a REST request's body may take to arrive.
 const bodyTimeout = time.Minute
 
+// What is taken in of a body that is too large.
+const (
+	swallowLimit   = 64 << 20
+	swallowTimeout = 5 * time.Second
+)
+
 // Handler serves everything on one port: gRPC, REST under /v1/, the feed of
 // events as WebSocket, the plain paths, and the dashboard (which may be nil)
 // on all others.
@@ -108,8 +114,9 @@ func (s *Server) serveREST(w http.ResponseWriter, r *http.Request, gateway http.
 	}
 	defer s.gate.leave()
 	limit := int64(s.cfg.Limits.Request)
+	rc := http.NewResponseController(w)
 	if r.ContentLength > limit {
-		w.Header().Set("Connection", "close") // rather than read on
+		swallow(rc, w, r)
 		reject(w, http.StatusRequestEntityTooLarge, codes.OutOfRange, "request_too_large", "the request is over %d bytes", limit)
 		return
 	}
@@ -123,13 +130,13 @@ func (s *Server) serveREST(w http.ResponseWriter, r *http.Request, gateway http.
 			return
 		}
 	}
-	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer knows deadlines
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	_ = rc.SetReadDeadline(time.Time{})
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
+		swallow(rc, w, r)
 		reject(w, http.StatusRequestEntityTooLarge, codes.OutOfRange, "request_too_large", "the request is over %d bytes", limit)
 		return
 	case err != nil:
@@ -138,6 +145,17 @@ func (s *Server) serveREST(w http.ResponseWriter, r *http.Request, gateway http.
 	}
 	r.Body = &body{Reader: bytes.NewReader(data)}
 	gateway.ServeHTTP(w, r)
+}
+
+// swallow takes in what is left of a body that is refused, within reason. A
+// client that is cut off while it still writes seldom gets to the answer.
+func swallow(rc *http.ResponseController, w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Connection", "close") // there may be more
+	if strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
+		return // it asks before it sends
+	}
+	_ = rc.SetReadDeadline(time.Now().Add(swallowTimeout)) // not every writer knows deadlines
+	_, _ = io.CopyN(io.Discard, r.Body, swallowLimit)      // an answer is due either way
 }
 
 // body is a request's body in memory; it carries the error of its decoding,

@@ -240,6 +240,17 @@ func TestRESTLimitsABodyOfUnknownLength(t *testing.T) {
 	r.Close()
 }
 
+// A client that writes on gets to read the answer.
+func TestRESTAnswersABodyThatIsTooLarge(t *testing.T) {
+	f := start(t)
+	big := `{"source": "` + strings.Repeat("x", 10<<20) + `"}`
+	for range 20 {
+		if code, _, text := f.do("POST", "/v1/runs", big); code != http.StatusRequestEntityTooLarge {
+			t.Fatalf("%d %s", code, text)
+		}
+	}
+}
+
 func TestRESTAcceptsWhatIsOurs(t *testing.T) {
 	f := start(t)
 	id := string(f.create())
