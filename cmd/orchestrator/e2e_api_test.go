@@ -54,11 +54,15 @@ type (
 		Path, Stream, Text string
 		Attempt, N         int
 	}
+	diagnostic struct {
+		Code, Severity, File, Message string
+		Line, Column                  int
+	}
 	errorInfo struct {
 		Error struct {
-			Code            int
-			Status, Message string
-			Reason          string
+			Code                    int
+			Status, Message, Reason string
+			Diagnostics             []diagnostic
 		}
 	}
 )
