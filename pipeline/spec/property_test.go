@@ -1,0 +1,476 @@
+package spec
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+	"go.yaml.in/yaml/v4"
+	"pgregory.net/rapid"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
+)
+
+// randomValue draws a JSON value.
+func randomValue(t *rapid.T, depth int) any {
+	switch rapid.IntRange(0, 7).Draw(t, "kind") {
+	case 0:
+		return rapid.Bool().Draw(t, "bool")
+	case 1:
+		return rapid.Int64().Draw(t, "int")
+	case 2:
+		return rapid.Float64Range(-1e300, 1e300).Draw(t, "float")
+	case 3:
+		return float64(rapid.IntRange(-5, 5).Draw(t, "whole"))
+	case 4, 5:
+		return rapid.String().Draw(t, "text")
+	case 6:
+		if depth > 2 {
+			return nil
+		}
+		return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) any { return randomValue(t, depth+1) }), 0, 3).Draw(t, "list")
+	}
+	if depth > 2 {
+		return nil
+	}
+	return rapid.MapOfN(rapid.String(), rapid.Custom(func(t *rapid.T) any { return randomValue(t, depth+1) }), 0, 3).Draw(t, "map")
+}
+
+func randomType(t *rapid.T, depth int) pipeline.Type {
+	x := pipeline.Type{Kind: rapid.SampledFrom([]string{"string", "integer", "enum", "path", "list", "map", "any"}).Draw(t, "type")}
+	x.Optional, x.Description = rapid.Bool().Draw(t, "optional"), rapid.StringN(0, 3, 9).Draw(t, "description")
+	switch x.Kind {
+	case "enum":
+		x.Values = []any{int64(1), 1.0, "a", true}
+	case "path":
+		x.Under, x.MustExist = "d", true
+	case "list":
+		if depth < 2 {
+			i := randomType(t, depth+1)
+			x.Items = &i
+		}
+	case "map":
+		if depth < 2 {
+			x.Properties = []pipeline.Property{{Name: "p", Type: randomType(t, depth+1), Required: true, Default: randomValue(t, 2), Doc: "d"}}
+		}
+		x.Additional = true
+	}
+	return x
+}
+
+type planner struct{ ids, templates int }
+
+func (g *planner) template(t *rapid.T) *pipeline.Template {
+	g.templates++
+	return &pipeline.Template{ID: g.templates - 1, Src: rapid.String().Draw(t, "src"), Pos: pipeline.Pos{Line: g.templates, Column: 1}, Condition: rapid.Bool().Draw(t, "condition"), Impure: rapid.Bool().Draw(t, "impure")}
+}
+
+func (g *planner) field(t *rapid.T, depth int) pipeline.Field {
+	switch n := rapid.IntRange(0, 5).Draw(t, "field"); {
+	case n == 0:
+		return pipeline.Field{Template: g.template(t)}
+	case n == 1 && depth < 2:
+		return pipeline.Field{List: []pipeline.Field{g.field(t, depth+1), g.field(t, depth+1)}}
+	case n == 2 && depth < 2:
+		return pipeline.Field{Map: g.entries(t, depth+1)}
+	case n == 3:
+		return pipeline.Field{Empty: "list"}
+	}
+	return pipeline.Field{Const: randomValue(t, 0)}
+}
+
+func (g *planner) entries(t *rapid.T, depth int) []pipeline.Entry {
+	return []pipeline.Entry{{Name: rapid.String().Draw(t, "name"), Value: g.field(t, depth), Pos: pipeline.Pos{Line: 3, Column: 4}}}
+}
+
+func (g *planner) body(t *rapid.T, depth int) pipeline.Body {
+	b := pipeline.Body{Order: rapid.SampledFrom([]string{"", "graph", "sequence"}).Draw(t, "order")}
+	for i := range rapid.IntRange(0, 3).Draw(t, "steps") {
+		g.ids++
+		s := &pipeline.StepDef{ID: fmt.Sprint("s", g.ids), Pos: pipeline.Pos{Line: g.ids, Column: 2}, Name: "n", Description: "d", OnFailure: "skip", Effect: pipeline.EffectPure}
+		if i > 0 {
+			s.Deps = []pipeline.Dep{{On: i - 1, Cause: "declared", Pos: pipeline.Pos{Line: 1, Column: 2}}}
+		}
+		if rapid.Bool().Draw(t, "extras") {
+			s.Condition, s.State = g.template(t), g.entries(t, 0)
+			s.Timeout = 5
+			s.Retry = &pipeline.Retry{MaxAttempts: 2, Backoff: "linear", Initial: 1, Max: 2, Jitter: "none", On: []string{"a"}, TimeoutFactor: 1.5, Reported: true}
+		}
+		switch kind := rapid.IntRange(0, 5).Draw(t, "kind"); {
+		case kind == 0:
+			s.Kind = pipeline.KindCommand
+			f := g.field(t, 2)
+			s.Run, s.Command, s.Env, s.Secrets, s.Capture = &f, []pipeline.Field{g.field(t, 2)}, g.entries(t, 2), []string{"S"}, "json"
+		case kind == 1:
+			s.Kind, s.Set = pipeline.KindSet, g.entries(t, 0)
+		case kind == 2 && depth < 2:
+			f := g.field(t, 0)
+			s.Kind, s.Loop = pipeline.KindFor, &pipeline.Loop{Items: &f, Variable: "x", Parallel: -1, Collect: g.template(t), OnItemError: "continue", Single: true, Body: g.body(t, depth+1)}
+		case kind == 3 && depth < 2:
+			s.Kind, s.Loop = pipeline.KindWhile, &pipeline.Loop{Condition: g.template(t), Max: 3, Body: g.body(t, depth+1)}
+		case kind == 4 && depth < 2:
+			s.Kind, s.Branches = pipeline.KindIf, []pipeline.Branch{{Condition: g.template(t), Body: g.body(t, depth+1)}, {Body: g.body(t, depth+1)}}
+		default:
+			s.Kind, s.Action, s.Parameters = pipeline.KindAction, "http", g.entries(t, 0)
+		}
+		b.Steps = append(b.Steps, s)
+	}
+	return b
+}
+
+// TestPlanCodec: any plan comes back as it was, and equal plans give equal bytes.
+func TestPlanCodec(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		g := &planner{}
+		p := &pipeline.Plan{
+			Format: pipeline.PlanFormat, File: "f", ID: "i", Name: "n", Version: "1", Description: "d", Inferred: true, HasOutputs: true,
+			Inputs:   []pipeline.Input{{Name: "a", Type: randomType(t, 0), Required: true, Default: randomValue(t, 0), Description: "d", Pos: pipeline.Pos{Line: 1, Column: 2}}},
+			Settings: pipeline.Settings{Timeout: 1, MaxParallel: 2, OnError: "abort", Retry: &pipeline.Retry{MaxAttempts: 1}, Checkpoint: "none"},
+			Vars:     g.entries(t, 0), Secrets: []string{"A"}, Root: g.body(t, 0), Finally: g.body(t, 1), Outputs: g.entries(t, 0), State: []string{"s"},
+		}
+		p.Templates = g.templates
+		b, digest, err := EncodePlan(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := DecodePlan(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(p, back); d != "" {
+			t.Fatal(d)
+		}
+		if b2, digest2, _ := EncodePlan(back); string(b) != string(b2) || digest != digest2 {
+			t.Fatalf("encoded differently:\n%s\n%s", b, b2)
+		}
+	})
+}
+
+// TestCyclesAreRefused: a graph is accepted exactly when its declared and
+// inferred edges have no cycle.
+func TestCyclesAreRefused(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 8).Draw(t, "steps")
+		var b strings.Builder
+		b.WriteString("steps:\n")
+		edges := make([][]int, n)
+		for i := range n {
+			fmt.Fprintf(&b, "  - id: s%d\n    action: debug\n", i)
+			var needs, refs []string
+			for range rapid.IntRange(0, 2).Draw(t, "edges") {
+				k := rapid.IntRange(0, n-1).Draw(t, "on")
+				if k == i {
+					continue
+				}
+				edges[i] = append(edges[i], k)
+				if rapid.Bool().Draw(t, "declared") {
+					needs = append(needs, fmt.Sprint("s", k))
+				} else {
+					refs = append(refs, fmt.Sprintf("\"{{ s%d }}\"", k))
+				}
+			}
+			fmt.Fprintf(&b, "    needs: [%s]\n    parameters: {x: [%s]}\n", strings.Join(needs, ", "), strings.Join(refs, ", "))
+		}
+		plan, d, err := Compile(Source{File: "x", Text: []byte(b.String())}, testCatalog())
+		if cyclic := !acyclic(edges); cyclic != (err != nil) {
+			t.Fatalf("cyclic %v, error %v\n%s", cyclic, err, b.String())
+		}
+		if err != nil {
+			for _, x := range d.List {
+				if x.Code != "E0403" {
+					t.Fatalf("%s: %s", x.Code, x.Message)
+				}
+			}
+			return
+		}
+		for i, s := range plan.Root.Steps {
+			for _, k := range edges[i] {
+				if !slices.ContainsFunc(s.Deps, func(d pipeline.Dep) bool { return d.On == k }) {
+					t.Fatalf("s%d does not wait for s%d", i, k)
+				}
+			}
+		}
+	})
+}
+
+func acyclic(edges [][]int) bool {
+	state := make([]int, len(edges))
+	var visit func(i int) bool
+	visit = func(i int) bool {
+		switch state[i] {
+		case 1:
+			return false
+		case 2:
+			return true
+		}
+		state[i] = 1
+		for _, k := range edges[i] {
+			if !visit(k) {
+				return false
+			}
+		}
+		state[i] = 2
+		return true
+	}
+	for i := range edges {
+		if !visit(i) {
+			return false
+		}
+	}
+	return true
+}
+
+// TestStateOrder: two steps that share a state variable, one of them setting it,
+// are ordered: by the declared edges if these do, else as listed.
+func TestStateOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(2, 7).Draw(t, "steps")
+		reads, writes := make([]bool, n), make([]bool, n)
+		declared := make([][]int, n)
+		rank := rapid.Permutation(seq(n)).Draw(t, "rank")
+		var b strings.Builder
+		b.WriteString("steps:\n")
+		for i := range n {
+			reads[i], writes[i] = rapid.Bool().Draw(t, "reads"), rapid.Bool().Draw(t, "writes")
+			fmt.Fprintf(&b, "  - id: s%d\n    action: debug\n", i)
+			var needs []string
+			for k := range n {
+				if rank[k] < rank[i] && rapid.IntRange(0, 3).Draw(t, "need") == 0 {
+					declared[i] = append(declared[i], k)
+					needs = append(needs, fmt.Sprint("s", k))
+				}
+			}
+			fmt.Fprintf(&b, "    needs: [%s]\n", strings.Join(needs, ", "))
+			if reads[i] {
+				b.WriteString("    parameters: {x: \"{{ v }}\"}\n")
+			}
+			if writes[i] {
+				b.WriteString("    state: {v: 1}\n")
+			}
+		}
+		if !slices.Contains(writes, true) {
+			return
+		}
+		want := make([][]int, n)
+		for i := range n {
+			want[i] = slices.Clone(declared[i])
+			for k := range i {
+				if (writes[i] && (reads[k] || writes[k]) || writes[k] && (reads[i] || writes[i])) && !reaches(declared, k, i) && !reaches(declared, i, k) {
+					want[i] = append(want[i], k)
+				}
+			}
+		}
+		plan, _, err := Compile(Source{File: "x", Text: []byte(b.String())}, testCatalog())
+		if (err == nil) != acyclic(want) {
+			t.Fatalf("%v, wanted acyclic %v\n%s", err, acyclic(want), b.String())
+		}
+		if err != nil {
+			return
+		}
+		got := make([][]int, n)
+		for i, s := range plan.Root.Steps {
+			for _, d := range s.Deps {
+				got[i] = append(got[i], d.On)
+			}
+		}
+		for i := range n {
+			for k := range n {
+				if i != k && reaches(got, i, k) != reaches(want, i, k) {
+					t.Fatalf("s%d after s%d: %v\n%s", i, k, reaches(got, i, k), b.String())
+				}
+			}
+		}
+	})
+}
+
+func seq(n int) []int {
+	s := make([]int, n)
+	for i := range s {
+		s[i] = i
+	}
+	return s
+}
+
+// reaches reports whether from depends on to.
+func reaches(edges [][]int, from, to int) bool {
+	for _, k := range edges[from] {
+		if k == to || reaches(edges, k, to) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestScalarPlaces: an undefined name is found at its place in every style of
+// scalar.
+func TestScalarPlaces(t *testing.T) {
+	word := rapid.SampledFrom([]string{"a", "é", "it's", "\"q\"", "日本", "x y", "\\", "a\tb"})
+	rapid.Check(t, func(t *rapid.T) {
+		var lines []string
+		for range rapid.IntRange(0, 4).Draw(t, "lines") {
+			lines = append(lines, strings.Join(rapid.SliceOfN(word, 0, 4).Draw(t, "words"), " "))
+		}
+		at := rapid.IntRange(0, len(lines)).Draw(t, "at")
+		lines = slices.Insert(lines, at, "é {{ zebra }} z")
+		text := strings.Join(lines, "\n")
+		var n yaml.Node
+		n.SetString(text)
+		n.Style = rapid.SampledFrom([]yaml.Style{0, yaml.SingleQuotedStyle, yaml.DoubleQuotedStyle, yaml.LiteralStyle, yaml.FoldedStyle}).Draw(t, "style")
+		doc := map[string]any{"inputs": map[string]any{}, "steps": []any{map[string]any{"id": "s", "action": "debug", "parameters": map[string]*yaml.Node{"é": &n}}}}
+		src, err := yaml.Dump(doc, yaml.WithLineWidth(rapid.SampledFrom([]int{20, 80, -1}).Draw(t, "width")))
+		if err != nil || !strings.Contains(string(src), "zebra") {
+			t.Skip("the writer folds the name or refuses the text")
+		}
+		_, d, err := Compile(Source{File: "x", Text: src}, testCatalog())
+		if err == nil || d.List[0].Code != "E0201" {
+			t.Fatalf("%v\n%s", err, src)
+		}
+		for i, l := range strings.Split(string(src), "\n") {
+			if k := strings.Index(l, "zebra"); k >= 0 {
+				if col := utf8.RuneCountInString(l[:k]) + 1; d.List[0].Line != i+1 || d.List[0].Column != col || d.List[0].EndColumn != col+5 {
+					t.Fatalf("found at %d:%d-%d, stands at %d:%d\n%s", d.List[0].Line, d.List[0].Column, d.List[0].EndColumn, i+1, col, src)
+				}
+			}
+		}
+	})
+}
+
+// FuzzCompile: nothing crashes; findings have places in the source and are
+// printed once; an accepted plan is sound and survives its codec.
+func FuzzCompile(f *testing.F) {
+	files, _ := filepath.Glob("testdata/*/*.txtar")
+	for _, file := range files {
+		ar, err := txtar.ParseFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, x := range ar.Files {
+			if strings.HasSuffix(x.Name, ".yaml") {
+				f.Add(goldenSource(x.Data))
+			}
+		}
+	}
+	cat := testCatalog()
+	f.Fuzz(func(t *testing.T, src []byte) {
+		plan, d, err := Compile(Source{File: "f.yaml", Text: src}, cat)
+		seen := map[string]bool{}
+		text := strings.ReplaceAll(strings.ReplaceAll(strings.TrimPrefix(string(src), "\ufeff"), "\r\n", "\n"), "\r", "\n")
+		lines := strings.Split(text, "\n")
+		for _, x := range d.List {
+			key := fmt.Sprint(x.Code, x.Line, x.Column, x.EndLine, x.EndColumn, x.Message)
+			if seen[key] {
+				t.Errorf("printed twice: %s", key)
+			}
+			seen[key] = true
+			if x.Line < 1 || x.Line > len(lines) || x.Column < 1 || x.Column > len([]rune(lines[x.Line-1]))+1 {
+				t.Errorf("%s is outside the source: %d:%d", x.Code, x.Line, x.Column)
+			}
+		}
+		var b strings.Builder
+		Format(&b, d, true)
+		if err != nil {
+			var refusal *pipeline.Diagnostics
+			if plan != nil || !errors.As(err, &refusal) || !d.HasErrors() {
+				t.Errorf("refused without a reason: %v", err)
+			}
+			return
+		}
+		enc, _, err := EncodePlan(plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := DecodePlan(enc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(plan, back); d != "" {
+			t.Error(d)
+		}
+		sound(t, plan)
+		_ = Explain(plan, cat).String()
+	})
+}
+
+// sound checks what every consumer of a plan relies on.
+func sound(t *testing.T, plan *pipeline.Plan) {
+	t.Helper()
+	ids := make([]bool, plan.Templates)
+	template := func(x *pipeline.Template) {
+		if x == nil {
+			return
+		}
+		if x.ID < 0 || x.ID >= len(ids) || ids[x.ID] {
+			t.Fatalf("template %d of %d", x.ID, plan.Templates)
+		}
+		ids[x.ID] = true
+		compile := expr.Compile
+		if x.Condition {
+			compile = expr.CompileCondition
+		}
+		if _, err := compile(x.Src); err != nil {
+			t.Errorf("%q: %v", x.Src, err)
+		}
+	}
+	var entries func([]pipeline.Entry)
+	var field func(*pipeline.Field)
+	field = func(f *pipeline.Field) {
+		if f == nil {
+			return
+		}
+		template(f.Template)
+		for i := range f.List {
+			field(&f.List[i])
+		}
+		entries(f.Map)
+	}
+	entries = func(es []pipeline.Entry) {
+		for i := range es {
+			field(&es[i].Value)
+		}
+	}
+	var body func(*pipeline.Body)
+	body = func(b *pipeline.Body) {
+		edges := make([][]int, len(b.Steps))
+		for i, s := range b.Steps {
+			for _, d := range s.Deps {
+				edges[i] = append(edges[i], d.On)
+			}
+			template(s.Condition)
+			entries(s.State)
+			entries(s.Parameters)
+			for k := range s.Command {
+				field(&s.Command[k])
+			}
+			field(s.Run)
+			entries(s.Env)
+			entries(s.Set)
+			if l := s.Loop; l != nil {
+				field(l.Items)
+				template(l.Collect)
+				template(l.Condition)
+				body(&l.Body)
+			}
+			for k := range s.Branches {
+				template(s.Branches[k].Condition)
+				body(&s.Branches[k].Body)
+			}
+		}
+		if !acyclic(edges) {
+			t.Error("the plan has a cycle")
+		}
+	}
+	entries(plan.Vars)
+	entries(plan.Outputs)
+	body(&plan.Root)
+	body(&plan.Finally)
+	if slices.Contains(ids, false) {
+		t.Errorf("templates without a place: %v", ids)
+	}
+}
