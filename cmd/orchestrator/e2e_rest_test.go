@@ -371,7 +371,7 @@ func TestGRPCIsOnTheSamePort(t *testing.T) {
 	if status.Code(err) != codes.Aborted {
 		t.Errorf("cancelling what is over: %v", err)
 	}
-	_, err = runs.CreateRun(t.Context(), &api.CreateRunRequest{Source: "name: x\nsteps:\n  - id: a\n    run: echo {{ b.c | sh }}\n"})
+	_, err = runs.CreateRun(t.Context(), &api.CreateRunRequest{Source: "name: x\ninputs: {name: x}\nsteps:\n  - id: a\n    run: echo {{ nmae | sh }}\n"})
 	var place, reason string
 	for _, d := range status.Convert(err).Details() {
 		switch d := d.(type) {
@@ -381,7 +381,7 @@ func TestGRPCIsOnTheSamePort(t *testing.T) {
 			reason = d.GetReason()
 		}
 	}
-	if status.Code(err) != codes.InvalidArgument || place != "4:18" || reason != "invalid_pipeline" {
+	if status.Code(err) != codes.InvalidArgument || place != "5:18" || reason != "invalid_pipeline" {
 		t.Errorf("%v: at %q because %q", err, place, reason)
 	}
 }

@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +32,7 @@ func TestMain(m *testing.M) {
 //	exits CODE COMMAND...   runs a command that must end with the code
 //	await FILE              waits until the file exists
 //	json FILE PATH [WANT]   looks into a JSON file, as in steps.0.status
+//	serve                   starts a server; its address is in $SERVER
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           filepath.Join("testdata", "script"),
@@ -41,7 +44,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": scriptExits, "await": scriptAwait, "json": scriptJSON,
+			"exits": scriptExits, "await": scriptAwait, "json": scriptJSON, "serve": scriptServe,
 		},
 	})
 }
@@ -135,4 +138,30 @@ func lookJSON(text []byte, path string) (string, bool, error) {
 	}
 	b, err := json.Marshal(v)
 	return string(b), true, err
+}
+
+// scriptServe starts a server that lives as long as the script.
+func scriptServe(ts *testscript.TestScript, _ bool, args []string) {
+	log := ts.MkAbs("server.log")
+	f, err := os.Create(log)
+	ts.Check(err)
+	cmd := exec.Command("orchestrator", append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...) //nolint:noctx // the end of the script ends it
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = append(os.Environ(), "ORCHESTRATOR_HOME="+ts.MkAbs("server-home"))
+	cmd.Stdout, cmd.Stderr = f, f
+	ts.Check(cmd.Start())
+	ts.Check(f.Close())
+	ts.Defer(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may be gone
+		if err := cmd.Wait(); err != nil {
+			ts.Logf("server: %v\n%s", err, ts.ReadFile(log))
+		}
+	})
+	for end := time.Now().Add(longEnough); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if m := regexp.MustCompile(`dashboard +(\S+)\n`).FindStringSubmatch(ts.ReadFile(log)); m != nil {
+			ts.Setenv("SERVER", m[1])
+			return
+		}
+	}
+	ts.Fatalf("the server has not started:\n%s", ts.ReadFile(log))
 }

@@ -350,7 +350,6 @@ func (d *drawing) step(n *planNode, path, prefix string, depth int) {
 	r.note = strings.Join(notes, "  ")
 	d.rows = append(d.rows, r)
 	switch {
-	case !n.block():
 	case n.kind == "if":
 		d.body(n.body, prefix, depth+1)
 	case n.loop():
@@ -375,7 +374,7 @@ func (d *drawing) passes(n *planNode, s *stepFacts, path string, depth int) {
 	for _, i := range shown {
 		at := passPath(path, i)
 		if d.p.steps[at] != nil { // the loop's only step has no id of its own
-			d.step(&planNode{kind: n.kind}, at, at, depth)
+			d.step(&planNode{}, at, at, depth)
 			continue
 		}
 		x := s.passes[i]
