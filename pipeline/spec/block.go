@@ -21,14 +21,6 @@ func (c *compiler) blockGraph(f *fields, s *step) bool {
 	return c.oneOf(f.get("order"), where{s, "order"}, "sequence", "graph") == "graph"
 }
 
-// blockEffect is what a crash may do to the block itself, which only computes.
-func (s *step) blockEffect() pipeline.Effect {
-	if s.impure() {
-		return pipeline.EffectIdempotent
-	}
-	return pipeline.EffectPure
-}
-
 // forEach reads a loop over items. single is the one doing of its passes, or
 // empty where the passes have steps.
 func (c *compiler) forEach(f *fields, s *step, single string) {
@@ -66,7 +58,7 @@ func (c *compiler) forEach(f *fields, s *step, single string) {
 	if v := g.get("collect"); v != nil {
 		l.Collect = c.expression(v, w.in("collect"), useCollect)
 	}
-	d.Effect = s.blockEffect()
+	d.Effect = pipeline.EffectPure
 	steps := f.get("steps")
 	switch {
 	case single != "" && steps != nil:
@@ -153,7 +145,7 @@ func (c *compiler) while(f *fields, s *step) {
 	if v := g.get("collect"); v != nil {
 		d.Loop.Collect = c.expression(v, w.in("collect"), useCollect)
 	}
-	d.Effect = s.blockEffect()
+	d.Effect = pipeline.EffectPure
 	steps := f.get("steps")
 	if steps == nil {
 		c.error(fault{code: "E0111", at: f.pair("while").key.at, msg: "while needs steps"}, where{step: s})
@@ -181,7 +173,7 @@ func (c *compiler) choice(f *fields, s *step) {
 		s.def.Branches = append(s.def.Branches, pipeline.Branch{})
 		c.bodyOf(f, s, n, "else", &body{})
 	}
-	s.def.Effect = s.blockEffect()
+	s.def.Effect = pipeline.EffectPure
 }
 
 // arm reads a condition with its steps.

@@ -30,13 +30,13 @@ type ExplainedInput struct {
 // ExplainedOutput is an output and the expression that gives it.
 type ExplainedOutput struct{ Name, Value string }
 
-// ExplainedStep is a step. Depth counts the blocks around it.
+// ExplainedStep is a step.
 type ExplainedStep struct {
 	Path, Title, Does, Doc string
 	Condition              string
 	Needs                  []string // ids of the steps of its list that it waits for
 	Arm                    string   // of a choice: then, elif or else; finally
-	Depth                  int
+	Depth                  int      // of the list item that it is; one more in an arm
 	Line                   int
 }
 
@@ -67,6 +67,9 @@ func Explain(plan *pipeline.Plan, cat pipeline.Catalog) Explanation {
 }
 
 func (x *Explanation) body(b *pipeline.Body, cat pipeline.Catalog, prefix, arm string, depth int) {
+	if arm != "" {
+		depth++
+	}
 	for _, s := range b.Steps {
 		e := ExplainedStep{Path: prefix + s.ID, Title: s.Name, Arm: arm, Depth: depth, Line: s.Pos.Line}
 		e.Does, e.Doc = does(s, cat)
@@ -281,17 +284,17 @@ func (x Explanation) String() string {
 		}
 	}
 	b.WriteString("\n## Steps\n\n")
-	arm := ""
+	labelled := "" // the arm whose label stands above
 	for _, s := range x.Steps {
 		indent := strings.Repeat("  ", s.Depth)
-		if s.Depth == 0 {
-			arm = ""
+		block, id := "", s.Path
+		if i := strings.LastIndexByte(s.Path, '/'); i >= 0 {
+			block, id = s.Path[:i], s.Path[i+1:]
 		}
-		if s.Arm != "" && s.Arm != arm {
-			fmt.Fprintf(&b, "%s- %s:\n", indent, s.Arm)
-			arm = s.Arm
+		if label := block + "/" + s.Arm; s.Arm != "" && label != labelled {
+			fmt.Fprintf(&b, "%s- %s:\n", indent[2:], s.Arm)
+			labelled = label
 		}
-		id := s.Path[strings.LastIndexByte(s.Path, '/')+1:]
 		fmt.Fprintf(&b, "%s- **%s**: ", indent, id)
 		if s.Title != "" {
 			fmt.Fprintf(&b, "%s; ", s.Title)

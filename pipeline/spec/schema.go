@@ -220,7 +220,11 @@ func actionRules(c *catalog) []any {
 		if must != nil {
 			params["required"] = must
 		}
-		rules = append(rules, object{"if": cond, "then": object{"properties": object{"parameters": params, "with": params}}})
+		then := object{"properties": object{"parameters": params, "with": params}}
+		if must != nil {
+			then["anyOf"] = []any{object{"required": []any{"parameters"}}, object{"required": []any{"with"}}}
+		}
+		rules = append(rules, object{"if": cond, "then": then})
 	}
 	return rules
 }

@@ -19,7 +19,8 @@ var builtinNames = []string{
 	"inputs", "steps", "vars", "run", "pipeline", "env", "secrets", "item", "index", "position", "loop_iteration", "state",
 }
 
-// operators are the words of expressions.
+// operators are the words of expressions. A step may be called so, and is named
+// by steps.in then.
 var operators = []string{"true", "false", "none", "null", "True", "False", "None", "and", "or", "not", "in", "is", "if", "else"}
 
 // reservedIDs can be no step's id.
@@ -72,7 +73,7 @@ func (c *compiler) fieldsOfStep(item *node, s *step, i int, w where) *fields {
 	switch id := n.text; {
 	case n.kind != scalar || !stepID(id):
 		c.error(fault{code: "E0113", at: n.at, msg: fmt.Sprintf("%s cannot be a step's id", idText(n)), hint: "letters, digits, _ and -, beginning with a letter"}, where{w.step, w.path + "[" + strconv.Itoa(i) + "].id"})
-	case slices.Contains(reservedIDs, id) || slices.Contains(operators, id):
+	case slices.Contains(reservedIDs, id):
 		c.error(fault{code: "E0115", at: n.at, msg: fmt.Sprintf("%s is a word of the language and cannot be a step's id", id)}, where{w.step, w.path + "[" + strconv.Itoa(i) + "].id"})
 	default:
 		s.def.ID = id
@@ -118,6 +119,9 @@ func (c *compiler) step(f *fields, s *step) {
 	c.doing(f, s, doings)
 	if n := f.get("state"); n != nil {
 		c.stateOf(n, s)
+	}
+	if d.Effect == pipeline.EffectPure && f.get("effect") == nil && s.impure() {
+		d.Effect = pipeline.EffectIdempotent
 	}
 }
 
@@ -231,9 +235,6 @@ func (c *compiler) leafFields(f *fields, s *step, kind string) {
 		}
 		d.Action, d.Effect = a.Key, a.Effect
 		s.returns = &a.Returns
-		if d.Effect == pipeline.EffectPure && s.impure() {
-			d.Effect = pipeline.EffectIdempotent
-		}
 	case "command", "run":
 		d.Kind, d.Effect = pipeline.KindCommand, pipeline.EffectAtLeastOnce
 		if f.get("timeout") == nil {
@@ -252,12 +253,12 @@ func (c *compiler) leafFields(f *fields, s *step, kind string) {
 		for i := range d.Set {
 			s.returns.Properties = append(s.returns.Properties, pipeline.Property{Name: d.Set[i].Name, Type: pipeline.Type{Kind: "any"}})
 		}
-		if s.impure() {
-			d.Effect = pipeline.EffectIdempotent
-		}
 	}
-	if effect != "" {
+	switch {
+	case effect != "":
 		d.Effect = pipeline.Effect(effect)
+	case d.Effect == pipeline.EffectPure && s.impure():
+		d.Effect = pipeline.EffectIdempotent // the inner step of a loop ends here
 	}
 }
 
@@ -439,7 +440,7 @@ func (c *compiler) onFailure(f *fields, s *step, doings []string) {
 	switch {
 	case n.kind == scalar && n.text == "retry":
 		for _, d := range doings {
-			if d != "action" && d != "command" && d != "run" && d != "for" {
+			if d != "action" && d != "command" && d != "run" && (d != "for" || len(doings) == 1) {
 				c.error(fault{code: "E0110", at: n.at, msg: fmt.Sprintf("on_failure: retry means nothing for %s", d), hint: "give it to the steps within"}, w)
 			}
 		}

@@ -1,9 +1,6 @@
 package spec
 
 import (
-	"os"
-	"testing"
-
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -38,18 +35,4 @@ func testCatalog() pipeline.Catalog {
 		cat.Actions[a.Key] = a
 	}
 	return cat
-}
-
-func TestScratch(t *testing.T) {
-	b, err := os.ReadFile(os.Getenv("SCRATCH"))
-	if err != nil {
-		t.Skip()
-	}
-	plan, d, err := Compile(Source{File: "x.yaml", Text: b}, testCatalog())
-	Format(os.Stdout, d, false)
-	t.Log(err)
-	if plan != nil {
-		enc, _, _ := EncodePlan(plan)
-		t.Logf("%s", enc)
-	}
 }
