@@ -51,6 +51,8 @@ type Action struct {
 	// Bind fills a fresh Runner from parameters that were evaluated; the
 	// error is a *pipeline.Failure of category validation.
 	Bind func(params map[string]any) (Runner, error)
+	// Workspace says that it uses the run's directory, which exists only then.
+	Workspace bool
 	// Effect decides by the parameters, where Spec.Effect is empty.
 	Effect func(params map[string]any) pipeline.Effect
 }
@@ -65,6 +67,8 @@ type Describe struct {
 	Returns any  // a struct value whose fields describe the result; nil: any
 	Open    bool // takes parameters beyond the struct's; they land in its field tagged param:",rest"
 	Model   bool // asks a model
+	// Workspace says that it uses the run's directory.
+	Workspace bool
 }
 
 // NewAction builds an Action from a struct of parameters. Its fields carry tags:
@@ -96,7 +100,7 @@ func NewAction[T Runner](d Describe) Action {
 		}
 	}
 	return Action{
-		Spec: spec,
+		Spec: spec, Workspace: d.Workspace,
 		Bind: func(params map[string]any) (Runner, error) {
 			v := reflect.New(t).Elem()
 			if err := bind(v, fields, params); err != nil {

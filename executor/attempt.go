@@ -24,6 +24,7 @@ type job struct {
 	env    Env
 	limit  time.Duration
 	redact *redactor
+	files  bool // it uses the workspace
 	begun  time.Time
 }
 
@@ -62,6 +63,11 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 	}
 	ev := r.evaluation(r.m.Scope(t.Path))
 	def := t.Def
+	if r.prog.impure[def] {
+		if err := makeWorkspace(r.workspace); err != nil {
+			return refuse(asFailure(err), nil)
+		}
+	}
 	if def.Condition != nil && r.m.Step(t.Path).Status == pipeline.StepPending {
 		ok, fail := ev.test(def.Condition, "condition")
 		if fail != nil {
@@ -99,7 +105,10 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 			Message: "the process that ran this step has gone, so nobody knows whether it took effect; it may run at most once and is not repeated",
 		}, params)
 	}
-	j := &job{r: r, task: *t, runner: runner, env: env, redact: red, limit: def.TimeoutOf(r.m.Tries(t.Path)), a: &attempt{number: t.Attempt, effect: effect}}
+	j := &job{
+		r: r, task: *t, a: &attempt{number: t.Attempt, effect: effect}, runner: runner, env: env,
+		limit: def.TimeoutOf(r.m.Tries(t.Path)), redact: red, files: action.Workspace,
+	}
 	return func() bool {
 		r.record(pipeline.StepStarted, t.Path, t.Attempt, pipeline.Data{
 			Kind: def.Kind, Action: def.Action, Parameters: red.value(params), Worker: string(r.lane.ex.cfg.Replica),
@@ -236,8 +245,10 @@ func (j *job) execute(ctx context.Context) (out Output, err error) {
 			err = pipeline.Failuref(pipeline.CategorySystem, "the step broke down inside the server: %v", p)
 		}
 	}()
-	if err := j.r.lane.ex.makeWorkspace(j.env.Workspace); err != nil {
-		return Output{}, err
+	if j.files {
+		if err := makeWorkspace(j.env.Workspace); err != nil {
+			return Output{}, err
+		}
 	}
 	out, err = j.runner.Run(ctx, j.env)
 	if ctx.Err() != nil && err != nil {
@@ -332,8 +343,8 @@ func asFailure(err error) *pipeline.Failure {
 	return &pipeline.Failure{Kind: pipeline.CategoryUnknown, Message: err.Error()}
 }
 
-// makeWorkspace creates a run's directory before its first step.
-func (e *Executor) makeWorkspace(dir string) error {
+// makeWorkspace creates a run's directory before its first use.
+func makeWorkspace(dir string) error {
 	if err := os.MkdirAll(filepath.Clean(dir), 0o700); err != nil {
 		return pipeline.Failuref(pipeline.CategorySystem, "cannot create the workspace: %v", err)
 	}

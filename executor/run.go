@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -216,6 +217,9 @@ func (r *runState) evaluate(t *pipeline.Task) {
 	r.busy = true
 	task := *t
 	r.lane.ex.tasks.Go(func() {
+		if err := makeWorkspace(r.workspace); err != nil {
+			r.lane.ex.log.Warn("no workspace", "run", r.run.ID, "err", err)
+		}
 		finish := r.answer(&task)
 		r.lane.post(func() {
 			r.busy = false
@@ -332,6 +336,9 @@ func (r *runState) answerFinish(t *pipeline.Task) func() {
 		r.finished = true
 		r.stopTimers()
 		r.lane.finish(r)
+		if r.run.Workspace == "" {
+			_ = os.Remove(r.workspace) // if it is empty
+		}
 	}
 }
 

@@ -57,7 +57,7 @@ type CommandStep struct {
 // not in All: pipelines do not name it.
 func Command() executor.Action {
 	return executor.NewAction[CommandStep](executor.Describe{
-		Name: "command", Doc: commandDoc, Effect: pipeline.EffectAtLeastOnce,
+		Name: "command", Doc: commandDoc, Effect: pipeline.EffectAtLeastOnce, Workspace: true,
 	})
 }
 

@@ -107,7 +107,7 @@ type listResult struct {
 
 // filesystemAction describes one operation of the tool filesystem.
 func filesystemAction[T executor.Runner]() executor.Action {
-	d := executor.Describe{Tool: "filesystem", Effect: pipeline.EffectIdempotent}
+	d := executor.Describe{Tool: "filesystem", Effect: pipeline.EffectIdempotent, Workspace: true}
 	var zero T
 	switch any(zero).(type) {
 	case readFile:

@@ -48,7 +48,8 @@ type loadResult struct {
 
 func loadDataAction() executor.Action {
 	return executor.NewAction[LoadData](executor.Describe{
-		Name: "load_data", Doc: loadDoc, Effect: pipeline.EffectIdempotent, Returns: loadResult{},
+		Workspace: true,
+		Name:      "load_data", Doc: loadDoc, Effect: pipeline.EffectIdempotent, Returns: loadResult{},
 	})
 }
 
