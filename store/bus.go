@@ -102,6 +102,10 @@ func (b *Bus) Run(ctx context.Context, gap time.Duration, send func(context.Cont
 		if ctx.Err() != nil {
 			break
 		}
+		select {
+		case <-wake: // what rang meanwhile goes along
+		default:
+		}
 		if send(ctx, b.take()) != nil {
 			b.mu.Lock()
 			b.pending.all = true

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ func TestMain(m *testing.M) {
 
 func open(t testing.TB, url string, ttl time.Duration) *postgres.Store {
 	t.Helper()
-	s, err := postgres.Open(context.Background(), postgres.Config{URL: url, LeaseTTL: ttl, PoolSize: 4})
+	s, err := postgres.Open(context.Background(), postgres.Config{URL: url, LeaseTTL: ttl, PoolSize: 4, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
