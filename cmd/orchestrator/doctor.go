@@ -185,7 +185,7 @@ func (c *cli) checkStore(ctx context.Context, cfg *config) (string, error) {
 		}
 		return "", err
 	}
-	defer s.Close() //nolint:errcheck // it was only read
+	defer s.Close()
 	if err := s.Ping(ctx); err != nil {
 		return "", err
 	}
@@ -208,8 +208,7 @@ func (c *cli) checkServer(ctx context.Context) error {
 	}
 	defer cl.close()
 	_, err = cl.findRun(ctx, "last")
-	var f *failure
-	if errors.As(err, &f) { // it has no runs yet
+	if _, ok := errors.AsType[*failure](err); ok { // it has no runs yet
 		return nil
 	}
 	return err

@@ -105,7 +105,7 @@ func (c *cli) fromStatus(st *status.Status) *failure {
 			}
 		}
 	}
-	switch st.Code() {
+	switch st.Code() { //nolint:exhaustive // the others need no more words
 	case codes.InvalidArgument, codes.OutOfRange, codes.FailedPrecondition:
 		f.code = exitInvalid
 	case codes.Internal, codes.DataLoss:
@@ -163,7 +163,7 @@ func (c *cli) readSource(name string) (source, error) {
 
 // readFile reads a file that the command line names.
 func readFile(what, name string) ([]byte, error) {
-	b, err := os.ReadFile(name) //nolint:gosec // the caller's own file
+	b, err := os.ReadFile(name)
 	if err == nil {
 		return b, nil
 	}
@@ -176,8 +176,7 @@ func readFile(what, name string) ([]byte, error) {
 
 // cause is the innermost reason of a file error.
 func cause(err error) string {
-	var pe *os.PathError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
 		return pe.Err.Error()
 	}
 	return err.Error()

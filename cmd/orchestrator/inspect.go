@@ -58,7 +58,7 @@ func (c *cli) validate(ctx context.Context, files []string) error {
 		err = c.printJSON(all)
 	} else {
 		w := c.painted(c.out)
-		formatDiagnostics(w, all, sources, c.colors(c.out))
+		formatDiagnostics(w, all, sources, c.colourful(c.out))
 		if len(all.GetDiagnostics()) > 0 {
 			fmt.Fprintln(w)
 		}
@@ -142,7 +142,7 @@ func explain(w io.Writer, p *api.Pipeline) {
 	}
 	fmt.Fprintln(w, title)
 	if d := strings.TrimSpace(p.GetDescription()); d != "" {
-		fmt.Fprintln(w, indent(harmless(d), "  "))
+		fmt.Fprintln(w, indent(harmless(d)))
 	}
 	section := func(name string) { fmt.Fprintf(w, "\n%s\n", strong.Render(name)) }
 	section("Inputs")

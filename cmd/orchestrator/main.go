@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -162,8 +163,8 @@ func (c *cli) interrupted() bool {
 
 // env is a variable of the environment.
 func (c *cli) env(name string) (string, bool) {
-	for i := len(c.environ) - 1; i >= 0; i-- {
-		if k, v, _ := strings.Cut(c.environ[i], "="); k == name {
+	for _, kv := range slices.Backward(c.environ) {
+		if k, v, _ := strings.Cut(kv, "="); k == name {
 			return v, true
 		}
 	}
@@ -173,8 +174,8 @@ func (c *cli) env(name string) (string, bool) {
 // painted is a writer that leaves out the colours that w does not show.
 func (c *cli) painted(w io.Writer) io.Writer { return colorprofile.NewWriter(w, c.environ) }
 
-// colors reports whether w shows any.
-func (c *cli) colors(w io.Writer) bool {
+// colourful reports whether w shows colours.
+func (c *cli) colourful(w io.Writer) bool {
 	return colorprofile.Detect(w, c.environ) > colorprofile.Ascii
 }
 
@@ -190,7 +191,7 @@ func (c *cli) tell(err error) int {
 	w := c.painted(c.err)
 	fmt.Fprintf(w, "%s %s\n", lipgloss.NewStyle().Foreground(lipgloss.Red).Bold(true).Render("Error:"), f.what)
 	if f.why != "" {
-		fmt.Fprintln(w, indent(f.why, "  "))
+		fmt.Fprintln(w, indent(f.why))
 	}
 	for _, fix := range f.fix {
 		for line := range strings.SplitSeq(fix, "\n") {
@@ -200,6 +201,13 @@ func (c *cli) tell(err error) int {
 	return f.code
 }
 
-func indent(s, by string) string {
-	return by + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n"+by)
+// indent sets a text off by two columns.
+func indent(s string) string {
+	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	for i, l := range lines {
+		if l != "" {
+			lines[i] = "  " + l
+		}
+	}
+	return strings.Join(lines, "\n")
 }

@@ -57,8 +57,7 @@ func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	err = ts.Exec(args[1], args[2:]...)
 	got := 0
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		got = exit.ExitCode()
 	} else {
 		ts.Check(err)
@@ -145,7 +144,7 @@ func scriptServe(ts *testscript.TestScript, _ bool, args []string) {
 	log := ts.MkAbs("server.log")
 	f, err := os.Create(log)
 	ts.Check(err)
-	cmd := exec.Command("orchestrator", append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...) //nolint:noctx // the end of the script ends it
+	cmd := exec.Command("orchestrator", append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
 	cmd.Dir = ts.MkAbs(".")
 	cmd.Env = append(os.Environ(), "ORCHESTRATOR_HOME="+ts.MkAbs("server-home"))
 	cmd.Stdout, cmd.Stderr = f, f

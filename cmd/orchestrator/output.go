@@ -121,7 +121,7 @@ func tellOutcome(w io.Writer, run *api.Run) {
 		kind = " (" + words(k) + ")"
 	}
 	fmt.Fprintf(w, "%s %s failed%s\n", lipgloss.NewStyle().Foreground(lipgloss.Red).Bold(true).Render("Error:"), where, kind)
-	fmt.Fprintln(w, indent(harmless(e.GetMessage()), "  "))
+	fmt.Fprintln(w, indent(harmless(e.GetMessage())))
 }
 
 // look says where more is to be learned.

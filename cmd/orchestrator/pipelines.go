@@ -35,14 +35,14 @@ func (c *cli) reading(cmd *cobra.Command, do func(context.Context, *client) erro
 }
 
 func (c *cli) pipelinesListCommand() *cobra.Command {
-	limit, token := 50, ""
+	limit, token := int32(50), ""
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the registered pipelines",
 		Args:  args(0, 0, "no arguments", "orchestrator pipelines list"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.reading(cmd, func(ctx context.Context, cl *client) error {
-				resp, err := cl.pipelines.ListPipelines(ctx, &api.ListPipelinesRequest{PageSize: int32(limit), PageToken: token})
+				resp, err := cl.pipelines.ListPipelines(ctx, &api.ListPipelinesRequest{PageSize: limit, PageToken: token})
 				if err != nil {
 					return err
 				}

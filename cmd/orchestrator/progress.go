@@ -66,8 +66,8 @@ type stepFacts struct {
 // parameters is what is read of a step's parameters: how many items a loop has.
 type parameters struct{ items int }
 
-// UnmarshalJSON counts the items.
-func (p *parameters) UnmarshalJSON(b []byte) error {
+// UnmarshalJSON counts the items. It cannot fail.
+func (p *parameters) UnmarshalJSON(b []byte) error { //nolint:unparam // json.Unmarshaler
 	var v struct {
 		Items []json.RawMessage `json:"items"`
 	}

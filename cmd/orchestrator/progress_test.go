@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -62,9 +63,7 @@ func (x *tape) step(kind, path, status string, more map[string]any) change {
 		name = "step_finished"
 		s["finished_at"] = at
 	}
-	for k, v := range more {
-		s[k] = v
-	}
+	maps.Copy(s, more)
 	return x.event(name, map[string]any{"step": s})
 }
 

@@ -380,7 +380,7 @@ func (c *cli) refused(ctx context.Context, cl *client, src source, err error) er
 			}
 			return quiet(exitInvalid)
 		}
-		formatDiagnostics(c.painted(c.err), d, []source{src}, c.colors(c.err))
+		formatDiagnostics(c.painted(c.err), d, []source{src}, c.colourful(c.err))
 		_, _, n := counts(d.GetDiagnostics(), d.GetTruncated())
 		return &failure{code: exitInvalid, what: src.file + " was not run: " + n}
 	}

@@ -29,8 +29,8 @@ orchestrator runs logs last --step build --follow`,
 }
 
 // pageFlags gives a list its paging.
-func pageFlags(cmd *cobra.Command, limit *int, token *string) {
-	cmd.Flags().IntVar(limit, "limit", *limit, "how many to list, at most 500")
+func pageFlags(cmd *cobra.Command, limit *int32, token *string) {
+	cmd.Flags().Int32Var(limit, "limit", *limit, "how many to list, at most 500")
 	cmd.Flags().StringVar(token, "page-token", "", "continue a list where the last page ended")
 }
 
@@ -41,7 +41,7 @@ func moreHint(w io.Writer, token string) {
 }
 
 func (c *cli) runsListCommand() *cobra.Command {
-	limit, token := 20, ""
+	limit, token := int32(20), ""
 	var status, labels []string
 	var pipeline, filter string
 	cmd := &cobra.Command{
@@ -69,7 +69,7 @@ orchestrator runs list --label customer=42 --json`,
 			}
 			return c.reading(cmd, func(ctx context.Context, cl *client) error {
 				resp, err := cl.runs.ListRuns(ctx, &api.ListRunsRequest{
-					Filter: strings.TrimSpace(strings.Join(terms, " ")), PageSize: int32(limit), PageToken: token,
+					Filter: strings.TrimSpace(strings.Join(terms, " ")), PageSize: limit, PageToken: token,
 				})
 				if err != nil {
 					return err
@@ -213,7 +213,7 @@ func (c *cli) printRun(cl *client, run *api.Run, steps []*api.Step) error {
 			where = "step " + e.GetStep() + " (" + words(e.GetKind()) + ")"
 		}
 		fmt.Fprintln(w, "  "+painted("FAILED", where))
-		fmt.Fprintln(w, indent(harmless(e.GetMessage()), "  "))
+		fmt.Fprintln(w, indent(harmless(e.GetMessage())))
 	}
 	return section(w, "Outputs", run.GetOutputs())
 }
@@ -253,7 +253,7 @@ func section(w io.Writer, title, text string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\n%s\n%s\n", strong.Render(title), indent(y, "  "))
+	fmt.Fprintf(w, "\n%s\n%s\n", strong.Render(title), indent(y))
 	return nil
 }
 

@@ -58,7 +58,7 @@ func (c *cli) serve(ctx context.Context, cfg *config) error {
 	}
 	log := logger(c.err, cfg, cfg.Monitoring.StructuredLogging)
 	for _, stray := range cfg.strayEnv(c.environ) {
-		log.Warn("environment: " + stray)
+		log.Warn("a variable of the environment is ignored", "why", stray)
 	}
 	if open {
 		log.Warn("security.allow_unauthenticated is set: everybody who reaches this address may run commands on this machine", "listen", cfg.Server.Listen)
@@ -94,7 +94,7 @@ func (c *cli) serveHouse(ctx context.Context, cfg *config, h *house, log *slog.L
 	served := make(chan error, 1)
 	go func() {
 		dashboard := web.New(web.Config{Conn: h.conn(), Version: version, Logger: log})
-		served <- h.server.Serve(front, l, h.server.Handler(dashboard))
+		served <- h.server.Serve(front, l, h.server.Handler(dashboard)) //nolint:contextcheck // each request brings its own
 	}()
 	url := "http://" + visible(l.Addr().String())
 	log.Info("serving", "address", l.Addr().String(), "store", cfg.Storage.Backend, "version", version)
@@ -112,7 +112,9 @@ func (c *cli) serveHouse(ctx context.Context, cfg *config, h *house, log *slog.L
 		defer close(finished)
 		drain()
 		h.closeEngine()
-		<-served
+		if err := <-served; err != nil {
+			log.Warn("stopped serving", "err", err)
+		}
 		h.close()
 	}()
 	select {
@@ -162,12 +164,10 @@ func checkListen(cfg *config) (open bool, err error) {
 }
 
 func listenCause(err error) string {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		var sys *os.SyscallError
-		if errors.As(op.Err, &sys) {
-			return sys.Err.Error()
-		}
+	if sys, ok := errors.AsType[*os.SyscallError](err); ok {
+		return sys.Err.Error()
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Err.Error()
 	}
 	return err.Error()

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -57,8 +58,7 @@ func openStore(ctx context.Context, cfg *config, log *slog.Logger) (store.Store,
 
 func storeFailure(what string, err error, fix string) error {
 	f := &failure{code: exitRefused, what: what, why: err.Error(), fix: []string{fix}}
-	var pe *pipeline.Error
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*pipeline.Error](err); ok {
 		f.why = pe.Text
 	}
 	return f
@@ -89,8 +89,7 @@ func provider(scriptFile string) (model.Provider, error) {
 	}
 	p, err := script.Parse(scriptFile, text)
 	if err != nil {
-		var d *pipeline.Diagnostics
-		if errors.As(err, &d) {
+		if d, ok := errors.AsType[*pipeline.Diagnostics](err); ok {
 			var b strings.Builder
 			spec.Format(&b, d, false)
 			return nil, &failure{code: exitInvalid, what: "the script " + scriptFile + " is not valid", why: b.String()}
@@ -198,8 +197,8 @@ func (h *house) start(ctx context.Context, name string, log *slog.Logger, run fu
 // close ends everything, the newest first. Running steps get their grace; runs
 // that are not over can be continued by another process.
 func (h *house) close() {
-	for i := len(h.stops) - 1; i >= 0; i-- {
-		h.stops[i]()
+	for _, stop := range slices.Backward(h.stops) {
+		stop()
 	}
 	h.stops = nil
 }
