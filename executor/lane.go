@@ -323,9 +323,10 @@ func (l *lane) committed(res store.Result, err error) {
 		return
 	}
 	bell := store.Bell{}
+	answers := make([]submitted, len(sent.waiting))
 	for i := range sent.waiting {
 		s := &sent.waiting[i]
-		if l.created(s, sent.batch, res) {
+		if answers[i] = l.created(s, sent.batch, res); answers[i].run == s.run {
 			bell.Created = append(bell.Created, s.run)
 			bell.Appended = append(bell.Appended, store.Append{Run: s.run.ID, Events: sent.batch.Create[s.at].Events})
 			bell.Queued = bell.Queued || s.run.Status == pipeline.RunQueued
@@ -344,6 +345,9 @@ func (l *lane) committed(res store.Result, err error) {
 		l.claim = true
 	}
 	l.ex.cfg.Store.Ring(bell)
+	for i := range sent.waiting { // after the bell, so that who is answered finds the run's events here
+		sent.waiting[i].reply <- answers[i]
+	}
 	stalled := l.stalled
 	l.stalled = nil
 	for _, r := range stalled {
@@ -369,36 +373,34 @@ func (l *lane) acknowledge(id pipeline.RunID, seq int32) {
 	})
 }
 
-// created answers a submitter and reports whether the run is new.
-func (l *lane) created(s *submission, b *store.Batch, res store.Result) bool {
+// created goes on with a run that was submitted and returns the answer for its
+// submitter, which names the run itself if that is new.
+func (l *lane) created(s *submission, b *store.Batch, res store.Result) submitted {
 	if s.at < len(res.Creates) {
 		if c := res.Creates[s.at]; c.Existing != "" {
 			if s.state != nil {
 				l.drop(s.state)
 			}
 			if c.Mismatch {
-				s.reply <- submitted{err: &pipeline.Error{
+				return submitted{err: &pipeline.Error{
 					Kind: pipeline.Conflict, Reason: "idempotency_key_reused",
 					Text: fmt.Sprintf("the idempotency key was used for another request, which is run %s", c.Existing),
 				}}
-				return false
 			}
-			s.reply <- submitted{run: &pipeline.Run{ID: c.Existing}}
-			return false
+			return submitted{run: &pipeline.Run{ID: c.Existing}}
 		}
 	}
-	s.reply <- submitted{run: s.run}
 	if s.run.Status == pipeline.RunQueued {
-		return true
+		return submitted{run: s.run}
 	}
 	if s.state == nil { // it was not clear whether the key was free
 		l.adopt(s.run, s.prog, s.create.Events, true)
-		return true
+		return submitted{run: s.run}
 	}
 	s.state.createdIn = nil
 	events := b.Create[s.at].Events
 	l.acknowledge(s.run.ID, events[len(events)-1].Seq)
-	return true
+	return submitted{run: s.run}
 }
 
 // submit takes a new run into the batch.

@@ -99,6 +99,14 @@ func (r *folded) miss() {
 	r.pushed, r.missed = nil, true
 }
 
+// whole reports whether all events have been pushed since the run began, or
+// since it was last read: its owner is in this process.
+func (r *folded) whole() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.missed
+}
+
 // pull returns the events that were pushed, and whether that is all there is.
 func (r *folded) pull() ([]pipeline.Event, bool) {
 	r.mu.Lock()

@@ -75,7 +75,9 @@ func (h *hub) bell(b store.Bell) {
 		return
 	}
 	for _, run := range b.Created {
-		h.fresh.add(run)
+		if h.runs[run.ID] == nil {
+			h.fresh.add(run)
+		}
 	}
 	for i := range b.Appended {
 		a := &b.Appended[i]

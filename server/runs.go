@@ -334,7 +334,7 @@ func (s runs) WatchRun(req *orchestratorv1.WatchRunRequest, stream orchestratorv
 	after := req.GetAfter()
 	for first := true; ; first = false {
 		gen, rung := r.events.state()
-		if first {
+		if first && !r.whole() {
 			gen = always // this reading, even if no bell was heard
 		}
 		for {
