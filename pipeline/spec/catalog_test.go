@@ -28,6 +28,17 @@ func testCatalog() pipeline.Catalog {
 		{Key: "filesystem.write", Tool: "filesystem", Name: "write", Params: []pipeline.Property{{Name: "path", Type: pipeline.Type{Kind: "path"}, Required: true}, {Name: "content", Type: pipeline.Type{Kind: "any"}}}, Returns: result("path", "size"), Effect: pipeline.EffectIdempotent},
 		{Key: "filesystem.list", Tool: "filesystem", Name: "list", Params: []pipeline.Property{str("pattern", false)}, Returns: pipeline.Type{Kind: "list", Items: &pipeline.Type{Kind: "string"}}, Effect: pipeline.EffectIdempotent},
 		{Key: "data.filter", Tool: "data", Name: "filter", Bare: true, Params: []pipeline.Property{{Name: "data", Type: pipeline.Type{Kind: "list"}, Required: true}}, Returns: result("data"), Effect: pipeline.EffectPure},
+		{Key: "typed", Name: "typed", Params: []pipeline.Property{
+			{Name: "rows", Type: pipeline.Type{Kind: "list", Items: &pipeline.Type{Kind: "map", Properties: []pipeline.Property{
+				str("name", true), {Name: "n", Type: pipeline.Type{Kind: "integer"}},
+			}}}},
+			{Name: "strict", Type: pipeline.Type{Kind: "boolean"}, Doc: "whether to stop", Default: true},
+			{Name: "wait", Type: pipeline.Type{Kind: "duration", Optional: true}},
+			{Name: "ratio", Type: pipeline.Type{Kind: "number"}},
+		}, Returns: pipeline.Type{Kind: "map", Properties: []pipeline.Property{
+			{Name: "rows", Type: pipeline.Type{Kind: "list", Items: &pipeline.Type{Kind: "map", Properties: []pipeline.Property{str("name", true)}}}},
+			{Name: "count", Type: pipeline.Type{Kind: "integer"}},
+		}}, Effect: pipeline.EffectPure},
 		{Key: "debug", Name: "debug", Open: true, Returns: pipeline.Type{Kind: "any"}, Effect: pipeline.EffectPure},
 	}
 	cat := pipeline.Catalog{Actions: map[string]*pipeline.ActionSpec{}, Digest: "sha256:test"}

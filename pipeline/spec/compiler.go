@@ -54,7 +54,8 @@ type step struct {
 	returns  *pipeline.Type  // of a leaf's output, nil: unknown
 	refs     []edge          // from this step, or what it holds, to steps of the same body
 	access   map[string]*pos // of state variables, by this step or what it holds
-	writeAt  []span
+	writes   []string // the state variables that it sets,
+	writeAt  []span   // and where
 	variable span // of a for: where its variable is named
 }
 

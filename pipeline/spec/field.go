@@ -170,8 +170,13 @@ func (c *compiler) condition(n *node, w where, when usage) *pipeline.Template {
 	return t
 }
 
-// expression reads an expression that gives any value, bare or in one {{ }}.
+// expression reads what gives any value: a bare expression, or a text with
+// placeholders.
 func (c *compiler) expression(n *node, w where, when usage) *pipeline.Template {
+	if n.kind == scalar && templated(n.text) {
+		t, _ := c.template(n, n.text, w, when, false)
+		return t
+	}
 	return c.condition(n, w, when)
 }
 

@@ -118,7 +118,7 @@ var keys = []key{
 	{name: "action", in: inStep | inDoing, shape: "action", doc: "The action to run."},
 	{name: "command", in: inStep | inDoing, shape: "list", doc: "A program with its arguments, run without a shell."},
 	{name: "run", in: inStep | inDoing, shape: "text", doc: "A line for the shell. Values are quoted with | sh."},
-	{name: "set", in: inStep | inDoing, shape: "map", doc: "Values to work out; they are the step's output."},
+	{name: "set", in: inStep | inDoing, shape: "map", doc: "State variables to set; together they are the step's output."},
 	{name: "for", in: inStep | inDoing, shape: "for", doc: "Repeats the steps, or the one action of this step, for each item."},
 	{name: "while", in: inStep | inDoing, shape: "while", doc: "Repeats the steps while a condition holds."},
 	{name: "if", in: inStep | inDoing, shape: "if", doc: "Steps to run under a condition; with a text, the same as condition."},

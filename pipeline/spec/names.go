@@ -34,8 +34,8 @@ func (c *compiler) resolveBody(b *body) {
 		for _, u := range s.uses {
 			c.resolveUse(u)
 		}
-		for i, e := range s.def.State {
-			c.written(s, e.Name, s.writeAt[i])
+		for i, name := range s.writes {
+			c.written(s, name, s.writeAt[i])
 		}
 		for _, inner := range s.bodies {
 			c.resolveBody(inner)

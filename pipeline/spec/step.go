@@ -118,7 +118,7 @@ func (c *compiler) step(f *fields, s *step) {
 	c.onFailure(f, s, doings)
 	c.doing(f, s, doings)
 	if n := f.get("state"); n != nil {
-		c.stateOf(n, s)
+		s.def.State = c.assignments(n, s, "state", useState)
 	}
 	if d.Effect == pipeline.EffectPure && f.get("effect") == nil && s.impure() {
 		d.Effect = pipeline.EffectIdempotent
@@ -243,12 +243,7 @@ func (c *compiler) leafFields(f *fields, s *step, kind string) {
 		c.command(f, s, kind)
 	case "set":
 		d.Kind, d.Effect = pipeline.KindSet, pipeline.EffectPure
-		n := f.get("set")
-		if n.kind != mapping {
-			c.wrong(n, w.in("set"), "a mapping")
-			break
-		}
-		d.Set = c.entries(n, w.in("set"), useField)
+		d.Set = c.assignments(f.get("set"), s, "set", useField)
 		s.returns = &pipeline.Type{Kind: "map"}
 		for i := range d.Set {
 			s.returns.Properties = append(s.returns.Properties, pipeline.Property{Name: d.Set[i].Name, Type: pipeline.Type{Kind: "any"}})
@@ -404,13 +399,14 @@ func closing(s string, i int) int {
 	return len(s)
 }
 
-// stateOf reads the variables that the step sets.
-func (c *compiler) stateOf(n *node, s *step) {
-	w := where{step: s, path: "state"}
+// assignments reads the variables that the step sets, under set or state.
+func (c *compiler) assignments(n *node, s *step, key string, when usage) []pipeline.Entry {
+	w := where{step: s, path: key}
 	if n.kind != mapping {
 		c.wrong(n, w, "a mapping")
-		return
+		return nil
 	}
+	var list []pipeline.Entry
 	for i := range n.pairs {
 		p := &n.pairs[i]
 		if p.name == "loop_iteration" && strings.Join(strings.Fields(strings.Trim(p.value.text, "{}")), "") == "loop_iteration+1" {
@@ -419,13 +415,14 @@ func (c *compiler) stateOf(n *node, s *step) {
 		if !c.goodName(p.key, p.name, "a state variable", w) {
 			continue
 		}
-		e := pipeline.Entry{Name: p.name, Value: c.field(p.value, w.in(p.name), useState), Pos: c.text.pos(p.key.off)}
-		s.def.State = append(s.def.State, e)
+		list = append(list, pipeline.Entry{Name: p.name, Value: c.field(p.value, w.in(p.name), when), Pos: c.text.pos(p.key.off)})
+		s.writes = append(s.writes, p.name)
 		s.writeAt = append(s.writeAt, p.key.at)
 		if c.state[p.name] == nil {
 			c.state[p.name] = &def{at: p.key.at}
 		}
 	}
+	return list
 }
 
 // onFailure reads what a failure means for others. What repeats the step is read
