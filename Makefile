@@ -24,7 +24,7 @@ run: build ## build the server and run an example pipeline on real files; opens 
 
 .PHONY: build
 build: ## build bin/orchestrator, one static binary
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/orchestrator ./cmd/orchestrator
+	go build -ldflags '$(LDFLAGS)' -o bin/orchestrator ./cmd/orchestrator
 
 .PHONY: test
 test: ## run every test: units, both stores, end to end, browser; finds or installs what it needs

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -136,37 +138,9 @@ type loadResult struct {
 	stepsPerSecond, commitsPerStep, walPerStep, cpuPerStep float64
 }
 
-// throughput keeps c.runs runs under way: each caller submits one, waits until
-// it has completed, and submits the next.
-func throughput(ctx context.Context, c config, s *session, pg *postgres) (l loadResult, err error) {
-	source := chain(c.steps)
-	// A run of this pipeline always has the same number of events. Callers wait
-	// for the last one, as a caller does that wants nothing but the result.
-	last, err := s.finish(ctx, source, 0)
-	if err != nil {
-		return l, err
-	}
-	load := func(d time.Duration) (int, time.Duration, error) {
-		var finished atomic.Int64
-		began := time.Now()
-		g, ctx := errgroup.WithContext(ctx)
-		for range c.runs {
-			g.Go(func() error {
-				for time.Since(began) < d {
-					if _, err := s.finish(ctx, source, last-1); err != nil {
-						return err
-					}
-					finished.Add(1)
-				}
-				return nil
-			})
-		}
-		err := g.Wait()
-		return int(finished.Load()) * c.steps, time.Since(began), err
-	}
-	if _, _, err := load(3 * time.Second); err != nil { // warms caches and connections up
-		return l, err
-	}
+// measured runs a load between two looks at the counters. The load returns how
+// many steps it was.
+func measured(ctx context.Context, s *session, pg *postgres, load func() (steps int, err error)) (l loadResult, err error) {
 	if err := pg.checkpoint(ctx); err != nil {
 		return l, err
 	}
@@ -174,11 +148,12 @@ func throughput(ctx context.Context, c config, s *session, pg *postgres) (l load
 	if err != nil {
 		return l, err
 	}
-	cpu := s.process.CPU()
-	steps, elapsed, err := load(c.window)
+	cpu, began := s.process.CPU(), time.Now()
+	steps, err := load()
 	if err != nil {
 		return l, err
 	}
+	elapsed := time.Since(began)
 	cpu = s.process.CPU() - cpu
 	after, err := pg.counters(ctx)
 	if err != nil {
@@ -191,6 +166,123 @@ func throughput(ctx context.Context, c config, s *session, pg *postgres) (l load
 		walPerStep:     float64(after.wal-before.wal) / n,
 		cpuPerStep:     cpu.Seconds() / n,
 	}, nil
+}
+
+// unwatched keeps c.runs runs under way for a while: callers submit, and a new
+// run begins for each that has finished, which the server's metrics tell. It
+// returns the steps of all of them, when the last one has finished.
+func (s *session) unwatched(ctx context.Context, c config, source string, d time.Duration) (steps int, err error) {
+	done, err := s.completed(ctx)
+	if err != nil {
+		return 0, err
+	}
+	first := done
+	free := make(chan struct{}, c.runs) // runs that may be submitted
+	for range c.runs {
+		free <- struct{}{}
+	}
+	var submitted atomic.Int64
+	deadline := time.Now().Add(d)
+	g, loop := errgroup.WithContext(ctx)
+	for range 32 {
+		g.Go(func() error {
+			for range free {
+				if _, err := s.runs.CreateRun(loop, &orchestratorv1.CreateRunRequest{Source: source}); err != nil {
+					return err
+				}
+				submitted.Add(1)
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		defer close(free)
+		for time.Now().Before(deadline) {
+			if err := sleep(loop, 20*time.Millisecond); err != nil {
+				return err
+			}
+			now, err := s.completed(loop)
+			if err != nil {
+				return err
+			}
+			for ; done < now; done++ {
+				free <- struct{}{}
+			}
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		return 0, err
+	}
+	for done < first+int(submitted.Load()) {
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return 0, err
+		}
+		if done, err = s.completed(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return int(submitted.Load()) * c.steps, nil
+}
+
+// completed reads from the server's metrics how many runs it has completed. One
+// that ended otherwise is an error.
+func (s *session) completed(ctx context.Context) (n int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.process.Addr+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		rest, ok := strings.CutPrefix(line, `orchestrator_runs_finished_total{status="`)
+		if !ok {
+			continue
+		}
+		status, value, _ := strings.Cut(strings.TrimSpace(rest), `"} `)
+		count, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return 0, fmt.Errorf("metrics: %w", err)
+		}
+		if status != "COMPLETED" && count > 0 {
+			return 0, fmt.Errorf("%v runs are %s", count, status)
+		}
+		n += int(count)
+	}
+	return n, nil
+}
+
+// watched is the same load with a viewer for each run: each caller submits one,
+// waits on its stream of events for the last one, and submits the next.
+func (s *session) watched(ctx context.Context, c config, source string, d time.Duration) (steps int, err error) {
+	// A run of this pipeline always has the same number of events.
+	last, err := s.finish(ctx, source, 0)
+	if err != nil {
+		return 0, err
+	}
+	finished := atomic.Int64{}
+	deadline := time.Now().Add(d)
+	g, ctx := errgroup.WithContext(ctx)
+	for range c.runs {
+		g.Go(func() error {
+			for time.Now().Before(deadline) {
+				if _, err := s.finish(ctx, source, last-1); err != nil {
+					return err
+				}
+				finished.Add(1)
+			}
+			return nil
+		})
+	}
+	err = g.Wait()
+	return int(finished.Load()+1) * c.steps, err
 }
 
 // latency is how long one caller waits for one run of one step, in milliseconds.
@@ -219,11 +311,25 @@ func large(ctx context.Context, c config, s *session, r *report) error {
 	}
 	r.add(fmt.Sprintf("one run of %d parallel steps, submitted to finished", c.large), time.Since(began).Seconds(), "s")
 
-	began = time.Now()
+	began, cpu := time.Now(), s.process.CPU()
 	run, err := s.runs.CreateRun(ctx, &orchestratorv1.CreateRunRequest{Source: chain(c.large)})
 	if err != nil {
 		return fmt.Errorf("long chain: %w", err)
 	}
+	for status := run.GetStatus(); status != orchestratorv1.Run_COMPLETED; { // nobody watches while it runs
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+		now, err := s.runs.GetRun(ctx, &orchestratorv1.GetRunRequest{Id: run.GetId()})
+		if err != nil {
+			return fmt.Errorf("long chain: %w", err)
+		}
+		if status = now.GetStatus(); status == orchestratorv1.Run_FAILED {
+			return fmt.Errorf("long chain: it failed: %v", now.GetError())
+		}
+	}
+	took := time.Since(began)
+	cpu = s.process.CPU() - cpu
 	var finished []time.Time
 	if _, err := s.watch(ctx, run.GetId(), 0, func(e *orchestratorv1.Event) {
 		if e.GetType() == "step_finished" {
@@ -232,13 +338,14 @@ func large(ctx context.Context, c config, s *session, r *report) error {
 	}); err != nil {
 		return fmt.Errorf("long chain: %w", err)
 	}
-	r.add(fmt.Sprintf("one chain of %d steps, submitted to finished", c.large), time.Since(began).Seconds(), "s")
+	r.add(fmt.Sprintf("one chain of %d steps, submitted to finished", c.large), took.Seconds(), "s")
 	if len(finished) != c.large {
 		return fmt.Errorf("long chain: %d steps finished, want %d", len(finished), c.large)
 	}
 	tenth := len(finished) / 10
 	first := finished[tenth].Sub(finished[0]).Seconds() / float64(tenth)
 	last := finished[len(finished)-1].Sub(finished[len(finished)-1-tenth]).Seconds() / float64(tenth)
+	r.add("processor time of the server per step of it", cpu.Seconds()/float64(c.large)*1e6, "us")
 	r.add("its first tenth", first*1e3, "ms/step")
 	r.add("its last tenth", last*1e3, "ms/step")
 	r.atMost("last tenth to first", last/first, "", 1.5)

@@ -216,7 +216,11 @@ func shared(ctx context.Context, c config, url string, r *report) (server string
 	}
 	defer func() { err = errors.Join(err, s.end()) }()
 
-	load, err := throughput(ctx, c, s, pg)
+	source := chain(c.steps)
+	if _, err := s.unwatched(ctx, c, source, 3*time.Second); err != nil { // warms caches and connections up
+		return server, fmt.Errorf("warming up: %w", err)
+	}
+	load, err := measured(ctx, s, pg, func() (int, error) { return s.unwatched(ctx, c, source, c.window) })
 	if err != nil {
 		return server, fmt.Errorf("throughput: %w", err)
 	}
@@ -225,6 +229,12 @@ func shared(ctx context.Context, c config, url string, r *report) (server string
 	r.gate("commits per step", load.commitsPerStep, "", 0.2)
 	r.gate("WAL per step", load.walPerStep, "bytes", 2048)
 	r.add("processor time of the server per step", load.cpuPerStep*1e6, "us")
+
+	if load, err = measured(ctx, s, pg, func() (int, error) { return s.watched(ctx, c, source, c.window/2) }); err != nil {
+		return server, fmt.Errorf("watched throughput: %w", err)
+	}
+	r.add("the same with each run watched by its caller", load.stepsPerSecond, "steps/s")
+	r.add("statements per step then, reads included", load.commitsPerStep, "")
 
 	p50, p99, err := latency(ctx, s)
 	if err != nil {
