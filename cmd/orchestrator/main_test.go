@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/orchestrator-project/orchestrator/store/storetest"
 )
 
 var update = flag.Bool("update", false, "write the golden parts of the scripts anew")
@@ -34,19 +36,29 @@ func TestMain(m *testing.M) {
 //	json FILE PATH [WANT]   looks into a JSON file, as in steps.0.status
 //	serve                   starts a server; its address is in $SERVER
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:           filepath.Join("testdata", "script"),
+	testscript.Run(t, scripts("script", ""))
+}
+
+// TestScriptsOnPostgres runs testdata/postgres with DATABASE_URL.
+func TestScriptsOnPostgres(t *testing.T) {
+	testscript.Run(t, scripts("postgres", storetest.Postgres(t)))
+}
+
+func scripts(dir, database string) testscript.Params {
+	return testscript.Params{
+		Dir:           filepath.Join("testdata", dir),
 		UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("ORCHESTRATOR_HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("DATABASE_URL", database)
 			env.Setenv("__FANG_TEST_WIDTH", "100")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": scriptExits, "await": scriptAwait, "json": scriptJSON, "serve": scriptServe,
 		},
-	})
+	}
 }
 
 func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
@@ -146,7 +158,7 @@ func scriptServe(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	cmd := exec.Command("orchestrator", append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
 	cmd.Dir = ts.MkAbs(".")
-	cmd.Env = append(os.Environ(), "ORCHESTRATOR_HOME="+ts.MkAbs("server-home"))
+	cmd.Env = append(os.Environ(), "ORCHESTRATOR_HOME="+ts.MkAbs("server-home"), "DATABASE_URL="+ts.Getenv("DATABASE_URL"))
 	cmd.Stdout, cmd.Stderr = f, f
 	ts.Check(cmd.Start())
 	ts.Check(f.Close())

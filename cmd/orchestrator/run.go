@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -91,7 +92,7 @@ func (c *cli) run(ctx context.Context, file string, f *runFlags) error {
 	if err != nil {
 		return err
 	}
-	run, err := cl.runs.CreateRun(ctx, &api.CreateRunRequest{
+	run, err := c.createRun(ctx, cl, &api.CreateRunRequest{
 		Source: src.text, File: src.file, Inputs: inputs, Labels: labels, IdempotencyKey: f.key,
 	})
 	if err != nil {
@@ -114,6 +115,44 @@ func (c *cli) run(ctx context.Context, file string, f *runFlags) error {
 		}
 	}
 	return c.seeThrough(ctx, cl, run.GetId(), f.quiet, time.Time{})
+}
+
+// createRun submits. A server that is away for a moment, as during a change of
+// its database, is asked again: under a key of its own the request cannot start
+// two runs.
+func (c *cli) createRun(ctx context.Context, cl *client, req *api.CreateRunRequest) (*api.Run, error) {
+	if !c.remote() {
+		return cl.runs.CreateRun(ctx, req)
+	}
+	if req.GetIdempotencyKey() == "" {
+		req.IdempotencyKey = "cli-" + uuid.NewString()
+	}
+	ctx, stop := c.endOnSignal(ctx)
+	defer stop()
+	for end := time.Now().Add(briefly); ; {
+		run, err := cl.runs.CreateRun(ctx, req)
+		if err == nil || !tryAgain(err) || time.Now().After(end) {
+			return run, err
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, errInterrupted
+		}
+	}
+}
+
+// briefly is how long a server may be away while a run is submitted.
+const briefly = 10 * time.Second
+
+// tryAgain reports whether a server has said that waiting helps.
+func tryAgain(err error) bool {
+	for _, d := range status.Convert(err).Details() {
+		if _, ok := d.(*errdetails.RetryInfo); ok {
+			return status.Code(err) == codes.Unavailable
+		}
+	}
+	return false
 }
 
 // warn says that the pipeline has warnings.
