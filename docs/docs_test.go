@@ -134,6 +134,32 @@ func TestShownPipelinesAreExamples(t *testing.T) {
 	}
 }
 
+// TestNamedTestsExist holds that a test that the texts name stands in the tree.
+func TestNamedTestsExist(t *testing.T) {
+	exists := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func (Test\w+)`)
+	err := filepath.WalkDir("..", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(name, "_test.go") {
+			return nil //nolint:nilerr // a file that went away while we walk
+		}
+		text, err := os.ReadFile(name) //nolint:gosec // a file of this project
+		for _, m := range declared.FindAllStringSubmatch(string(text), -1) {
+			exists[m[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range texts(t) {
+		for _, m := range regexp.MustCompile("`(Test[A-Z0-9]\\w+)`").FindAllStringSubmatch(text, -1) {
+			if !exists[m[1]] {
+				t.Errorf("%s names %s, which is no test: correct the name, or write the test", name, m[1])
+			}
+		}
+	}
+}
+
 // TestDecisionsAreListed holds that the index names every text.
 func TestDecisionsAreListed(t *testing.T) {
 	index := texts(t)["docs/README.md"]
