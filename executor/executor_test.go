@@ -187,9 +187,9 @@ func TestPipelines(t *testing.T) {
 		},
 		{
 			name:    "nested loops",
-			src:     "steps:\n- id: rows\n  for: {items: [1, 2], variable: r, parallel: true}\n  steps:\n  - id: cells\n    for: {items: [3, 4], variable: c}\n    set: {p: '{{ r * c }}'}\noutputs: {v: '{{ rows.results | map(attribute=\"cells\") | map(attribute=\"results\") | list }}', n: '{{ rows.iterations }}'}",
+			src:     "steps:\n- id: rows\n  for: {items: [1, 2], variable: r, parallel: true}\n  steps:\n  - id: cells\n    for: {items: [3, 4], variable: c}\n    action: debug\n    with: {value: '{{ r * c }}'}\noutputs: {v: '{{ rows.results | map(attribute=\"cells\") | map(attribute=\"results\") | list }}', n: '{{ rows.iterations }}'}",
 			status:  pipeline.RunCompleted,
-			outputs: map[string]any{"n": int64(2), "v": []any{[]any{map[string]any{"p": int64(3)}, map[string]any{"p": int64(4)}}, []any{map[string]any{"p": int64(6)}, map[string]any{"p": int64(8)}}}},
+			outputs: map[string]any{"n": int64(2), "v": []any{[]any{int64(3), int64(4)}, []any{int64(6), int64(8)}}},
 		},
 		{
 			name:    "while until a state holds",
