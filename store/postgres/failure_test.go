@@ -364,7 +364,7 @@ func TestLostConnections(t *testing.T) {
 		}
 		eventually(t, "the presence is back", func() bool {
 			var n int
-			err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted`).Scan(&n)
+			err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&n)
 			return err == nil && n > 0
 		})
 	}
