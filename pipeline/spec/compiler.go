@@ -54,9 +54,9 @@ type step struct {
 	returns  *pipeline.Type  // of a leaf's output, nil: unknown
 	refs     []edge          // from this step, or what it holds, to steps of the same body
 	access   map[string]*pos // of state variables, by this step or what it holds
-	writes   []string // the state variables that it sets,
-	writeAt  []span   // and where
-	variable span // of a for: where its variable is named
+	writes   []string        // the state variables that it sets,
+	writeAt  []span          // and where
+	variable span            // of a for: where its variable is named
 }
 
 // pos is how and where a state variable is accessed.
