@@ -31,7 +31,10 @@ type eventsData struct {
 }
 
 func (s *site) eventsData(ctx context.Context, v *view, sc screen) (eventsData, error) {
-	last := v.at()
+	last, err := v.newest(ctx, s.runs)
+	if err != nil {
+		return eventsData{}, err
+	}
 	top := sc.Top
 	if top == 0 || top > last {
 		top = last

@@ -87,14 +87,11 @@ func (f *feed) run(ctx context.Context) error {
 		return err
 	}
 	f.view = v
-	for !v.whole() { // a long run that nobody has looked at yet
-		f.all = true
-		if err := f.frame(ctx, false); err != nil {
-			return err
-		}
-		if err := v.catchUp(ctx, f.site.runs, slowEvery); err != nil {
-			return err
-		}
+	if err := f.complete(ctx); err != nil {
+		return err
+	}
+	if v.final() {
+		return f.frame(ctx, true)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -131,6 +128,43 @@ func (f *feed) run(ctx context.Context) error {
 		err = readErr
 	}
 	return err
+}
+
+// complete reads a long run that nobody has looked at yet to its end, and shows
+// every second how far it has got.
+func (f *feed) complete(ctx context.Context) error {
+	if f.view.whole() {
+		return nil
+	}
+	f.all = true
+	ctx, cancel := context.WithCancel(ctx)
+	var g errgroup.Group
+	read := make(chan struct{})
+	g.Go(func() error {
+		defer close(read)
+		for !f.view.whole() {
+			if err := f.view.catchUp(ctx, f.site.runs, longPatience); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	g.Go(func() error {
+		defer cancel() // a page that is gone needs no more reading
+		tick := time.NewTicker(slowEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-read:
+				return nil
+			case <-tick.C:
+				if err := f.frame(ctx, false); err != nil {
+					return err
+				}
+			}
+		}
+	})
+	return g.Wait()
 }
 
 // errGone means that the page went away or does not read.

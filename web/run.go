@@ -78,11 +78,23 @@ func (s *site) run(w http.ResponseWriter, r *http.Request) {
 // open returns the run's view, up to date. It asks the API for the run first,
 // so that nobody sees through the view what the API would not show.
 func (s *site) open(ctx context.Context, id string, patience time.Duration) (*view, error) {
-	if _, err := s.runs.GetRun(ctx, &api.GetRunRequest{Id: id}, bigAnswers); err != nil {
+	run, err := s.runs.GetRun(ctx, &api.GetRunRequest{Id: id}, bigAnswers)
+	if err != nil {
 		return nil, err
 	}
 	v := s.views.of(id)
+	if v.ended() && !finalRun(run.GetStatus()) { // it has been taken up again
+		s.views.forget(v)
+		v = s.views.of(id)
+	}
 	return v, v.catchUp(ctx, s.runs, patience)
+}
+
+// ended reports whether the view shows a whole run that has ended.
+func (v *view) ended() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.complete && finalRun(v.run.GetStatus())
 }
 
 // head returns what stands above the tabs.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
@@ -52,6 +53,16 @@ func (vs *views) of(id string) *view {
 	return v
 }
 
+// forget drops the view of a run that is not what the view says any more.
+func (vs *views) forget(v *view) {
+	vs.mu.Lock()
+	defer vs.mu.Unlock()
+	if e, ok := vs.all[v.id]; ok && e.Value.(*view) == v {
+		vs.lru.Remove(e)
+		delete(vs.all, v.id)
+	}
+}
+
 func (v *view) size() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -80,10 +91,8 @@ func (v *view) catchUp(ctx context.Context, runs api.RunsClient, patience time.D
 	if done, err := v.snapshot(ctx, runs, deadline); err != nil || !done {
 		return err
 	}
-	for {
-		v.mu.Lock()
-		after := v.seq
-		v.mu.Unlock()
+	for !v.final() {
+		after := v.at()
 		page, err := runs.ListEvents(ctx, &api.ListEventsRequest{Id: v.id, After: after, PageSize: stepPage}, bigAnswers)
 		if err != nil {
 			return err
@@ -93,10 +102,11 @@ func (v *view) catchUp(ctx context.Context, runs api.RunsClient, patience time.D
 				return err
 			}
 		}
-		if page.GetNextPageToken() == "" && len(page.GetEvents()) < stepPage || after > foldMost && time.Now().After(deadline) {
-			return nil
+		if page.GetNextPageToken() == "" && len(page.GetEvents()) < stepPage {
+			break
 		}
 	}
+	return nil
 }
 
 func (v *view) at() int32 {
@@ -105,12 +115,14 @@ func (v *view) at() int32 {
 	return v.seq
 }
 
-// foldMost is up to how many events a run is read from its events alone, which
+// foldMost is up to how many steps a run is read from its events alone, which
 // say a little more than its list of steps, as the number of a loop's items.
-const foldMost = 2000
+const foldMost = 500
 
-// begin notes the number of the newest event and then reads the run: what the
-// snapshot shows is at least as new as that event.
+// begin reads the run and decides how the rest is read. Of a long run that goes
+// on it first notes the number of the newest event: what the snapshot shows is
+// at least as new as that. Of a long run that has ended the number does not
+// matter until somebody asks for it (newest).
 func (v *view) begin(ctx context.Context, runs api.RunsClient) error {
 	v.mu.Lock()
 	begun := v.begun
@@ -122,11 +134,12 @@ func (v *view) begin(ctx context.Context, runs api.RunsClient) error {
 	if err != nil {
 		return err
 	}
-	seq, err := lastSeq(ctx, runs, v.id, 2*run.GetUsage().GetSteps()+2)
-	if err != nil {
-		return err
-	}
-	if seq > foldMost {
+	var seq int32
+	short := run.GetUsage().GetSteps() <= foldMost
+	if !short && !finalRun(run.GetStatus()) {
+		if seq, err = lastSeq(ctx, runs, v.id, guess(run)); err != nil {
+			return err
+		}
 		if run, err = runs.GetRun(ctx, &api.GetRunRequest{Id: v.id}, bigAnswers); err != nil {
 			return err
 		}
@@ -140,20 +153,36 @@ func (v *view) begin(ctx context.Context, runs api.RunsClient) error {
 	v.graph = newGraph(g) // before any step: it says where steps belong
 	v.begun, v.run, v.seq, v.runSeq = true, run, seq, seq
 	v.pages = []stepsFrom{{}}
-	if seq <= foldMost {
-		v.seq, v.complete = 0, true
+	if short {
+		v.complete = true
+		if finalRun(run.GetStatus()) { // the events will say so again
+			v.run = proto.CloneOf(run)
+			v.run.Status = api.Run_RUNNING
+		}
 	}
 	return nil
 }
 
 // snapshot reads the steps page by page until their end or the deadline.
 func (v *view) snapshot(ctx context.Context, runs api.RunsClient, deadline time.Time) (bool, error) {
+	ctx, release := context.WithCancel(ctx)
+	defer release()
+	held := false
 	for {
 		v.mu.Lock()
 		complete, from := v.complete, v.pages[len(v.pages)-1]
 		v.mu.Unlock()
 		if complete {
 			return true, nil
+		}
+		if !held {
+			// A server keeps at hand what is being watched; without this it may
+			// have to gather a long run anew for each of its pages. Nobody reads
+			// what the stream brings.
+			held = true
+			if _, err := runs.WatchRun(ctx, &api.WatchRunRequest{Id: v.id}, bigAnswers); err != nil {
+				return false, err
+			}
 		}
 		page, err := runs.ListSteps(ctx, &api.ListStepsRequest{Id: v.id, PageSize: stepPage, PageToken: from.token}, bigAnswers)
 		if err != nil {
@@ -173,6 +202,24 @@ func (v *view) snapshot(ctx context.Context, runs api.RunsClient, deadline time.
 			return false, nil
 		}
 	}
+}
+
+// guess is about how many events a run has.
+func guess(run *api.Run) int32 { return 2*run.GetUsage().GetSteps() + 2 }
+
+// newest is the number of the run's newest event.
+func (v *view) newest(ctx context.Context, runs api.RunsClient) (int32, error) {
+	if seq := v.at(); seq > 0 {
+		return seq, nil
+	}
+	seq, err := lastSeq(ctx, runs, v.id, guess(v.current()))
+	if err != nil {
+		return 0, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.seq = max(v.seq, seq)
+	return v.seq, nil
 }
 
 // lastSeq finds the number of a run's newest event. Numbers have no gaps, so a
