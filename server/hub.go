@@ -67,6 +67,7 @@ func (h *hub) bell(b store.Bell) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if b.All {
+		h.fresh = newFresh(h.fresh.limit)
 		for _, r := range h.runs {
 			r.miss()
 			r.events.ring()
@@ -92,6 +93,8 @@ func (h *hub) bell(b store.Bell) {
 		if r := h.runs[id]; r != nil {
 			r.miss()
 			r.events.ring()
+		} else {
+			h.fresh.take(id) // it goes on in another process
 		}
 	}
 	for _, id := range b.Logs {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	orchestratorv1 "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
+	"github.com/orchestrator-project/orchestrator/store"
 )
 
 // log reads a run's whole log through a hub.
@@ -28,6 +29,44 @@ func readLog(ctx context.Context, h *hub, id pipeline.RunID, after int32) ([]*or
 		}
 		all = append(all, events...)
 		after = events[len(events)-1].GetSeq()
+	}
+}
+
+// A run that was created here may go on elsewhere before anybody looks at it.
+func TestAHubReadsWhatOtherProcessesHaveAppended(t *testing.T) {
+	f := start(t)
+	for name, bell := range map[string]func(pipeline.RunID) store.Bell{
+		"named":      func(id pipeline.RunID) store.Bell { return store.Bell{Runs: []pipeline.RunID{id}} },
+		"bells lost": func(pipeline.RunID) store.Bell { return store.Bell{All: true} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			id := f.create()
+			run, err := f.st.Run(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var begun []pipeline.Event
+			for e, err := range f.st.Events(t.Context(), id, 0) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				begun = append(begun, e)
+			}
+			h := newHub(f.st, f.srv.log, 1<<30, func(*pipeline.Event) {})
+			h.bell(store.Bell{Created: []*pipeline.Run{run}, Appended: []store.Append{{Run: id, Events: begun}}})
+			f.engine.steps(id, 0, 3)
+			h.bell(bell(id))
+			r, err := h.open(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer h.release(r)
+			gen, _ := r.events.state()
+			got, err := r.next(t.Context(), 0, gen)
+			if err != nil || len(got) != len(begun)+6 {
+				t.Errorf("%d events of %d, %v", len(got), len(begun)+6, err)
+			}
+		})
 	}
 }
 
