@@ -29,10 +29,10 @@ steps:
   - id: greet
     run: echo "Hello" {{ name | sh }}
   - id: shout
-    set: {text: "{{ greet | upper }}", number: "{{ number }}"}
+    set: {text: "{{ greet | upper }}", twice: "{{ number }}"}
 outputs:
-  text: "{{ shout.text }}"
-  number: "{{ shout.number }}"
+  text: "{{ text }}"
+  number: "{{ twice }}"
 `
 
 // gated waits in its second step for a file named go in the folder dir.
