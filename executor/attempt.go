@@ -172,6 +172,11 @@ func word(v any) string {
 // environment composes what the attempt may use. Of the server's own
 // environment a command sees only what is harmless and needed.
 func (r *runState) environment(ev evaluation, t *pipeline.Task) (Env, *redactor, *pipeline.Failure) {
+	env := Env{Run: r.run.ID, Path: t.Path, Attempt: t.Attempt, Workspace: r.workspace}
+	red := &redactor{}
+	if t.Def.Kind != pipeline.KindCommand && len(t.Def.Env)+len(t.Def.Secrets) == 0 {
+		return env, red, nil // nothing here inherits an environment
+	}
 	vars := map[string]string{}
 	for _, kv := range r.lane.ex.cfg.Environ {
 		if k, v, ok := strings.Cut(kv, "="); ok {
@@ -185,7 +190,6 @@ func (r *runState) environment(ev evaluation, t *pipeline.Task) (Env, *redactor,
 	for k, v := range own {
 		vars[k] = word(v)
 	}
-	red := &redactor{}
 	for _, name := range t.Def.Secrets {
 		value, ok := r.lane.ex.cfg.Secret(name)
 		if !ok {
@@ -198,7 +202,6 @@ func (r *runState) environment(ev evaluation, t *pipeline.Task) (Env, *redactor,
 	vars["ORCHESTRATOR_RUN_ID"] = string(r.run.ID)
 	vars["ORCHESTRATOR_STEP_PATH"] = string(t.Path)
 	vars["ORCHESTRATOR_ATTEMPT"] = strconv.Itoa(int(t.Attempt))
-	env := Env{Run: r.run.ID, Path: t.Path, Attempt: t.Attempt, Workspace: r.workspace}
 	vars["ORCHESTRATOR_IDEMPOTENCY_KEY"] = env.IdempotencyKey()
 	vars["PWD"] = r.workspace
 	env.Environ = make([]string, 0, len(vars))

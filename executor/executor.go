@@ -98,6 +98,8 @@ func New(cfg Config) (*Executor, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	now := cfg.Now
+	cfg.Now = func() time.Time { return now().Truncate(time.Microsecond) } // as the stores keep it
 	if cfg.Environ == nil {
 		cfg.Environ = Harmless(os.Environ())
 	}
