@@ -111,6 +111,9 @@ func (f *follower) watch(ctx context.Context) error {
 			f.logs(ctx, lines)
 		}()
 		err := f.stream(ctx, lines)
+		if err == nil {
+			f.drain(lines, ended)
+		}
 		cancel()
 		<-ended
 		return err
@@ -137,6 +140,29 @@ func (f *follower) retry(ctx context.Context, once func() error) error {
 		case <-time.After(500 * time.Millisecond):
 		case <-ctx.Done():
 			return errInterrupted
+		}
+	}
+}
+
+// drain shows the rest of the log of a run that has finished.
+func (f *follower) drain(lines <-chan *api.LogLine, ended <-chan struct{}) {
+	late := time.NewTimer(5 * time.Second)
+	defer late.Stop()
+	for {
+		select {
+		case l := <-lines:
+			f.line(l)
+		case <-late.C:
+			return
+		case <-ended:
+			for {
+				select {
+				case l := <-lines:
+					f.line(l)
+				default:
+					return
+				}
+			}
 		}
 	}
 }
@@ -178,9 +204,7 @@ func (f *follower) stream(ctx context.Context, lines <-chan *api.LogLine) error 
 			if it.err != nil {
 				return it.err
 			}
-			if err := f.event(ctx, it.event, lines != nil); err != nil {
-				return err
-			}
+			f.event(it.event)
 			if waitsForPerson(&f.p.run) {
 				return nil
 			}
@@ -206,43 +230,11 @@ func waitsForPerson(r *runFacts) bool {
 	return false
 }
 
-func (f *follower) event(ctx context.Context, e *api.Event, logs bool) error {
+func (f *follower) event(e *api.Event) {
 	c := f.p.apply(e)
 	f.seq = e.GetSeq()
-	if c.at.Before(f.since) {
-		return nil
-	}
-	// Lines stand before the end of their step: what it printed was stored
-	// before it ended, but may arrive after it on the other stream.
-	if _, lines := f.show.(*plain); lines && logs && c.step != nil && c.step.printed() {
-		if err := f.fetch(ctx, c.step.Path); err != nil {
-			return err
-		}
-	}
-	f.show.event(f.p, c)
-	return nil
-}
-
-// printed reports whether an attempt has ended that may have printed something.
-func (s *stepFacts) printed() bool {
-	return (s.final() || s.Status == "WAITING") && s.Status != "SKIPPED" && (s.Kind == "action" || s.Kind == "command")
-}
-
-// fetch shows what a step has printed and was not shown yet.
-func (f *follower) fetch(ctx context.Context, path string) error {
-	stream, err := f.cl.runs.ReadLogs(ctx, &api.ReadLogsRequest{Id: f.id, Step: path})
-	if err != nil {
-		return err
-	}
-	for {
-		l, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		f.line(l)
+	if !c.at.Before(f.since) {
+		f.show.event(f.p, c)
 	}
 }
 

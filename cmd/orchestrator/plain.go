@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,11 +36,27 @@ func (silent) close(*progress)              {}
 
 // plain shows a run as lines, for logs and pipes: what steps print, then how
 // they ended. That a step has begun is only said when it takes a while.
+//
+// What steps print and what happens to them comes on two streams. Each piece is
+// held for a moment and shown in the order of its time, so that what a step has
+// printed stands before its end.
 type plain struct {
 	w    io.Writer
+	held []piece              // in the order of their time
 	wait map[string]time.Time // steps that have begun, and when to say so
 	rest map[string]string    // unfinished lines by path and stream
 }
+
+// piece is something to show.
+type piece struct {
+	at   time.Time // when it happened
+	last bool      // what was printed at that time stands before it
+	came time.Time // when it was heard of
+	show func()
+}
+
+// hold is how long a piece waits for others of an earlier time.
+const hold = 150 * time.Millisecond
 
 // patience is how long a step may take before its begin is worth a line.
 const patience = 400 * time.Millisecond
@@ -49,6 +66,38 @@ func newPlain(w io.Writer) *plain {
 }
 
 func (r *plain) event(p *progress, c change) {
+	r.keep(c.at, true, func() { r.tell(p, c) })
+}
+
+func (r *plain) line(_ *progress, l *api.LogLine) {
+	r.keep(moment(l.GetAt()), false, func() { r.printed(l) })
+}
+
+// keep holds a piece. Of one time, what was printed comes first.
+func (r *plain) keep(at time.Time, last bool, show func()) {
+	i := len(r.held)
+	for i > 0 && (r.held[i-1].at.After(at) || r.held[i-1].last && !last && r.held[i-1].at.Equal(at)) {
+		i--
+	}
+	r.held = slices.Insert(r.held, i, piece{at, last, time.Now(), show})
+}
+
+// release shows what was held long enough, and all that is older.
+func (r *plain) release(now time.Time) {
+	n := 0
+	for i := range r.held {
+		if now.Sub(r.held[i].came) >= hold {
+			n = i + 1
+		}
+	}
+	for _, x := range r.held[:n] {
+		x.show()
+	}
+	r.held = slices.Delete(r.held, 0, n)
+}
+
+// tell shows an event.
+func (r *plain) tell(p *progress, c change) {
 	switch c.kind {
 	case "run_created":
 		r.say("run %s of %s", p.run.ID, p.run.Pipeline)
@@ -95,7 +144,8 @@ func (r *plain) event(p *progress, c change) {
 	r.say("%s%s", text, remark(s))
 }
 
-func (r *plain) line(_ *progress, l *api.LogLine) {
+// printed shows what a step has printed, as whole lines.
+func (r *plain) printed(l *api.LogLine) {
 	key := l.GetPath() + "\x00" + l.GetStream()
 	text := r.rest[key] + l.GetText()
 	for {
@@ -125,6 +175,7 @@ func (r *plain) flush(path string) {
 
 func (r *plain) tick(p *progress) {
 	now := time.Now()
+	r.release(now)
 	for path, due := range r.wait {
 		if now.After(due) {
 			delete(r.wait, path)
@@ -138,6 +189,7 @@ func (r *plain) tick(p *progress) {
 func (r *plain) note(text string) { r.say("%s", text) }
 
 func (r *plain) close(p *progress) {
+	r.release(time.Now().Add(hold))
 	for key, rest := range r.rest {
 		path, _, _ := strings.Cut(key, "\x00")
 		r.say("%s | %s", path, rest)

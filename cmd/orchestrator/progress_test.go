@@ -220,14 +220,17 @@ func TestPlainLines(t *testing.T) {
 	show := func(c change) { r.event(x.p, c) }
 	show(x.event("run_created", map[string]any{"run": map[string]any{"id": "run-1", "pipeline": "demo", "status": "QUEUED"}}))
 	show(x.step("command", "one", "RUNNING", nil))
-	r.line(x.p, &api.LogLine{Path: "one", Stream: "stdout", Text: "first\nsec"})
-	r.line(x.p, &api.LogLine{Path: "one", Stream: "stderr", Text: "aside\r\n"})
-	r.line(x.p, &api.LogLine{Path: "one", Stream: "stdout", Text: "ond"})
+	print := func(stream, text string) {
+		r.line(x.p, &api.LogLine{Path: "one", Stream: stream, Text: text, At: timestamppb.New(begin.Add(time.Duration(x.seq) * time.Second))})
+	}
+	print("stdout", "first\nsec")
+	print("stderr", "aside\r\n")
 	show(x.step("command", "one", "WAITING", map[string]any{"error": map[string]any{"message": "busy:\nvery"}}))
 	show(x.step("command", "one", "COMPLETED", map[string]any{"attempt": 2}))
+	print("stdout", "ond") // later than the end of its step, of the same time
 	show(x.step("for", "loop", "COMPLETED", map[string]any{"parameters": map[string]any{"items": []int{}}}))
 	show(x.event("signal_received", map[string]any{"signal": "cancel"}))
-	show(x.event("run_finished", map[string]any{"run": map[string]any{"id": "run-1", "status": "COMPLETED", "started_at": begin, "finished_at": begin.Add(90 * time.Second)}}))
+	show(x.event("run_finished", map[string]any{"run": map[string]any{"id": "run-1", "pipeline": "demo", "status": "COMPLETED", "started_at": begin, "finished_at": begin.Add(90 * time.Second)}}))
 	r.close(x.p)
 	want := `run run-1 of demo
 one | first
@@ -251,10 +254,11 @@ func TestPlainSaysThatAStepTakesLong(t *testing.T) {
 	r.event(x.p, x.step("command", "one", "RUNNING", nil))
 	r.event(x.p, x.step("command", "two", "RUNNING", nil))
 	r.event(x.p, x.step("command", "two", "COMPLETED", nil))
-	r.tick(x.p)
+	r.release(time.Now().Add(hold))
 	if strings.Contains(out.String(), "one") {
 		t.Errorf("too early: %s", out.String())
 	}
+	r.tick(x.p)
 	for path := range r.wait {
 		r.wait[path] = time.Now().Add(-time.Millisecond)
 	}
