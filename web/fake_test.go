@@ -70,7 +70,7 @@ func dial(t testing.TB, f *fake) *grpc.ClientConn {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		srv.Serve(l) //nolint:errcheck // it ends with the test
+		srv.Serve(l)
 	}()
 	conn, err := grpc.NewClient("passthrough:///fake", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
@@ -228,7 +228,7 @@ func (f *fake) ListRuns(_ context.Context, r *api.ListRunsRequest) (*api.ListRun
 	out := &api.ListRunsResponse{}
 	for _, run := range all {
 		fits := r.GetPageToken() == "" || run.Id < r.GetPageToken()
-		for _, term := range strings.Fields(r.GetFilter()) {
+		for term := range strings.FieldsSeq(r.GetFilter()) {
 			k, v, ok := strings.Cut(term, ":")
 			switch {
 			case k == "status" && ok:

@@ -55,10 +55,10 @@ func (s *site) live(w http.ResponseWriter, r *http.Request) {
 	err = f.run(ctx)
 	switch {
 	case err == nil:
-		conn.Close(websocket.StatusNormalClosure, "the run has finished") //nolint:errcheck // it ends anyway
+		conn.Close(websocket.StatusNormalClosure, "the run has finished")
 	case ctx.Err() == nil:
 		s.log.InfoContext(ctx, "live feed ended", "run", sc.Run, "err", err)
-		conn.Close(websocket.StatusTryAgainLater, "the feed broke off") //nolint:errcheck // it ends anyway
+		conn.Close(websocket.StatusTryAgainLater, "the feed broke off")
 	}
 }
 
@@ -187,7 +187,7 @@ func (f *feed) fold(ctx context.Context, ring func()) error {
 		if e.GetSeq() == 0 {
 			continue // only live, and read elsewhere
 		}
-		if _, err := f.view.apply(e); err != nil {
+		if err := f.view.apply(e); err != nil {
 			return err
 		}
 		ring()

@@ -47,7 +47,7 @@ func watch(t *testing.T, url, run, query string) *viewer {
 		res.Body.Close()
 	}
 	conn.SetReadLimit(4 << 20)
-	t.Cleanup(func() { conn.CloseNow() }) //nolint:errcheck // it ends with the test
+	t.Cleanup(func() { conn.CloseNow() })
 	return &viewer{t: t, conn: conn}
 }
 
@@ -132,7 +132,7 @@ func TestLiveCatchesUpWithoutAGap(t *testing.T) {
 	v := watch(t, url, s.run.Id, fmt.Sprintf("&tab=graph&after=%d", from))
 	s.step("sample", api.Step_COMPLETED, time.Now(), nil)
 	v.until("node-check/sample", "s-completed")
-	v.conn.CloseNow() //nolint:errcheck // the line breaks
+	v.conn.CloseNow()
 	s.step("check", api.Step_COMPLETED, time.Now(), nil)
 	s.step("report", api.Step_RUNNING, time.Now(), nil)
 

@@ -18,7 +18,7 @@ import (
 // post sends a form and follows to the page it leads to.
 func post(t testing.TB, addr string, form url.Values) (*html.Node, *http.Response, string) {
 	t.Helper()
-	res, err := http.PostForm(addr, form) //nolint:noctx // a test
+	res, err := http.PostForm(addr, form)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestCheckShowsFindingsInPlace(t *testing.T) {
 	f := demo()
 	addr := serve(t, f).URL
 	check := func(source string) frame {
-		res, err := http.PostForm(addr+"/new/check", url.Values{"source": {source}, "in.repo": {"typed"}}) //nolint:noctx // a test
+		res, err := http.PostForm(addr+"/new/check", url.Values{"source": {source}, "in.repo": {"typed"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,9 +153,18 @@ func TestCheckShowsFindingsInPlace(t *testing.T) {
 
 func TestInputsAreReadByTheirType(t *testing.T) {
 	for _, c := range []struct{ typ, text, want string }{
-		{"string", "42", `"42"`}, {"integer", " 42 ", `42`}, {"number", "1e3", `1e3`}, {"boolean", "true", `true`}, {"enum", `"a"`, `"a"`}, {"enum", `a`, `"a"`},
-		{"any", "hello", `"hello"`}, {"any", `{"n": 9007199254740993}`, `{"n": 9007199254740993}`}, {"map", "a: 1", `{"a":1}`},
-		{"list<integer>", "[1, 2]", `[1, 2]`}, {"optional<integer>", "7", `7`}, {"duration", "5m", `"5m"`},
+		{"string", "42", `"42"`},
+		{"integer", " 42 ", `42`},
+		{"number", "1e3", `1e3`},
+		{"boolean", "true", `true`},
+		{"enum", `"a"`, `"a"`},
+		{"enum", `a`, `"a"`},
+		{"any", "hello", `"hello"`},
+		{"any", `{"n": 9007199254740993}`, `{"n": 9007199254740993}`},
+		{"map", "a: 1", `{"a":1}`},
+		{"list<integer>", "[1, 2]", `[1, 2]`},
+		{"optional<integer>", "7", `7`},
+		{"duration", "5m", `"5m"`},
 	} {
 		got, err := inputValue(c.typ, c.text)
 		if err != nil || string(got) != c.want {

@@ -25,7 +25,7 @@ func serve(t testing.TB, f *fake) *httptest.Server {
 // get reads a page and parses it.
 func get(t testing.TB, url string) (*html.Node, *http.Response, string) {
 	t.Helper()
-	res, err := http.Get(url) //nolint:noctx // a test
+	res, err := http.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +200,7 @@ func TestTabsOfARun(t *testing.T) {
 func TestCancelAsksTheAPI(t *testing.T) {
 	f := demo()
 	url := serve(t, f).URL
-	res, err := http.PostForm(url+pathOfRun(idOf(9))+"/cancel", nil) //nolint:noctx // a test
+	res, err := http.PostForm(url+pathOfRun(idOf(9))+"/cancel", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func TestCancelAsksTheAPI(t *testing.T) {
 	if res.Request.URL.Path != pathOfRun(idOf(9)) || !strings.Contains(textOf(byID(t, doc, "run-head")), "cancelling") {
 		t.Errorf("after cancelling: %s %q", res.Request.URL, textOf(byID(t, doc, "run-head")))
 	}
-	res, err = http.PostForm(url+pathOfRun(idOf(3))+"/cancel", nil) //nolint:noctx // a test
+	res, err = http.PostForm(url+pathOfRun(idOf(3))+"/cancel", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func (s *site) runList(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	filter, token := strings.TrimSpace(q.Get("filter")), q.Get("page")
 	if looksLikeID(filter) {
-		http.Redirect(w, r, pathOfRun(filter), http.StatusSeeOther)
+		http.Redirect(w, r, pathOfRun(filter), http.StatusSeeOther) //nolint:gosec // begins with /runs/
 		return
 	}
 	d := runsData{Filter: filter, Chips: chips(filter), Live: token == "", Now: time.Now()}
@@ -89,7 +89,7 @@ func asFilter(s string) string {
 func chips(filter string) []chip {
 	var rest []string
 	var on []string
-	for _, term := range strings.Fields(filter) {
+	for term := range strings.FieldsSeq(filter) {
 		if v, ok := strings.CutPrefix(term, "status:"); ok {
 			on = strings.Split(strings.ToLower(v), ",")
 			continue

@@ -178,17 +178,16 @@ func holder(nodeID string) string {
 	return nodeID[:strings.LastIndexByte(nodeID, '/')]
 }
 
-// apply folds one event and returns the step it carries, if any. Events that
-// the view knows already change nothing.
-func (v *view) apply(e *api.Event) (*api.Step, error) {
+// apply folds one event. Events that the view knows already change nothing.
+func (v *view) apply(e *api.Event) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if e.GetSeq() <= v.seq {
-		return nil, nil //nolint:nilnil // nothing new is not an error
+		return nil
 	}
 	run, step, items, err := states(e)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	v.seq = e.GetSeq()
 	if run != nil {
@@ -198,7 +197,7 @@ func (v *view) apply(e *api.Event) (*api.Step, error) {
 		v.put(step, v.seq)
 		v.steps[v.index[step.GetPath()]].node.items += items
 	}
-	return step, nil
+	return nil
 }
 
 // states reads the whole run or step that an event carries, and how many items

@@ -195,7 +195,7 @@ func TestViewIsTheSameByEventsAndBySnapshot(t *testing.T) {
 }
 
 func mustApply(t *rapid.T, v *view, e *api.Event) {
-	if _, err := v.apply(e); err != nil {
+	if err := v.apply(e); err != nil {
 		t.Fatal(err)
 	}
 }

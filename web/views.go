@@ -98,7 +98,7 @@ func (v *view) catchUp(ctx context.Context, runs api.RunsClient, patience time.D
 			return err
 		}
 		for _, e := range page.GetEvents() {
-			if _, err := v.apply(e); err != nil {
+			if err := v.apply(e); err != nil {
 				return err
 			}
 		}

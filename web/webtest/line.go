@@ -20,7 +20,7 @@ type Line struct {
 // NewLine returns a line to the server at url (http://host:port).
 func NewLine(t testing.TB, url string) *Line {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func NewLine(t testing.TB, url string) *Line {
 
 func (l *Line) carry(a net.Conn, to string) {
 	defer a.Close()
-	b, err := net.Dial("tcp", to) //nolint:noctx // a test
+	b, err := net.Dial("tcp", to)
 	if err != nil {
 		return
 	}
@@ -57,7 +57,7 @@ func (l *Line) carry(a net.Conn, to string) {
 	defer l.drop(a, b)
 	done := make(chan struct{}, 2)
 	pipe := func(dst, src net.Conn) {
-		io.Copy(dst, src) //nolint:errcheck // it ends with the line
+		io.Copy(dst, src)
 		dst.Close()
 		src.Close()
 		done <- struct{}{}

@@ -184,6 +184,6 @@ var loadAxe = sync.OnceValues(func() (string, error) {
 		_, here, _, _ := runtime.Caller(0)
 		path = filepath.Join(filepath.Dir(here), "..", "..", ".cache", "npm", "node_modules", "axe-core", "axe.min.js")
 	}
-	b, err := os.ReadFile(path) //nolint:gosec // a file that the tester names
+	b, err := os.ReadFile(path)
 	return string(b), err
 })
