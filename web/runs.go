@@ -79,7 +79,7 @@ func looksLikeID(s string) bool {
 
 // asFilter makes a lone word mean a pipeline's name.
 func asFilter(s string) string {
-	if s != "" && !strings.ContainsAny(s, ": \t") {
+	if s != "" && !strings.ContainsAny(s, ":= \t") {
 		return "pipeline:" + s
 	}
 	return s

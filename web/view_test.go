@@ -244,3 +244,19 @@ func TestTimesAndNumbersReadWell(t *testing.T) {
 		}
 	}
 }
+
+func TestALoneWordFiltersByPipeline(t *testing.T) {
+	for given, want := range map[string]string{
+		"":                    "",
+		"nightly":             "pipeline:nightly",
+		"status:failed":       "status:failed",
+		"label.customer=42":   "label.customer=42",
+		"a status:failed":     "a status:failed",
+		`label.team="a b"`:    `label.team="a b"`,
+		labelFilter("n", "7"): labelFilter("n", "7"),
+	} {
+		if got := asFilter(given); got != want {
+			t.Errorf("%q asks for %q, want %q", given, got, want)
+		}
+	}
+}
