@@ -15,6 +15,10 @@ import (
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
+// maxDeaths is how many owners may die with the same step in flight before the
+// step is held to be the cause.
+const maxDeaths = 3
+
 // job is a leaf that is about to run.
 type job struct {
 	r      *runState
@@ -98,6 +102,12 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 	}
 	if effect == "" {
 		effect = pipeline.EffectAtLeastOnce
+	}
+	if t.Interrupted && r.m.Deaths(t.Path) >= maxDeaths {
+		return refuse(&pipeline.Failure{
+			Kind: pipeline.CategorySystem, Reason: pipeline.ReasonOwnerDied,
+			Message: fmt.Sprintf("%d processes have died while they ran this step; it is not started again", maxDeaths),
+		}, params)
 	}
 	if t.Interrupted && effect == pipeline.EffectAtMostOnce {
 		return refuse(&pipeline.Failure{

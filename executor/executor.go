@@ -358,6 +358,22 @@ func (e *Executor) Submit(ctx context.Context, s pipeline.Submission) (*pipeline
 		}
 		e.plans.Set(s.PlanDigest, prog)
 	}
+	for {
+		run, err := e.offer(ctx, s, prog)
+		// A lane that lost its lease has recorded nothing under a fresh id;
+		// its successor takes the run.
+		if !errors.Is(err, errFenced) || ctx.Err() != nil {
+			return run, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// offer gives a new run to a lane and waits until it is durable.
+func (e *Executor) offer(ctx context.Context, s pipeline.Submission, prog *program) (*pipeline.Run, error) {
 	reply := make(chan submitted, 1)
 	sub := submission{
 		prog: prog, reply: reply,

@@ -113,6 +113,7 @@ func (l *lane) run(ctx context.Context, held store.Lane) {
 	var committer sync.WaitGroup
 	committer.Go(func() { l.committer(ctx, held) })
 	stop := ctx.Done()
+	nudge(l.bell) // look at the queue at once
 	var grace <-chan time.Time
 	for {
 		select {
@@ -169,9 +170,14 @@ func (l *lane) idle() bool {
 	return true
 }
 
+// refusal is the answer to a submitter whose run was not recorded.
+func refusal(cause error) error {
+	return &pipeline.Error{Kind: pipeline.Unavailable, Reason: "stopping", Text: "the server is stopping; submit again to another", Err: cause}
+}
+
 // abandon lets go of all runs, without a word in their logs.
 func (l *lane) abandon(cause error) {
-	refuse := &pipeline.Error{Kind: pipeline.Unavailable, Reason: "stopping", Text: "the server is stopping; submit again to another", Err: cause}
+	refuse := refusal(cause)
 	pending := l.waiting
 	if l.sent != nil {
 		pending = append(pending, l.sent.waiting...)
@@ -410,7 +416,11 @@ func (l *lane) submit(s submission) {
 		return
 	}
 	if l.stopping || l.fenced {
-		s.reply <- submitted{err: &pipeline.Error{Kind: pipeline.Unavailable, Reason: "stopping", Text: "the server is stopping; submit again to another"}}
+		cause := errStopped
+		if l.fenced {
+			cause = errFenced
+		}
+		s.reply <- submitted{err: refusal(cause)}
 		return
 	}
 	now := l.ex.cfg.Now().UTC()

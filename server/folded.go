@@ -287,7 +287,7 @@ func (r *folded) fold(e *pipeline.Event) error {
 	r.hub.hold(s, size)
 	grown := int64(stepBytes * (len(r.view.Steps) - known))
 	if step != nil {
-		grown += int64(len(encoded.GetData()))
+		grown += weight(e.Data.Parameters) + weight(e.Data.Items) + weight(e.Data.Output)
 	}
 	r.hub.charge(r, grown)
 	if r.view.Seq-r.cursors[len(r.cursors)-1].Seq >= cursorEvents {

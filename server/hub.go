@@ -204,7 +204,8 @@ func (h *hub) trim() {
 		}
 		e = before
 	}
-	for e := h.order.Back(); e != nil && h.viewed > h.limit/2; {
+	// The run used last stays, however long it is: its reader comes back.
+	for e := h.order.Back(); e != nil && e != h.order.Front() && h.viewed > h.limit/2; {
 		before := e.Prev()
 		if r, ok := e.Value.(*folded); ok && r.users == 0 {
 			h.forget(r)

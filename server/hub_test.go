@@ -143,8 +143,8 @@ func TestAHubWithoutMemoryTellsTheSameStory(t *testing.T) {
 		t.Errorf("one walk read %d events", n)
 	}
 	small.release(user)
-	if n, _, bytes := small.sizes(); n != 0 || bytes != 0 {
-		t.Errorf("with nobody there the small hub holds %d runs, %d bytes", n, bytes)
+	if n, users, _ := small.sizes(); n != 1 || users != 0 {
+		t.Errorf("with nobody there the small hub holds %d runs and %d users, want only the run used last", n, users)
 	}
 }
 
