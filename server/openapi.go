@@ -37,20 +37,24 @@ func (s *Server) serveDocs(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(page)
 }
 
-const docsStyle = `body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}
-code{font:14px ui-monospace,monospace}table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.2rem .8rem .2rem 0}
-section{border-top:1px solid #8888;margin-top:1rem}h3 code{font-size:1rem}`
+const docsStyle = `:root{color-scheme:light dark}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;background:#fff;color:#1a1d23}
+a{color:#1a5dd0}code{font:14px ui-monospace,monospace;overflow-wrap:anywhere}
+table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.2rem .8rem .2rem 0;overflow-wrap:anywhere}
+section{border-top:1px solid #8888;margin-top:1rem}h3 code{font-size:1rem}
+@media(prefers-color-scheme:dark){body{background:#101317;color:#e7eaef}a{color:#78a9ff}}
+@media(max-width:40rem){thead{display:none}tr{display:block;padding:.3rem 0}td{display:inline}}`
 
 var docsTemplate = template.Must(template.New("docs").Parse(`<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{{.Title}} API</title><style>{{.Style}}</style></head><body>
+<title>{{.Title}} API</title><style>{{.Style}}</style></head><body><main>
 <h1>{{.Title}} API</h1><p>{{.Description}}</p>
-<p>For programs: <a href="/openapi.json">openapi.json</a>.</p>
-<nav><ul>{{range .Groups}}<li><a href="#{{.Name}}">{{.Name}}</a></li>{{end}}</ul></nav>
+<p>For programs: <a href="/openapi.json">openapi.json</a>. For people: <a href="/">the dashboard</a>.</p>
+<nav aria-label="Parts"><ul>{{range .Groups}}<li><a href="#{{.Name}}">{{.Name}}</a></li>{{end}}<li><a href="#messages">Messages</a></li></ul></nav>
 {{range .Groups}}<h2 id="{{.Name}}">{{.Name}}</h2>
 {{range .Operations}}<section id="{{.ID}}"><h3><code>{{.Method}} {{.Path}}</code></h3>
 <p>{{.Text}}</p>
-{{if .Fields}}<table><thead><tr><th>Field</th><th>In</th><th>Type</th><th></th></tr></thead><tbody>
+{{if .Fields}}<table><thead><tr><th>Field</th><th>In</th><th>Type</th><th>Meaning</th></tr></thead><tbody>
 {{range .Fields}}<tr><td><code>{{.Name}}</code></td><td>{{.In}}</td><td>{{.Type}}</td><td>{{.Text}}</td></tr>
 {{end}}</tbody></table>{{end}}
 <p>Answers {{.Answer}}.</p></section>
@@ -59,7 +63,7 @@ var docsTemplate = template.Must(template.New("docs").Parse(`<!doctype html>
 {{range .Messages}}<section id="{{.Name}}"><h3><code>{{.Name}}</code></h3><p>{{.Text}}</p>
 <table><tbody>{{range .Fields}}<tr><td><code>{{.Name}}</code></td><td>{{.Type}}</td><td>{{.Text}}</td></tr>
 {{end}}</tbody></table></section>
-{{end}}</body></html>
+{{end}}</main></body></html>
 `))
 
 // docSchema is what the page needs of a schema.
