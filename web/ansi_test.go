@@ -3,6 +3,8 @@ package web
 import (
 	"strings"
 	"testing"
+
+	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
 func TestAnsiColoursBecomeClassesAndNothingElse(t *testing.T) {
@@ -57,4 +59,31 @@ func FuzzSourceColours(f *testing.F) {
 			t.Fatalf("%q came out as %q", line, b.String())
 		}
 	})
+}
+
+func TestALogMessageMayHoldSeveralLines(t *testing.T) {
+	var out []logLine
+	for _, l := range []*api.LogLine{
+		{Path: "a", Attempt: 1, N: 1, Text: "one\ntwo\r\n\nfour\n"},
+		{Path: "a", Attempt: 1, N: 2, Text: "half"},
+		{Path: "b", Attempt: 1, N: 1, Text: "\n"},
+	} {
+		out = appendLines(out, l)
+	}
+	var texts []string
+	ids := map[string]bool{}
+	for _, l := range out {
+		text := ""
+		for _, p := range l.Pieces {
+			text += p.Text
+		}
+		texts = append(texts, l.Path+" "+text)
+		ids[l.ID] = true
+	}
+	if got := strings.Join(texts, "|"); got != "a one|a two|a |a four|a half|b " {
+		t.Errorf("the lines are %q", got)
+	}
+	if len(ids) != len(out) || !out[1].Same || out[5].Same {
+		t.Errorf("%+v", out)
+	}
 }

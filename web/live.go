@@ -421,7 +421,7 @@ func (t *tail) begin(keep int) {
 func (t *tail) add(l *api.LogLine) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.lines = append(t.lines, lineOf(l, t.lines))
+	t.lines = appendLines(t.lines, l)
 	if over := len(t.lines) - t.keep; over > 0 {
 		t.lines = append(t.lines[:0], t.lines[over:]...)
 		t.whole = true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"time"
 
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
@@ -46,21 +47,29 @@ func (s *site) readLogs(ctx context.Context, run, step string, tail int32) ([]lo
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, lineOf(l, out))
+		out = appendLines(out, l)
 	}
 }
 
 // lineMost bounds one line on the screen.
 const lineMost = 4000
 
-func lineOf(l *api.LogLine, before []logLine) logLine {
-	text := l.GetText()
-	if len(text) > lineMost {
-		text = text[:lineMost] + "\u2026"
+// appendLines adds what a message of the log says, which may be several lines.
+func appendLines(out []logLine, l *api.LogLine) []logLine {
+	id := "l:" + l.GetPath() + ":" + itoa(l.GetAttempt()) + ":" + itoa(l.GetN())
+	text := strings.TrimSuffix(l.GetText(), "\n")
+	for n := int32(1); ; n++ {
+		line, rest, more := strings.Cut(text, "\n")
+		if len(line) > lineMost {
+			line = line[:lineMost] + "\u2026"
+		}
+		out = append(out, logLine{
+			ID: id, Path: l.GetPath(), At: moment(l.GetAt()), Stream: l.GetStream(), Pieces: ansi(line),
+			Same: len(out) > 0 && out[len(out)-1].Path == l.GetPath(),
+		})
+		if !more {
+			return out
+		}
+		id, text = "l:"+l.GetPath()+":"+itoa(l.GetAttempt())+":"+itoa(l.GetN())+":"+itoa(n), rest
 	}
-	out := logLine{ID: "l:" + l.GetPath() + ":" + itoa(l.GetAttempt()) + ":" + itoa(l.GetN()), Path: l.GetPath(), At: moment(l.GetAt()), Stream: l.GetStream(), Pieces: ansi(text)}
-	if n := len(before); n > 0 {
-		out.Same = before[n-1].Path == out.Path
-	}
-	return out
 }
