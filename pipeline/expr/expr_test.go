@@ -505,7 +505,7 @@ func TestHostileExpressionsEndSoon(t *testing.T) {
 		if _, err := evaluate(src, env); err == nil {
 			t.Errorf("%s: no error", body)
 		}
-		if d := time.Since(start); d > 10*time.Second {
+		if d := time.Since(start); d > time.Minute {
 			t.Errorf("%s took %s", body, d)
 		}
 	}
@@ -525,7 +525,7 @@ func TestCompilingIsLinear(t *testing.T) {
 	for _, src := range sources {
 		start := time.Now()
 		_, _ = expr.Compile(src)
-		if d := time.Since(start); d > 5*time.Second {
+		if d := time.Since(start); d > time.Minute {
 			t.Errorf("%.40s... took %s", src, d)
 		}
 	}
