@@ -47,7 +47,7 @@ func main() {
 	flag.IntVar(&c.runs, "runs", 200, "how many runs are submitted")
 	flag.IntVar(&c.steps, "steps", 10, "how many steps each run has")
 	flag.IntVar(&c.kills, "kills", 10, "how often the server is killed")
-	flag.Uint64Var(&c.seed, "seed", uint64(time.Now().UnixNano()), "decides the moments of the kills") //nolint:gosec // any number does
+	flag.Uint64Var(&c.seed, "seed", uint64(time.Now().UnixNano()), "decides the moments of the kills")
 	flag.DurationVar(&c.patience, "patience", 5*time.Minute, "how long the runs may take after the last kill")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
