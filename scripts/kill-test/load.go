@@ -70,7 +70,8 @@ func (l *load) run(ctx context.Context) error {
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
-			if err := pause(ctx, 20*time.Millisecond); err != nil { // over the time of the kills
+			// Over the time of the kills, so that each finds runs of every age.
+			if err := pause(ctx, time.Duration(l.config.kills)*meanGap/time.Duration(l.config.runs)); err != nil {
 				return err
 			}
 		}

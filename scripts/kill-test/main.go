@@ -148,6 +148,12 @@ func run(ctx context.Context, c config) (violations []string, err error) {
 	return violations, err
 }
 
+// The time between two kills is drawn evenly from leastGap on, around meanGap.
+const (
+	leastGap = 300 * time.Millisecond
+	meanGap  = 1550 * time.Millisecond
+)
+
 // server is the process that gets killed again and again.
 type server struct {
 	config  replica.Config
@@ -169,7 +175,7 @@ func (s *server) end() {
 // strike kills the server after a while and starts it again. Each fourth time it
 // also kills the new one while that is starting.
 func (s *server) strike(ctx context.Context, n int) error {
-	wait := 300*time.Millisecond + time.Duration(s.random.Int64N(int64(2500*time.Millisecond)))
+	wait := leastGap + time.Duration(s.random.Int64N(int64(2*(meanGap-leastGap))))
 	early := time.Duration(s.random.Int64N(int64(250 * time.Millisecond)))
 	select {
 	case <-ctx.Done():
