@@ -44,6 +44,7 @@ type lane struct {
 	stalled  []*runState // they go on when the batch under way is committed
 	check    bool        // ask the store whether the lease still stands
 	stopping bool
+	parted   bool // the runs were told that their owner leaves
 	fenced   bool
 	broken   error // why the store does not answer, for /readyz
 }
@@ -134,6 +135,9 @@ func (l *lane) run(ctx context.Context, held store.Lane) {
 			for _, r := range l.runs {
 				r.cancelAttempts(errStopped)
 			}
+		}
+		if l.stopping && !l.fenced && !l.parted && l.idle() {
+			l.part()
 		}
 		if l.fenced || l.stopping && l.idle() {
 			break
@@ -495,7 +499,7 @@ func (l *lane) adopt(run *pipeline.Run, prog *program, events []pipeline.Event, 
 			r.limitTime(limit)
 		}
 	case !fresh:
-		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: pipeline.ReasonOwnerDied})
+		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: parting(events)})
 	}
 	r.pump()
 }

@@ -24,10 +24,12 @@ const (
 )
 
 // SignalCancel is the name of the signal that ends a run; SignalTimeout that of
-// its own time limit.
+// its own time limit. SignalHandedOver is the last word of an owner that leaves
+// in good order: what it had under way is begun again by the next one.
 const (
-	SignalCancel  = "cancel"
-	SignalTimeout = "timeout"
+	SignalCancel     = "cancel"
+	SignalTimeout    = "timeout"
+	SignalHandedOver = "handed_over"
 )
 
 // Event is one record of a run's log: the only input of the Machine and of

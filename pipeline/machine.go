@@ -58,6 +58,9 @@ const (
 	ReasonOwnerDied = "owner_died"
 )
 
+// ReasonHandedOver is why a run is resumed whose owner had left in good order.
+const ReasonHandedOver = "handed_over"
+
 // Machine is the state of one run: it learns everything from events and says
 // what may happen next. Apply and Next must be called by one goroutine. It is
 // deterministic: the same plan and events give the same tasks.

@@ -1,0 +1,26 @@
+package executor
+
+import "github.com/orchestrator-project/orchestrator/pipeline"
+
+// part notes in each run that its owner leaves in good order, so that the steps
+// which the next owner begins again are not held to have killed this one.
+func (l *lane) part() {
+	l.parted = true
+	for _, r := range l.runs {
+		if !r.finished && !r.m.Run.StartedAt.IsZero() {
+			r.record(pipeline.SignalReceived, "", 0, pipeline.Data{Signal: pipeline.SignalHandedOver, Actor: string(l.ex.cfg.Replica)})
+		}
+	}
+}
+
+// parting is why a run of this log lost its owner.
+func parting(events []pipeline.Event) string {
+	if len(events) > 0 {
+		last := &events[len(events)-1]
+		if last.Type == pipeline.SignalReceived && last.Data.Signal == pipeline.SignalHandedOver ||
+			last.Type == pipeline.RunResumed && last.Data.Reason == pipeline.ReasonHandedOver {
+			return pipeline.ReasonHandedOver
+		}
+	}
+	return pipeline.ReasonOwnerDied
+}
