@@ -140,6 +140,9 @@ func TestPagesWithRealRunsAreAccessible(t *testing.T) {
 			webtest.Accessible(t, b.ctx)
 			shot("dark")
 			b.do(webtest.Size(390, 844), webtest.Scheme("light"), chromedp.Navigate(s.url+p.path))
+			if p.name == "run-logs" && !webtest.Eval[bool](t, b.ctx, `[...document.querySelectorAll("#log .row .text")].some(e => e.textContent.trim() === "warning 3")`) {
+				t.Error("the lines of the log do not stand alone")
+			}
 			if w := webtest.Eval[int](t, b.ctx, `document.documentElement.scrollWidth`); w > 390 {
 				t.Errorf("at 390 px the page is %d px wide: %s", w, webtest.Eval[string](t, b.ctx, `[...document.querySelectorAll("body *")]
 					.filter(e => e.getBoundingClientRect().right > 391 && !e.closest(".scroll, .graph-pane, pre, .log, .tabs, .editor"))

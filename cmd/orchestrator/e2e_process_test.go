@@ -185,6 +185,22 @@ func TestPromise7ARunThatKillsItsServerIsStopped(t *testing.T) {
 	}
 }
 
+func TestPromise7ServersThatStopInGoodOrderAreNoDeaths(t *testing.T) {
+	t.Parallel()
+	s := serve(t, t.TempDir())
+	dir := t.TempDir()
+	source, paths := chain(3, 1)
+	id := s.submit(source, map[string]any{"dir": dir})
+	for stop := range 4 { // as many deployments while a long step runs
+		starts(t, dir, "s1", stop+1)
+		s.stop()
+		s = s.again()
+	}
+	touch(t, dir, "s1")
+	s.finish(id, "COMPLETED", paths...)
+	checkLedger(t, dir, paths, "s1")
+}
+
 func TestSIGTERMStopsAServerAndItsNextStartGoesOn(t *testing.T) {
 	t.Parallel()
 	s := serve(t, t.TempDir())
