@@ -34,6 +34,8 @@ type lane struct {
 	index   map[pipeline.RunID]int // of batch.Append
 	events  int                    // in batch
 	waiting []submission           // whose Create is in batch
+	eager   bool                   // somebody waits for what is in batch
+	patient bool                   // a timer will make it eager
 
 	sent     *sentBatch // being committed
 	jobs     chan laneJob
@@ -215,6 +217,7 @@ func (l *lane) over() bool {
 // append adds an event to the batch.
 func (l *lane) append(r *runState, e pipeline.Event) {
 	l.events++
+	l.eager = l.eager || e.Type != pipeline.StepStarted || e.Data.Kind.Block()
 	if r.createdIn == l.batch {
 		c := &l.batch.Create[r.createdAt]
 		c.Events = append(c.Events, e)
@@ -237,15 +240,27 @@ func (l *lane) finish(r *runState) {
 
 // whenDurable calls f on the lane once the run's event seq is committed.
 func (l *lane) whenDurable(r *runState, seq int32, f func()) {
+	l.eager = true
 	l.durables = append(l.durables, durable{r, seq, f})
 }
+
+// startDelay is how long the start of a step may wait for its end, so that a
+// short step takes one commit and not two.
+const startDelay = 2 * time.Millisecond
 
 // flush gives the batch to the committer if that is free.
 func (l *lane) flush() {
 	if l.sent != nil || l.batch.Empty() && !l.check {
 		return
 	}
-	l.check = false
+	if !l.eager && !l.check && !l.stopping {
+		if !l.patient {
+			l.patient = true
+			time.AfterFunc(startDelay, func() { l.post(func() { l.eager, l.patient = true, false }) })
+		}
+		return
+	}
+	l.check, l.eager = false, false
 	l.sent = &sentBatch{batch: l.batch, waiting: l.waiting}
 	for i := range l.batch.Finish {
 		if r := l.runs[l.batch.Finish[i].Run.ID]; r != nil {
@@ -438,6 +453,7 @@ func (l *lane) submit(s submission) {
 		s.run.StartedAt = now
 		events = append(events, pipeline.Event{Seq: 2, Type: pipeline.RunStarted, At: now})
 	}
+	l.eager = true
 	s.create.Run, s.create.Events = s.run, events
 	s.at = len(l.batch.Create)
 	l.events += len(events)

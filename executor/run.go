@@ -140,6 +140,7 @@ func (r *runState) begin(t *pipeline.Task) {
 		return
 	}
 	if after := r.m.Seq; r.durable < after {
+		r.lane.eager = true
 		r.held = append(r.held, heldTask{*t, after})
 		return
 	}
