@@ -107,28 +107,30 @@ type frame struct {
 
 // inst is one step instance.
 type inst struct {
-	def    *StepDef
-	frame  *frame
-	path   Path
-	step   Step
-	waits  int
-	pos    int    // in frame.insts
-	asked  bool   // a begin or skip task is out
-	token  int32  // of the newest begin task
-	close  bool   // the close task is out
-	skip   string // it must be skipped, and why
-	tries  int    // attempts that ended in failure
-	base   int32  // attempts below or equal may have been used without a record
-	due    time.Time
-	arm    *frame
-	active map[int]*frame // passes under way or being collected
-	items  []any          // of for
-	opened int            // passes begun
-	result []any          // of passes, by index
-	errs   []any
-	failed *Failure
-	halted bool
-	ended  bool // a while loop's condition was false
+	def   *StepDef
+	frame *frame
+	path  Path
+	step  Step
+	waits int
+	pos   int    // in frame.insts
+	asked bool   // a begin or skip task is out
+	token int32  // of the newest begin task
+	close bool   // the close task is out
+	skip  string // it must be skipped, and why
+	tries int    // attempts that ended in failure
+	base  int32  // attempts below or equal may have been used without a record
+	// offered is the attempt that the newest resumption asked for, 0: none.
+	offered int32
+	due     time.Time
+	arm     *frame
+	active  map[int]*frame // passes under way or being collected
+	items   []any          // of for
+	opened  int            // passes begun
+	result  []any          // of passes, by index
+	errs    []any
+	failed  *Failure
+	halted  bool
+	ended   bool // a while loop's condition was false
 }
 
 // NewMachine returns the machine of a run before its first event.
@@ -308,6 +310,10 @@ func (m *Machine) resume(e *Event) {
 				if e.Data.Reason == ReasonOwnerDied {
 					m.deaths[x.path]++
 				}
+				// The attempt that an earlier resumption asked for may have run
+				// although its start was not recorded.
+				x.base = max(x.base, x.step.Attempt, x.offered)
+				x.offered = x.base + 1
 				x.token++
 				m.queue = append(m.queue, Task{Kind: TaskBegin, Path: x.path, Interrupted: true, token: x.token})
 			}

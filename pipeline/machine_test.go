@@ -218,7 +218,7 @@ func TestMachineAlwaysEnds(t *testing.T) {
 		choose := func(what string, n int) int { return rapid.IntRange(0, n-1).Draw(t, what) }
 		d := newDriver(t, plan, choose)
 		cancelAt := rapid.IntRange(0, 60).Draw(t, "cancel_at")
-		crashAt := rapid.IntRange(1, 60).Draw(t, "crash_at")
+		crashes := rapid.IntRange(0, 5).Draw(t, "crashes")
 		for n := 0; !d.m.Run.Status.Final(); n++ {
 			d.pump()
 			if d.m.Run.Status.Final() {
@@ -228,7 +228,8 @@ func TestMachineAlwaysEnds(t *testing.T) {
 				d.record(pipeline.SignalReceived, "", 0, pipeline.Data{Signal: pipeline.SignalCancel})
 				continue
 			}
-			if n == crashAt {
+			if crashes > 0 && choose("crash", 6) == 0 {
+				crashes--
 				d = d.crash()
 				continue
 			}
