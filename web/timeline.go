@@ -48,6 +48,9 @@ type timelineData struct {
 	Cut   bool  // lanes are nodes, not steps
 }
 
+// leastBar is what a step of no time at all gets of the width, to be seen.
+const leastBar = 0.0025
+
 func percent(f float64) string {
 	return strconv.FormatFloat(max(0, min(100, f*100)), 'f', 2, 64) + "%"
 }
@@ -85,7 +88,7 @@ func (v *view) timeline(sc screen, now time.Time) timelineData {
 			}
 			l.Note = span(stop.Sub(in.Start))
 			l.Bars = []bar{{
-				X: percent(float64(in.Start.Sub(begin)) / float64(whole)), W: percent(float64(stop.Sub(in.Start)) / float64(whole)),
+				X: percent(float64(in.Start.Sub(begin)) / float64(whole)), W: percent(max(leastBar, float64(stop.Sub(in.Start))/float64(whole))),
 				State: l.State, Title: in.Path + ": " + l.State.Word() + ", " + l.Note,
 			}}
 		}
