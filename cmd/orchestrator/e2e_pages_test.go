@@ -73,9 +73,12 @@ func TestPagesWithRealRunsAreAccessible(t *testing.T) {
 	t.Parallel()
 	s := serve(t, t.TempDir())
 	labels := map[string]any{"customer": "42", "team": "the people who look after what comes in at night"}
-	if code, _, text := s.send("POST", "/v1/pipelines", toJSON(t, map[string]any{"source": triage})); code != http.StatusOK {
+	code, _, text := s.send("POST", "/v1/pipelines", toJSON(t, map[string]any{"source": triage}))
+	if code != http.StatusOK {
 		t.Fatalf("register: %d %s", code, text)
 	}
+	var registered struct{ ID string }
+	decode(t, text, &registered)
 	done := s.submit(triage, map[string]any{"items": 8}, "labels", labels)
 	s.watch(done, 0, nil)
 	failed := s.submit("name: broken\nsteps:\n  - {id: first, run: echo fine}\n  - {id: second, run: 'echo no such file or directory >&2; exit 3', dependencies: [first]}\n  - {id: third, run: echo never, dependencies: [second]}\n", nil, "labels", labels)
@@ -112,7 +115,7 @@ func TestPagesWithRealRunsAreAccessible(t *testing.T) {
 		{"new", "/new"},
 		{"new-again", "/new?run=" + done},
 		{"pipelines", "/pipelines"},
-		{"pipeline", "/pipelines/nightly-triage-of-everything-that-came-in-since-yesterday-evening"},
+		{"pipeline", "/pipelines/" + registered.ID},
 		{"about", "/about"},
 		{"docs", "/docs"},
 		{"missing", "/nothing"},
