@@ -13,6 +13,19 @@ func (l *lane) part() {
 	}
 }
 
+// idle reports whether a stopping lane has nothing left to wait for.
+func (l *lane) idle() bool {
+	if l.sent != nil || !l.batch.Empty() || l.claiming {
+		return false
+	}
+	for _, r := range l.runs {
+		if len(r.attempts) > 0 || r.busy {
+			return false
+		}
+	}
+	return true
+}
+
 // parting is why a run of this log lost its owner.
 func parting(events []pipeline.Event) string {
 	if len(events) > 0 {

@@ -163,19 +163,6 @@ func (l *lane) run(ctx context.Context, held store.Lane) {
 	}
 }
 
-// idle reports whether a stopping lane has nothing left to wait for.
-func (l *lane) idle() bool {
-	if l.sent != nil || !l.batch.Empty() || l.claiming {
-		return false
-	}
-	for _, r := range l.runs {
-		if len(r.attempts) > 0 || r.busy {
-			return false
-		}
-	}
-	return true
-}
-
 // refusal is the answer to a submitter whose run was not recorded.
 func refusal(cause error) error {
 	return &pipeline.Error{Kind: pipeline.Unavailable, Reason: "stopping", Text: "the server is stopping; submit again to another", Err: cause}
