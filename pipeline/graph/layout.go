@@ -9,7 +9,8 @@ import (
 // The measures of a drawing, in pixels.
 const (
 	charWidth  = 7.6 // of a label's letter, about
-	minWidth   = 120.0
+	minWidth   = 136.0
+	countWidth = 56.0 // of "12/20", which those who draw put beside the label
 	maxWidth   = 280.0
 	nodeHeight = 44.0
 	nodeGap    = 28.0 // between nodes of a layer
@@ -86,7 +87,8 @@ func (l *layouter) step(s *pipeline.StepDef, prefix, parent string) box {
 		action = s.Loop.Body.Steps[0].Action
 	}
 	l.g.Nodes = append(l.g.Nodes, Node{ID: id, Label: label(s), Kind: string(s.Kind), Action: action, Parent: parent, Line: s.Pos.Line})
-	own := max(minWidth, min(maxWidth, float64(utf8.RuneCountInString(label(s)))*charWidth+32))
+	letters := max(utf8.RuneCountInString(label(s)), utf8.RuneCountInString(action))
+	own := max(minWidth, min(maxWidth, float64(letters)*charWidth+32+countWidth))
 	b.width, b.height = own, nodeHeight
 	var arms []*pipeline.Body
 	switch {
