@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -106,7 +107,7 @@ func NewAction[T Runner](d Describe) Action {
 			if err := bind(v, fields, params); err != nil {
 				return nil, err
 			}
-			r, _ := v.Interface().(Runner)
+			r, _ := reflect.TypeAssert[Runner](v)
 			return r, nil
 		},
 	}
@@ -237,12 +238,7 @@ func bind(dst reflect.Value, fields []paramField, params map[string]any) error {
 }
 
 func oneOf(v any, values []any) bool {
-	for _, w := range values {
-		if v == w {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(values, v)
 }
 
 func list(values []any) string {

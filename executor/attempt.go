@@ -265,8 +265,7 @@ func (j *job) execute(ctx context.Context) (out Output, err error) {
 	}
 	out, err = j.runner.Run(ctx, j.env)
 	if ctx.Err() != nil && err != nil {
-		var timeout *pipeline.Failure
-		if errors.As(context.Cause(ctx), &timeout) {
+		if timeout, ok := errors.AsType[*pipeline.Failure](context.Cause(ctx)); ok {
 			err = timeout
 		}
 	}
@@ -342,8 +341,7 @@ func asFailure(err error) *pipeline.Failure {
 	if err == nil {
 		return nil
 	}
-	var f *pipeline.Failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*pipeline.Failure](err); ok {
 		c := *f
 		return &c
 	}

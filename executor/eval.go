@@ -140,8 +140,7 @@ func (ev evaluation) failure(t *pipeline.Template, what string, err error) *pipe
 		Kind: pipeline.CategoryValidation, Reason: "expression",
 		Message: fmt.Sprintf("%s: %v", what, err), Line: t.Pos.Line, Column: t.Pos.Column,
 	}
-	var e *expr.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*expr.Error](err); ok {
 		f.Message = fmt.Sprintf("%s: %s", what, e.Text)
 		if e.Hint != "" {
 			f.Message += " (" + e.Hint + ")"
@@ -284,7 +283,7 @@ func (ev evaluation) listFiles(pattern string) ([]string, error) {
 			if file == dir {
 				return fmt.Errorf("there is no folder %s in the workspace", dir)
 			}
-			return nil //nolint:nilerr // a folder that cannot be read has no files for us
+			return nil
 		}
 		if d.IsDir() {
 			if file != dir && !deep {

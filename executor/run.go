@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"time"
@@ -418,12 +419,8 @@ func (r *runState) answerSet(t *pipeline.Task, ev evaluation) func() {
 			return
 		}
 		all := make(map[string]any, len(set)+len(state))
-		for k, v := range set {
-			all[k] = v
-		}
-		for k, v := range state {
-			all[k] = v
-		}
+		maps.Copy(all, set)
+		maps.Copy(all, state)
 		r.record(pipeline.StepFinished, t.Path, t.Attempt, pipeline.Data{
 			Kind: t.Def.Kind, Status: pipeline.StepCompleted, Output: all, State: all,
 		})

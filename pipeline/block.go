@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 )
 
@@ -40,9 +41,7 @@ func (m *Machine) closing(x *inst, t *Task) {
 
 func (m *Machine) applyState(e *Event) error {
 	if !e.Data.Pass && e.Data.Collected == nil && e.Data.State != nil && e.Path == "" {
-		for k, v := range e.Data.State {
-			m.state[k] = v
-		}
+		maps.Copy(m.state, e.Data.State)
 		return nil
 	}
 	loop, i, ok := e.Path.splitPass()

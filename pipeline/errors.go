@@ -41,12 +41,10 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // KindOf is the kind of the first Error in err's chain, else Internal.
 func KindOf(err error) ErrorKind {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind
 	}
-	var d *Diagnostics
-	if errors.As(err, &d) {
+	if _, ok := errors.AsType[*Diagnostics](err); ok {
 		return Invalid
 	}
 	return Internal

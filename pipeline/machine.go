@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 )
@@ -363,9 +364,7 @@ func (m *Machine) applyStep(e *Event) error {
 		x.due = e.Data.Due
 		m.ask(x)
 	case StepFinished:
-		for k, v := range e.Data.State {
-			m.state[k] = v
-		}
+		maps.Copy(m.state, e.Data.State)
 		m.finished(x)
 	case StepWasSkipped:
 		m.finished(x)

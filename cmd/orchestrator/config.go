@@ -199,7 +199,7 @@ func (c *cli) home() string {
 func (c *cli) loadConfig() (*config, error) {
 	cfg := defaultConfig()
 	path, must := c.configPath()
-	text, err := os.ReadFile(path)
+	text, err := os.ReadFile(path) //nolint:gosec // the file that the caller named
 	switch {
 	case err == nil:
 		if faults := cfg.read(path, text, c.env); len(faults) > 0 {

@@ -105,7 +105,7 @@ func (c *cli) fromStatus(st *status.Status) *failure {
 			}
 		}
 	}
-	switch st.Code() { //nolint:exhaustive // the others need no more words
+	switch st.Code() {
 	case codes.InvalidArgument, codes.OutOfRange, codes.FailedPrecondition:
 		f.code = exitInvalid
 	case codes.Internal, codes.DataLoss:
@@ -163,7 +163,7 @@ func (c *cli) readSource(name string) (source, error) {
 
 // readFile reads a file that the command line names.
 func readFile(what, name string) ([]byte, error) {
-	b, err := os.ReadFile(name)
+	b, err := os.ReadFile(name) //nolint:gosec // the file that the caller named
 	if err == nil {
 		return b, nil
 	}

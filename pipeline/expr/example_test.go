@@ -23,8 +23,7 @@ func Example() {
 			continue
 		}
 		v, err := t.Eval(&expr.Env{Scope: scope})
-		var e *expr.Error
-		if errors.As(err, &e) {
+		if e, ok := errors.AsType[*expr.Error](err); ok {
 			fmt.Printf("%s, at %q\n", e.Text, src[e.Off:e.End])
 			continue
 		}

@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"errors"
 	"fmt"
 	"html"
 	"maps"
@@ -88,7 +89,7 @@ func filterInt(c *call, in any, args []any) any {
 		}
 		if n, err := strconv.ParseInt(unprefixed(s, base), int(base), 64); err == nil {
 			return n
-		} else if numError(err) == strconv.ErrRange {
+		} else if errors.Is(numError(err), strconv.ErrRange) {
 			c.fail("%s does not fit in 64 bits", quoteShort(s))
 		}
 		if f, ok := parseFloat(s); ok {
@@ -180,6 +181,7 @@ func filterFileSize(c *call, in any, args []any) any {
 }
 
 func filterLower(c *call, in any, _ []any) any { return c.ev.str(strings.ToLower(asText(in)), c.at) }
+
 func filterUpper(c *call, in any, _ []any) any { return c.ev.str(strings.ToUpper(asText(in)), c.at) }
 
 func filterCapitalize(c *call, in any, _ []any) any { return c.ev.str(capitalize(asText(in)), c.at) }

@@ -49,7 +49,7 @@ func callRange(c *call, args []any) any {
 	case step < 0 && from > to:
 		n = (uint64(from)-uint64(to)-1)/(-uint64(step)) + 1 //nolint:gosec // as above
 	}
-	out := c.ev.list(int(min(n, maxOps+1)), c.at) //nolint:gosec // at most maxOps+1
+	out := c.ev.list(int(min(n, maxOps+1)), c.at)
 	for i := range out {
 		out[i] = from + int64(i)*step
 	}

@@ -185,9 +185,16 @@ var operators = []string{
 
 // foreign are operators of other languages, with what is written here.
 var foreign = []struct{ op, hint string }{
-	{"&&", "write and"}, {"||", "write or"}, {"===", "write =="}, {"!==", "write !="},
-	{"??", "write | default(...)"}, {"!", "write not"}, {"?", "write a if c else b"},
-	{";", ""}, {"^", "a power is written **"}, {"&", "write and"},
+	{"&&", "write and"},
+	{"||", "write or"},
+	{"===", "write =="},
+	{"!==", "write !="},
+	{"??", "write | default(...)"},
+	{"!", "write not"},
+	{"?", "write a if c else b"},
+	{";", ""},
+	{"^", "a power is written **"},
+	{"&", "write and"},
 }
 
 // code lexes the inside of a tag up to and with its end; false at a fault.
@@ -302,7 +309,7 @@ func (l *lexer) number() bool {
 		}
 		return i
 	}
-	end := off
+	var end int
 	isFloat := false
 	if s[off] == '0' && off+1 < len(s) && strings.IndexByte("xXoObB", s[off+1]) >= 0 {
 		end = off + 2

@@ -291,7 +291,6 @@ func (n *condNode) eval(ev *evaluator) any {
 type call struct {
 	ev    *evaluator
 	at    Span   // of the call
-	arg   []Span // of each argument, zero where left out
 	what  string // "filter round", for messages
 	pos   []any  // beyond the parameters
 	names []string

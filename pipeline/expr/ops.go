@@ -304,7 +304,8 @@ func multiply(x, y int64) (int64, bool) {
 
 func raise(x, y int64) (int64, bool) {
 	r := int64(1)
-	for ok := true; ; {
+	for {
+		var ok bool
 		if y&1 == 1 {
 			if r, ok = multiply(r, x); !ok {
 				return 0, false

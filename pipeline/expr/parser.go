@@ -101,11 +101,11 @@ func (p *parser) skip(op string) bool {
 	return false
 }
 
-func (p *parser) expect(op, after string) token {
+func (p *parser) expect(op, after string) {
 	if !p.is(op) {
 		p.unexpected("expected '" + op + "' " + after)
 	}
-	return p.next()
+	p.next()
 }
 
 func (p *parser) fail(at Span, hint, format string, args ...any) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"strings"
 	"testing"
@@ -233,6 +234,7 @@ func TestSlicesFollowTheirDefinition(t *testing.T) {
 }
 
 func seeds(f *testing.F) {
+	f.Helper()
 	for _, file := range []string{"testdata/jinja-cases.json", "testdata/more-cases.json"} {
 		for _, c := range readReference(f, file).Cases {
 			f.Add(c.Template)
@@ -265,9 +267,7 @@ func FuzzCompile(f *testing.F) {
 func FuzzEval(f *testing.F) {
 	seeds(f)
 	ref := readReference(f, "testdata/more-cases.json").Context
-	for k, v := range scope {
-		ref[k] = v
-	}
+	maps.Copy(ref, scope)
 	env := &expr.Env{Scope: expr.MapScope(ref), Host: host}
 	f.Fuzz(func(t *testing.T, src string) { check(t, src, env) })
 }

@@ -231,7 +231,7 @@ func TestTables(t *testing.T) {
 			t.Errorf("the filter %s of the language is missing", name)
 		}
 	}
-	for _, name := range strings.Fields("defined none string number mapping iterable") {
+	for name := range strings.FieldsSeq("defined none string number mapping iterable") {
 		if count(expr.Tests())[name] == 0 {
 			t.Errorf("the test %s of the language is missing", name)
 		}
@@ -246,9 +246,20 @@ func TestText(t *testing.T) {
 		v    any
 		want string
 	}{
-		{nil, ""}, {expr.NullState, ""}, {true, "true"}, {int64(-3), "-3"}, {2.0, "2.0"}, {1e16, "1e+16"}, {1e-5, "1e-05"}, {123456.75, "123456.75"}, {0.0, "0.0"},
-		{"a\"b", "a\"b"}, {[]any{"a\"\n\x01é", nil, expr.NullState, 1.5}, `["a\"\n\u0001é", null, null, 1.5]`}, {map[string]any{"b": []any{}, "a": map[string]any{}}, `{"a": {}, "b": []}`},
-		{step{output: "out"}, "out"}, {[]any{step{output: "out"}}, `["out"]`},
+		{nil, ""},
+		{expr.NullState, ""},
+		{true, "true"},
+		{int64(-3), "-3"},
+		{2.0, "2.0"},
+		{1e16, "1e+16"},
+		{1e-5, "1e-05"},
+		{123456.75, "123456.75"},
+		{0.0, "0.0"},
+		{"a\"b", "a\"b"},
+		{[]any{"a\"\n\x01é", nil, expr.NullState, 1.5}, `["a\"\n\u0001é", null, null, 1.5]`},
+		{map[string]any{"b": []any{}, "a": map[string]any{}}, `{"a": {}, "b": []}`},
+		{step{output: "out"}, "out"},
+		{[]any{step{output: "out"}}, `["out"]`},
 	} {
 		if got := expr.Text(x.v); got != x.want {
 			t.Errorf("%#v: got %s, want %s", x.v, got, x.want)
@@ -277,8 +288,15 @@ func TestEqualAndTruthy(t *testing.T) {
 
 func TestSuggest(t *testing.T) {
 	for _, x := range [][3]string{
-		{"code_parse", "code_parsing style_check", "code_parsing"}, {"lenght", "length list", "length"}, {"Upper", "upper", "upper"}, {"x", "a b", ""},
-		{"od", "odd even", "odd"}, {"completely", "different", ""}, {"ab", "ab", ""}, {"abd", "abc abe", "abc"}, {"", "a", ""},
+		{"code_parse", "code_parsing style_check", "code_parsing"},
+		{"lenght", "length list", "length"},
+		{"Upper", "upper", "upper"},
+		{"x", "a b", ""},
+		{"od", "odd even", "odd"},
+		{"completely", "different", ""},
+		{"ab", "ab", ""},
+		{"abd", "abc abe", "abc"},
+		{"", "a", ""},
 	} {
 		if got := expr.Suggest(x[0], strings.Fields(x[1])); got != x[2] {
 			t.Errorf("%s among %s: got %q, want %q", x[0], x[1], got, x[2])

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -118,7 +119,7 @@ func does(s *pipeline.StepDef, cat pipeline.Catalog) (text, doc string) {
 		return "runs " + strings.Join(parts, " "), ""
 	case pipeline.KindSet:
 		var names []string
-		for _, e := range append(s.Set[:len(s.Set):len(s.Set)], s.State...) {
+		for _, e := range append(slices.Clip(s.Set), s.State...) {
 			names = append(names, e.Name)
 		}
 		return "sets " + quoteList(names), ""

@@ -333,8 +333,8 @@ func TestScalarPlaces(t *testing.T) {
 			t.Fatalf("%v\n%s", err, src)
 		}
 		for i, l := range strings.Split(string(src), "\n") {
-			if k := strings.Index(l, "zebra"); k >= 0 {
-				if col := utf8.RuneCountInString(l[:k]) + 1; d.List[0].Line != i+1 || d.List[0].Column != col || d.List[0].EndColumn != col+5 {
+			if before, _, ok := strings.Cut(l, "zebra"); ok {
+				if col := utf8.RuneCountInString(before) + 1; d.List[0].Line != i+1 || d.List[0].Column != col || d.List[0].EndColumn != col+5 {
 					t.Fatalf("found at %d:%d-%d, stands at %d:%d\n%s", d.List[0].Line, d.List[0].Column, d.List[0].EndColumn, i+1, col, src)
 				}
 			}

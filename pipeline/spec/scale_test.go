@@ -23,6 +23,7 @@ func large(n int) []byte {
 }
 
 func benchmark(b *testing.B, n int) {
+	b.Helper()
 	src := Source{File: "large.yaml", Text: large(n)}
 	cat := testCatalog()
 	b.SetBytes(int64(len(src.Text)))

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/expr"
@@ -79,10 +80,8 @@ func (c *compiler) stepField(u *use, r *expr.Ref, t *step, skip int) {
 		}
 		return
 	}
-	for _, a := range stepAttributes {
-		if a == first.Name {
-			return
-		}
+	if slices.Contains(stepAttributes, first.Name) {
+		return
 	}
 	if out != nil && closed(out) {
 		c.noField(u, r, skip, out, "step "+t.def.ID)

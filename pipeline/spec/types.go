@@ -262,7 +262,7 @@ func (c *compiler) constant(n *node, w where) (any, bool) {
 		return nil, false
 	}
 	if s, ok := v.(string); ok {
-		if i := strings.Index(s, "<AUTO"); i >= 0 {
+		if found := strings.Contains(s, "<AUTO"); found {
 			c.template(n, s, w, useField, false) // reports it
 			return nil, false
 		}
