@@ -7,20 +7,22 @@ type EventType string
 
 // The event types. Live-only messages (EventLog) are never stored and have seq 0.
 const (
-	RunCreated     EventType = "run_created"
-	RunStarted     EventType = "run_started"
-	RunResumed     EventType = "run_resumed"
-	RunIsWaiting   EventType = "run_waiting"
-	RunIsPaused    EventType = "run_paused"
-	RunFinished    EventType = "run_finished"
-	StepStarted    EventType = "step_started"
-	StepRetrying   EventType = "step_retrying"
-	StepIsWaiting  EventType = "step_waiting"
-	StepFinished   EventType = "step_finished"
-	StepWasSkipped EventType = "step_skipped"
-	StateSet       EventType = "state_set"
-	SignalReceived EventType = "signal_received"
-	EventLog       EventType = "log"
+	RunCreated        EventType = "run_created"
+	RunStarted        EventType = "run_started"
+	RunResumed        EventType = "run_resumed"
+	RunIsWaiting      EventType = "run_waiting"
+	RunIsPaused       EventType = "run_paused"
+	RunFinished       EventType = "run_finished"
+	StepStarted       EventType = "step_started"
+	StepRetrying      EventType = "step_retrying"
+	StepIsWaiting     EventType = "step_waiting"
+	StepFinished      EventType = "step_finished"
+	StepWasSkipped    EventType = "step_skipped"
+	StateSet          EventType = "state_set"
+	AutoResolved      EventType = "auto_resolved"
+	ApprovalIsDecided EventType = "approval_decided"
+	SignalReceived    EventType = "signal_received"
+	EventLog          EventType = "log"
 )
 
 // SignalCancel is the name of the signal that ends a run; SignalTimeout that of
@@ -48,23 +50,63 @@ type Event struct {
 type Data struct {
 	Kind       Kind           // step_started, step_skipped
 	Action     string         // step_started, step_skipped
-	Parameters any            // step_started: what the step was given
-	Items      []any          // step_started of for: the resolved items
-	Branch     *int           // step_started of if: the arm taken; -1: none
+	Parameters any            // step_started: what the step was given; of a call: its inputs
+	Items      []any          // step_started of for and queue: the resolved items
+	Branch     *int           // step_started of if and match: the arm taken; -1: none
+	Vars       map[string]any // step_started of call: the vars of what is called
+	Consumed   []Version      // step_started: the versions of artifacts that it was handed
 	Worker     string         // step_started
+	Waiting    *Waiting       // step_waiting: what it waits for
 	Status     StepStatus     // step_finished
 	Output     any            // step_finished
-	State      map[string]any // step_finished, state_set: variables assigned
+	State      map[string]any // step_finished, state_set: variables assigned, of the unit that the step stands in
+	Published  []Version      // step_finished: versions of artifacts that it made
+	Rule       int32          // step_finished, step_retrying: 1 + the index of the on_error rule that was carried out; 0: none
 	Error      *Failure       // step_finished, step_retrying, run_finished
 	Due        time.Time      // step_retrying: when the next attempt may start
 	Reason     string         // step_skipped, step_finished, run_*: snake_case
 	RunStatus  RunStatus      // run_finished
 	Outputs    map[string]any // run_finished
-	Collected  any            // state_set at a pass: the value of the loop's collect
+	Collected  any            // state_set at a pass that is over: the value of the loop's collect
+	Done       bool           // state_set at a pass that is over: the loop's until holds
 	Pass       bool           // state_set at a pass: the pass begins
-	Signal     string         // signal_received: its name; "cancel" ends the run
+	Answers    map[string]any // run_created: answers to <AUTO> tags that were handed in
+	Auto       *Answer        // auto_resolved
+	Decision   *Decision      // approval_decided
+	Signal     string         // signal_received: its name; "cancel" ends the run. step_finished of a wait: the signal that it took
+	Value      any            // signal_received: what came with it
 	Actor      string         // signal_received: who
+	Child      RunID          // step_finished of a detached call: the run that it started
 	Model      string         // step_finished
 	Usage      *Usage         // step_finished
 	Cached     bool           // step_finished
+}
+
+// Waiting is what a step waits for.
+type Waiting struct {
+	For      string        // timer, signal, files, approval
+	Due      time.Time     // of a timer: its end; else the deadline; zero: none
+	Signal   string        // of a signal: its name
+	Files    string        // of files: the pattern
+	Count    int           // of files
+	Poll     time.Duration // of files
+	Approval ApprovalID    // of an approval
+}
+
+// Answer is the value of an <AUTO> tag, recorded once and used by every attempt.
+type Answer struct {
+	Key   string // of the tag within its step
+	Value any
+	From  string // answer, fallback, model
+	Model string // of model
+}
+
+// Version is a version of an artifact.
+type Version struct {
+	Artifact string
+	Version  int32 // counts from 1 within the run
+	Producer Path
+	Value    any    // what was published; of a path: its text
+	Blob     Digest // of a path to a file: its content, as stored; else empty
+	Size     int64  // of Blob
 }

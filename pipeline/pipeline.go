@@ -145,8 +145,20 @@ type Submission struct {
 	Inputs         map[string]any // checked and completed
 	Labels         map[string]string
 	Priority       int32
-	IdempotencyKey string // empty: none
-	RequestDigest  Digest // of everything the caller sent; tells a repetition from a misuse of the key
+	Answers        map[string]any // to <AUTO> tags, by "step.param" as the plan's holes are called
+	Bundle         Bundle         // the files that Plan.Bundle names; nil where they are stored already
+	IdempotencyKey string         // empty: none
+	RequestDigest  Digest         // of everything the caller sent; tells a repetition from a misuse of the key
+}
+
+// Planned is a step as a dry run sees it.
+type Planned struct {
+	Path     Path // without the numbers of passes
+	Kind     Kind
+	WouldRun string // yes, no, or unknown where that depends on what other steps give
+	Command  string // the command line, as far as it is known
+	Prompt   string // what a model, an agent or a person would be asked
+	Reason   string // why it would not run, or what is not known yet
 }
 
 // Step is one step instance, as its viewers see it.
@@ -167,7 +179,9 @@ type Step struct {
 	Model      string
 	Usage      Usage
 	CacheHit   bool
-	Children   int32 // of blocks: passes or items that will run, when known
+	Children   int32     // of blocks: passes or items that will run, when known
+	Waiting    *Waiting  // while it waits: for what
+	Artifacts  []Version // that it published
 }
 
 // ID is the id of the step that the path names: its last segment without the

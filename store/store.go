@@ -59,8 +59,36 @@ type Store interface {
 	// Versions lists the versions of one pipeline, newest first.
 	Versions(ctx context.Context, id string) ([]Pipeline, error)
 
-	// Send leaves a message for a run, whoever owns it, and rings its bell. A
-	// run that has finished gives Conflict, an unknown one NotFound.
+	// PutBundle makes the files of a pipeline durable, under the digest that
+	// pipeline.Bundle gives; repeating it changes nothing.
+	PutBundle(ctx context.Context, d pipeline.Digest, b pipeline.Bundle) error
+	// Bundle reads what PutBundle stored.
+	Bundle(ctx context.Context, d pipeline.Digest) (pipeline.Bundle, error)
+	// PutBlob stores content of a run and returns the digest that names it; it is
+	// kept as long as the run is.
+	PutBlob(ctx context.Context, run pipeline.RunID, data []byte) (pipeline.Digest, error)
+	// Blob reads content of a run.
+	Blob(ctx context.Context, run pipeline.RunID, d pipeline.Digest) ([]byte, error)
+
+	// Approval reads one approval.
+	Approval(ctx context.Context, id pipeline.ApprovalID) (*pipeline.Approval, error)
+	// Approvals lists approvals, newest first, by keyset.
+	Approvals(ctx context.Context, q ApprovalQuery) (ApprovalPage, error)
+	// Decide adds a decision to an approval, as pipeline.Approval.Decide says, in
+	// one transaction that lets one of several callers win. When that settles
+	// it, the run gets a message of kind MessageDecision whose body is the
+	// decision as pipeline.AppendDecision writes it. An approval whose run has
+	// finished gives Conflict.
+	Decide(ctx context.Context, id pipeline.ApprovalID, d pipeline.Decision) (*pipeline.Approval, error)
+
+	// Cached reads what PutCached stored under a key and has not expired; nil: nothing.
+	Cached(ctx context.Context, key pipeline.Digest) ([]byte, error)
+	// PutCached keeps a value, at most as long as ttl; a later one takes its place.
+	PutCached(ctx context.Context, key pipeline.Digest, value []byte, ttl time.Duration) error
+
+	// Send leaves a message for a run, whoever owns it, and rings its bell; a
+	// parked run is queued by it. A run that has finished gives Conflict, an
+	// unknown one NotFound.
 	Send(ctx context.Context, run pipeline.RunID, m Message) error
 	// Inbox reads the messages of the given runs, oldest first.
 	Inbox(ctx context.Context, runs []pipeline.RunID) ([]Message, error)
@@ -93,10 +121,13 @@ type Lane interface {
 	// records nothing. After any other error the outcome is unknown: calling
 	// Commit again with the same batch is safe and records it once.
 	Commit(ctx context.Context, b *Batch) (Result, error)
-	// Claim takes up to n queued runs in fair order and owns them.
+	// Claim takes up to n runs that are queued, or parked with their time come,
+	// in fair order, and owns them. A run that was parked keeps its status WAITING
+	// until a Finish of the batch says otherwise.
 	Claim(ctx context.Context, n int) ([]*pipeline.Run, error)
-	// ClaimRun takes this one queued run and owns it, wherever it stands in the
-	// queue. A run that is not queued gives Conflict, an unknown one NotFound.
+	// ClaimRun takes this one run, queued or parked, and owns it, wherever it
+	// stands in the queue. A run that is neither gives Conflict, an unknown one
+	// NotFound.
 	ClaimRun(ctx context.Context, id pipeline.RunID) (*pipeline.Run, error)
 	// Release gives up the lease; runs still owned are queued again at once.
 	Release(ctx context.Context) error
@@ -104,16 +135,19 @@ type Lane interface {
 
 // Batch is what a lane records at once. It touches only rows of its own runs.
 type Batch struct {
-	Create  []Create
-	Append  []Append
-	Finish  []Finish
-	Yield   []pipeline.RunID // runs given back to the queue
-	Consume []MessageID      // inbox messages whose effect is in Append
+	Create   []Create
+	Append   []Append
+	Finish   []Finish
+	Park     []Park
+	Ask      []*pipeline.Approval  // new approvals of runs of this batch
+	Withdraw []pipeline.ApprovalID // approvals whose steps no longer ask; settled ones stay as they are
+	Yield    []pipeline.RunID      // runs given back to the queue
+	Consume  []MessageID           // inbox messages whose effect is in Append
 }
 
 // Empty reports whether there is nothing to commit.
 func (b *Batch) Empty() bool {
-	return len(b.Create)+len(b.Append)+len(b.Finish)+len(b.Yield)+len(b.Consume) == 0
+	return len(b.Create)+len(b.Append)+len(b.Finish)+len(b.Park)+len(b.Ask)+len(b.Withdraw)+len(b.Yield)+len(b.Consume) == 0
 }
 
 // Create is a new run. Its run_created event (and more) stands in Events.
@@ -133,9 +167,18 @@ type Append struct {
 }
 
 // Finish updates the run's row: its status, reason, outputs, error, usage and
-// times are taken from Run. A final status frees the run from its lane.
+// times are taken from Run. A final status frees the run from its lane and
+// withdraws its open approvals.
 type Finish struct {
 	Run *pipeline.Run
+}
+
+// Park lets go of a run that only waits: it has no lane until a message comes or
+// its time has come. Its row is updated as by Finish; its status is WAITING. A
+// message that came before, and is not among Consume, queues it at once.
+type Park struct {
+	Run  *pipeline.Run
+	Wake time.Time // zero: only a message wakes it
 }
 
 // Result tells the fate of each Create with an idempotency key, by index:
@@ -154,8 +197,10 @@ type CreateResult struct {
 // Pulse is what a heartbeat has seen.
 type Pulse struct {
 	Expired bool // some lease has expired: Reclaim
-	Queued  bool // the queue holds runs: Claim
+	Queued  bool // the queue holds runs, or the time of a parked one has come: Claim
 	Lost    bool // one of this replica's own leases is gone
+	// NextDue is when the time of the next parked run comes; zero: of none.
+	NextDue time.Time
 }
 
 // Query selects runs.
@@ -191,6 +236,28 @@ type Pipeline struct {
 	CreatedAt   time.Time
 }
 
+// ApprovalQuery selects approvals.
+type ApprovalQuery struct {
+	Status pipeline.ApprovalStatus // empty: all
+	Run    pipeline.RunID          // empty: of all runs
+	Before pipeline.ApprovalID     // keyset: only older ones
+	Limit  int
+}
+
+// ApprovalPage is one page of approvals; More says that older ones follow.
+type ApprovalPage struct {
+	Approvals []*pipeline.Approval
+	More      bool
+}
+
+// The kinds of message.
+const (
+	MessageCancel   = "cancel"
+	MessageSignal   = "signal"   // body: {"name": ..., "data": ...}
+	MessageDecision = "decision" // body: a decision as pipeline.AppendDecision writes it
+	MessageFiles    = "files"    // files that a wait looks for have come
+)
+
 // MessageID names an inbox message.
 type MessageID string
 
@@ -198,7 +265,7 @@ type MessageID string
 type Message struct {
 	ID    MessageID // given by Send when empty
 	Run   pipeline.RunID
-	Kind  string // cancel
+	Kind  string // MessageCancel and so on
 	Actor string
 	Body  []byte // JSON, may be empty
 	At    time.Time
@@ -226,11 +293,12 @@ type LogQuery struct {
 
 // Bell says that runs have changed.
 type Bell struct {
-	Runs   []pipeline.RunID // these have new events
-	Logs   []pipeline.RunID // these have new log chunks
-	Inbox  []pipeline.RunID // these have messages
-	Queued bool             // the queue has grown
-	All    bool             // bells were lost: look at everything
+	Runs      []pipeline.RunID // these have new events
+	Logs      []pipeline.RunID // these have new log chunks
+	Inbox     []pipeline.RunID // these have messages
+	Approvals bool             // some approval was asked, decided or withdrawn
+	Queued    bool             // the queue has grown
+	All       bool             // bells were lost: look at everything
 
 	// Created and Appended are what a lane of this very process has committed,
 	// so that its listeners need not read it: runs as created, and events that

@@ -16,7 +16,7 @@ func (c *compiler) document(root *node) *pipeline.Plan {
 		c.error(fault{code: "E0103", at: root.at, msg: "a pipeline is a mapping with the key steps, not " + root.what()}, where{})
 		return nil
 	}
-	c.plan = &pipeline.Plan{Format: pipeline.PlanFormat, File: c.text.file}
+	c.plan = &pipeline.Plan{Format: pipeline.PlanFormat, Unit: pipeline.Unit{File: c.text.file}}
 	f := c.fields(root, inDocument, where{})
 	c.header(f)
 	c.declareInputs(f.pair("inputs"))

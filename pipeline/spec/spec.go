@@ -24,10 +24,12 @@ import (
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
-// Source is a pipeline's text with its name in messages.
+// Source is a pipeline's text with its name in messages, and the files that
+// travel with it: imported pipelines, prompt files and skills are found there.
 type Source struct {
-	File string
-	Text []byte
+	File  string
+	Text  []byte
+	Files pipeline.Bundle
 }
 
 // Compile checks a pipeline and builds its plan. It is pure. On success the
@@ -56,7 +58,7 @@ func Compile(src Source, cat pipeline.Catalog) (*pipeline.Plan, *pipeline.Diagno
 // catalogue and the plan's format. It serves as a cache key.
 func Digest(src Source, cat pipeline.Catalog) pipeline.Digest {
 	h := sha256.New()
-	for _, part := range [][]byte{[]byte(strconv.Itoa(pipeline.PlanFormat)), []byte(cat.Digest), []byte(src.File), src.Text} {
+	for _, part := range [][]byte{[]byte(strconv.Itoa(pipeline.PlanFormat)), []byte(cat.Digest), []byte(src.File), src.Text, []byte(src.Files.Digest())} {
 		h.Write(strconv.AppendInt(nil, int64(len(part)), 10))
 		h.Write([]byte{':'})
 		h.Write(part)
