@@ -7,45 +7,48 @@ import (
 )
 
 // place is a set of the mappings that a key may stand in.
-type place uint16
+type place uint64
 
 const (
 	inDocument place = 1 << iota
 	inSettings
 	inContext
+	inAuto
 	inStep
 	inRetry
+	inOn
+	inGoto
+	inRule
+	inFailure
+	inCache
+	inResources
+	inSandbox
 	inFor
 	inWhile
+	inRepeat
+	inQueue
 	inIf
 	inElif
+	inMatch
+	inCompete
+	inWait
+	inAsk
+	inApprove
 	inType
-	inDoing // the keys of a step that say what it does; beside inStep
+	endOfPlaces
 )
 
-func (p place) String() string {
-	switch p {
-	case inDocument:
-		return "a pipeline"
-	case inSettings:
-		return "settings"
-	case inContext:
-		return "context"
-	case inRetry:
-		return "retry"
-	case inFor:
-		return "for"
-	case inWhile:
-		return "while"
-	case inIf:
-		return "if"
-	case inElif:
-		return "elif"
-	case inType:
-		return "a type"
-	}
-	return "a step"
+// inDoing marks the keys of a step that say what it does; beside inStep.
+const inDoing place = 1 << 63
+
+var placeNames = map[place]string{
+	inDocument: "a pipeline", inSettings: "settings", inContext: "context", inAuto: "settings.auto", inStep: "a step", inRetry: "retry",
+	inOn: "on", inGoto: "a route", inRule: "a rule", inFailure: "match of a rule", inCache: "cache", inResources: "resources", inSandbox: "sandbox",
+	inFor: "for", inWhile: "while", inRepeat: "repeat", inQueue: "queue", inIf: "if", inElif: "elif", inMatch: "match", inCompete: "compete",
+	inWait: "wait", inAsk: "ask", inApprove: "approve", inType: "a type",
 }
+
+func (p place) String() string { return placeNames[p] }
 
 // key is a word of the language. The table below is the only list of them: the
 // parser, the messages about unknown keys and the schema for editors read it.
@@ -210,7 +213,7 @@ var byPlace = indexKeys()
 
 func indexKeys() map[place]map[string]*key {
 	m := map[place]map[string]*key{}
-	for p := inDocument; p <= inType; p <<= 1 {
+	for p := inDocument; p < endOfPlaces; p <<= 1 {
 		m[p] = map[string]*key{}
 	}
 	for i := range keys {
@@ -305,7 +308,7 @@ func (c *compiler) fields(n *node, in place, w where) *fields {
 
 // elsewhere is a hint where a key stands in the wrong mapping.
 func elsewhere(name string, in place) string {
-	for p := inDocument; p <= inType; p <<= 1 {
+	for p := inDocument; p < endOfPlaces; p <<= 1 {
 		if k := byPlace[p][name]; p != in && k != nil && !k.later {
 			return fmt.Sprintf("%s is a key of %s", name, p)
 		}
