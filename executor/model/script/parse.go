@@ -14,6 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/orchestrator-project/orchestrator/executor/model"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
@@ -146,11 +147,19 @@ func (p *parser) rule(n *yaml.Node) rule {
 			u.fail = p.failure(n)
 			answers++
 		},
+		"generate": func(n *yaml.Node) {
+			u.filler = true
+			answers++
+			p.mapping(n, "generate", map[string]func(*yaml.Node){
+				"seed": func(n *yaml.Node) { u.seed = p.integer(n, math.MinInt64, math.MaxInt64) },
+			})
+		},
 		"usage": func(n *yaml.Node) { u.usage = p.usage(n) },
 		"delay": func(n *yaml.Node) { u.delay = p.duration(n) },
+		"times": func(n *yaml.Node) { u.times = p.integer(n, 1, math.MaxInt32) },
 	})
 	if answers != 1 && n.Kind == yaml.MappingNode {
-		p.at(n, "E0112", "", "a rule has one of text, json and error; this one has %d", answers)
+		p.at(n, "E0112", "", "a rule has one of text, json, generate and error; this one has %d", answers)
 	}
 	return u
 }
@@ -162,6 +171,22 @@ func (p *parser) when(n *yaml.Node) []test {
 	}
 	p.mapping(n, "when", map[string]func(*yaml.Node){
 		"step": equals("step"), "action": equals("action"), "model": equals("model"),
+		"param": equals("param"), "agent": equals("agent"),
+		"turn": func(n *yaml.Node) {
+			tests = append(tests, test{key: "turn", how: "equals", want: strconv.FormatInt(p.integer(n, 0, math.MaxInt32), 10)})
+		},
+		"schema": func(n *yaml.Node) {
+			if n.Kind != yaml.ScalarNode || (n.Value != "true" && n.Value != "false") {
+				p.at(n, "E0104", "", "schema is true or false")
+			}
+			tests = append(tests, test{key: "schema", how: "equals", want: n.Value})
+		},
+		"phase": func(n *yaml.Node) {
+			if n.Kind != yaml.ScalarNode || !slices.Contains(model.Phases, model.Phase(n.Value)) {
+				p.at(n, "E0104", "phases are schema, answer, repair, turn, judge", "there is no phase %q", n.Value)
+			}
+			tests = append(tests, test{key: "phase", how: "equals", want: n.Value})
+		},
 		"last_user": func(n *yaml.Node) {
 			how := func(name string) func(*yaml.Node) {
 				return func(n *yaml.Node) {
