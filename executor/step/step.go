@@ -38,9 +38,11 @@ type Config struct {
 
 // All is the list of the actions, in the order of the manual.
 func All(cfg Config) []executor.Action {
-	return []executor.Action{
+	return append([]executor.Action{
 		generateAction(cfg, "generate"),
 		generateAction(cfg, "generate_text"),
+		structuredAction(cfg),
+		batchPredictAction(cfg),
 		transformAction(),
 		loadDataAction(),
 		filterAction(),
@@ -51,7 +53,7 @@ func All(cfg Config) []executor.Action {
 		filesystemAction[listFiles](),
 		httpAction(cfg),
 		debugAction(),
-	}
+	}, judgeActions(cfg)...)
 }
 
 const (
