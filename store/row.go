@@ -213,6 +213,11 @@ func PageSize(limit int) int {
 	return min(limit, 1000)
 }
 
+// BadPage is the error of a keyset that does not name a row.
+func BadPage() error {
+	return &pipeline.Error{Kind: pipeline.Invalid, Reason: "page_token", Text: "the page does not begin at a known place: ask for the first page again"}
+}
+
 // SortMessages puts messages in the order in which they were sent.
 func SortMessages(list []Message) {
 	slices.SortStableFunc(list, func(a, b Message) int {

@@ -1,17 +1,12 @@
 package postgres
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/store"
 )
 
@@ -93,6 +88,7 @@ func (l *lane) send(ctx context.Context, b *store.Batch) (store.Result, error) {
 	}
 	var batch pgconn.Batch
 	var err error
+	n := 0 // statements
 	add := func(sql string, params ...[]byte) {
 		if err != nil {
 			return
@@ -100,6 +96,7 @@ func (l *lane) send(ctx context.Context, b *store.Batch) (store.Result, error) {
 		var d *pgconn.StatementDescription
 		if d, err = l.prepare(ctx, sql); err == nil {
 			batch.ExecStatement(d, params, binaryFormat, binaryFormat)
+			n++
 		}
 	}
 	add(fence, w.epoch[:])
@@ -118,14 +115,32 @@ func (l *lane) send(ctx context.Context, b *store.Batch) (store.Result, error) {
 	if w.fin[0].n > 0 {
 		add(finishRuns, append(w.params(w.fin[:]), w.epoch[:])...)
 	}
-	if w.ended.n > 0 {
-		add(dropInbox, w.ended.bytes())
-	}
 	if w.yield[0].n > 0 {
 		add(yieldRuns, w.yield[0].bytes(), w.yield[1].bytes(), w.epoch[:])
 	}
+	if w.park[0].n > 0 {
+		add(parkRuns, append(w.params(w.park[:]), w.epoch[:])...)
+	}
+	// The locks of runs come before those of messages and approvals: whoever
+	// sends or decides takes them in this order, too.
 	if w.consume.n > 0 {
 		add(consume, w.consume.bytes())
+	}
+	if w.ask[0].n > 0 {
+		add(insertApprovals, w.params(w.ask[:])...)
+	}
+	if w.withdraw.n > 0 {
+		add(withdrawApprovals, w.withdraw.bytes())
+	}
+	woken, withdrawn := -1, -1 // the places of statements whose count matters
+	if w.park[0].n > 0 {
+		woken = n
+		add(wakeParked, w.park[0].bytes(), w.park[1].bytes())
+	}
+	if w.ended.n > 0 {
+		add(dropInbox, w.ended.bytes())
+		withdrawn = n
+		add(withdrawEnded, w.ended.bytes())
 	}
 	outcome := w.keys.n > 0
 	if outcome {
@@ -136,7 +151,8 @@ func (l *lane) send(ctx context.Context, b *store.Batch) (store.Result, error) {
 	}
 	reader := l.conn.PgConn().ExecBatch(ctx, &batch)
 	var owners map[string]keyOwner
-	for reader.NextResult() {
+	bell := store.Bell{Approvals: w.ask[0].n+w.withdraw.n > 0}
+	for i := 0; reader.NextResult(); i++ {
 		r := reader.ResultReader()
 		if outcome && len(r.FieldDescriptions()) == 3 {
 			owners = make(map[string]keyOwner, w.keys.n)
@@ -145,12 +161,18 @@ func (l *lane) send(ctx context.Context, b *store.Batch) (store.Result, error) {
 				owners[string(v[0])] = keyOwner{run: [16]byte(v[1]), digest: string(v[2])}
 			}
 		}
-		if _, err := r.Close(); err != nil {
+		tag, err := r.Close()
+		if err != nil {
 			break // Close of the batch says it
 		}
+		bell.Queued = bell.Queued || i == woken && tag.RowsAffected() > 0
+		bell.Approvals = bell.Approvals || i == withdrawn && tag.RowsAffected() > 0
 	}
 	if err := reader.Close(); err != nil {
 		return store.Result{}, err
+	}
+	if !bell.Empty() {
+		l.s.Ring(bell)
 	}
 	return w.result(b, owners), nil
 }
@@ -244,6 +266,30 @@ const (
 			$9::integer[], $10::integer[], $11::float8[], $12::integer[], $13::boolean[])
 			AS f (day, run_id, status, reason, error, outputs, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, final)
 		WHERE run.day = f.day AND run.run_id = f.run_id AND run.lane_epoch = $14`
+	parkRuns = `WITH parked AS (
+			UPDATE run SET status = p.status, reason = p.reason, error = p.error, outputs = p.outputs, started_at = p.started_at,
+				finished_at = p.finished_at, input_tokens = p.input_tokens, output_tokens = p.output_tokens, cost_usd = p.cost_usd,
+				steps = p.steps, lane_epoch = NULL
+			FROM unnest($1::date[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::bytea[], $7::timestamptz[], $8::timestamptz[],
+				$9::integer[], $10::integer[], $11::float8[], $12::integer[], $13::timestamptz[])
+				AS p (day, run_id, status, reason, error, outputs, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, wake)
+			WHERE run.day = p.day AND run.run_id = p.run_id AND run.lane_epoch = $14 RETURNING run.day, run.run_id, p.wake)
+		INSERT INTO run_timer (run_id, day, due_at) SELECT run_id, day, wake FROM parked WHERE wake IS NOT NULL
+		ON CONFLICT (run_id) DO UPDATE SET due_at = EXCLUDED.due_at`
+	// A statement after parkRuns, so that it sees the message of a sender that
+	// held the run's row while parkRuns waited for it.
+	wakeParked = `INSERT INTO run_queue (priority, day, run_id)
+		SELECT run.priority, run.day, run.run_id FROM unnest($1::date[], $2::uuid[]) AS u (day, run_id)
+			JOIN run ON run.day = u.day AND run.run_id = u.run_id
+		WHERE run.status = 'WAITING' AND run.lane_epoch IS NULL AND EXISTS (SELECT FROM inbox i WHERE i.run_id = u.run_id)
+		ON CONFLICT DO NOTHING`
+
+	insertApprovals = `INSERT INTO approval (id, run_id, pipeline, status, request, decisions, deadline, created_at, decided_at)
+		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::bytea[], $7::timestamptz[], $8::timestamptz[],
+			$9::timestamptz[]) ON CONFLICT (id) DO NOTHING`
+	withdrawApprovals = `UPDATE approval SET status = 'withdrawn' WHERE id = ANY($1::uuid[]) AND status = 'open'`
+	withdrawEnded     = `UPDATE approval SET status = 'withdrawn' WHERE run_id = ANY($1::uuid[]) AND status = 'open'`
+
 	dropInbox = `DELETE FROM inbox WHERE run_id = ANY($1::uuid[])`
 	yieldRuns = `WITH freed AS (
 			UPDATE run SET status = 'QUEUED', lane_epoch = NULL FROM unnest($1::date[], $2::uuid[]) AS u (day, run_id)
@@ -255,305 +301,4 @@ const (
 type keyOwner struct {
 	run    [16]byte
 	digest string
-}
-
-// batchWriter turns batches into parameters; its buffers serve all of a lane's.
-type batchWriter struct {
-	epoch                     [8]byte
-	keys, keyDigests, keyRuns array
-	run                       [24]array
-	log, keyedLog             [10]array
-	fin                       [13]array
-	ended, consume            array
-	yield                     [2]array
-	blob                      [4]array
-	blobs                     []store.Blob
-	days                      []int64 // of the batch's runs, each once
-	body                      []byte
-	list                      [][]byte
-}
-
-var (
-	runOIDs = [24]uint32{oidDate, oidUUID, oidText, oidText, oidText, oidUUID, oidUUID, oidText, oidText, oidBytea, oidInt8, oidInt4,
-		oidText, oidBytea, oidBytea, oidText, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidInt4, oidInt4, oidFloat8, oidInt4, oidText}
-	logOIDs = [10]uint32{oidDate, oidUUID, oidInt4, oidInt4, oidInt8, oidTimestamptz, oidText, oidText, oidBytea, oidBytea}
-	finOIDs = [13]uint32{oidDate, oidUUID, oidText, oidText, oidBytea, oidBytea, oidTimestamptz, oidTimestamptz, oidInt4, oidInt4,
-		oidFloat8, oidInt4, oidBool}
-)
-
-// maxKept bounds the buffers that are kept for the next batch.
-const maxKept = 4 << 20
-
-func (w *batchWriter) reset(epoch int64) {
-	each := func(a *array, oid uint32) {
-		if cap(a.buf) > maxKept {
-			a.buf = nil
-		}
-		a.reset(oid)
-	}
-	each(&w.keys, oidText)
-	each(&w.keyDigests, oidText)
-	each(&w.keyRuns, oidUUID)
-	for i := range w.run {
-		each(&w.run[i], runOIDs[i])
-	}
-	for i := range w.log {
-		each(&w.log[i], logOIDs[i])
-		each(&w.keyedLog[i], logOIDs[i])
-	}
-	for i := range w.fin {
-		each(&w.fin[i], finOIDs[i])
-	}
-	each(&w.ended, oidUUID)
-	each(&w.consume, oidText)
-	each(&w.yield[0], oidDate)
-	each(&w.yield[1], oidUUID)
-	w.blobs, w.days = w.blobs[:0], w.days[:0]
-	putInt8(w.epoch[:], epoch)
-}
-
-func (w *batchWriter) params(columns []array) [][]byte {
-	list := make([][]byte, 0, len(columns)+1)
-	for i := range columns {
-		list = append(list, columns[i].bytes())
-	}
-	return list
-}
-
-func (w *batchWriter) encode(epoch int64, b *store.Batch) error {
-	w.reset(epoch)
-	keyed, err := w.takeKeys(b.Create)
-	if err != nil {
-		return err
-	}
-	for i := range b.Create {
-		c := &b.Create[i]
-		id, err := runKey(c.Run.ID)
-		if err != nil {
-			return err
-		}
-		if c.IdempotencyKey != "" && keyed[id] == "" {
-			continue // another of this batch has its key
-		}
-		w.putRun(epoch, c.Run, id, keyed[id])
-		w.putEvents(id, c.Events, keyed[id] != "")
-	}
-	for i := range b.Append {
-		a := &b.Append[i]
-		id, err := runKey(a.Run)
-		if err != nil {
-			return err
-		}
-		_, maybe := keyed[id]
-		w.putEvents(id, a.Events, maybe)
-	}
-	for i := range b.Finish {
-		r := b.Finish[i].Run
-		if slices.ContainsFunc(b.Finish[i+1:], func(f store.Finish) bool { return f.Run.ID == r.ID }) {
-			continue // the last one counts
-		}
-		id, err := runKey(r.ID)
-		if err != nil {
-			return err
-		}
-		w.putFinish(r, id)
-	}
-	for _, run := range b.Yield {
-		id, err := runKey(run)
-		if err != nil {
-			return err
-		}
-		w.day(id)
-		w.yield[0].putDay(store.DayOf(id))
-		w.yield[1].putBytes(id[:])
-	}
-	for _, m := range b.Consume {
-		w.consume.putText(store.Clean(string(m)))
-	}
-	slices.SortFunc(w.blobs, func(a, b store.Blob) int {
-		if a.Day != b.Day {
-			return int(a.Day - b.Day)
-		}
-		return bytes.Compare(a.SHA[:], b.SHA[:])
-	})
-	w.blobs = slices.CompactFunc(w.blobs, func(a, b store.Blob) bool { return a.Day == b.Day && a.SHA == b.SHA })
-	return nil
-}
-
-// takeKeys writes the keys of the batch in order, each for the first run that
-// asks for it. The map holds every run with a key; those that lost theirs to
-// another run of the batch have none.
-func (w *batchWriter) takeKeys(list []store.Create) (map[[16]byte]string, error) {
-	type taker struct {
-		key string
-		run [16]byte
-		c   *store.Create
-	}
-	var takers []taker
-	var keyed map[[16]byte]string
-	for i := range list {
-		c := &list[i]
-		if c.IdempotencyKey == "" {
-			continue
-		}
-		id, err := runKey(c.Run.ID)
-		if err != nil {
-			return nil, err
-		}
-		if keyed == nil {
-			keyed = make(map[[16]byte]string)
-		}
-		keyed[id] = ""
-		takers = append(takers, taker{key: store.Clean(c.IdempotencyKey), run: id, c: c})
-	}
-	slices.SortStableFunc(takers, func(a, b taker) int { return strings.Compare(a.key, b.key) })
-	for i, t := range takers {
-		if i > 0 && takers[i-1].key == t.key {
-			continue
-		}
-		keyed[t.run] = t.key
-		w.keys.putText(t.key)
-		w.keyDigests.putText(store.Clean(string(t.c.RequestDigest)))
-		w.keyRuns.putBytes(t.run[:])
-	}
-	return keyed, nil
-}
-
-func (w *batchWriter) result(b *store.Batch, owners map[string]keyOwner) store.Result {
-	if len(b.Create) == 0 {
-		return store.Result{}
-	}
-	res := store.Result{Creates: make([]store.CreateResult, len(b.Create))}
-	for i := range b.Create {
-		c := &b.Create[i]
-		if c.IdempotencyKey == "" {
-			continue
-		}
-		owner, ok := owners[store.Clean(c.IdempotencyKey)]
-		if id, _ := store.RunKey(c.Run.ID); ok && owner.run != id {
-			res.Creates[i] = store.CreateResult{Existing: store.RunIDOf(owner.run[:]), Mismatch: owner.digest != store.Clean(string(c.RequestDigest))}
-		}
-	}
-	return res
-}
-
-func (w *batchWriter) day(id [16]byte) {
-	if d := store.DayOf(id); !slices.Contains(w.days, d) {
-		w.days = append(w.days, d)
-	}
-}
-
-func (w *batchWriter) putRun(epoch int64, r *pipeline.Run, id [16]byte, key string) {
-	w.day(id)
-	c := &w.run
-	optional := func(a *array, id pipeline.RunID) {
-		if k, ok := store.RunKey(id); ok {
-			a.putBytes(k[:])
-		} else {
-			a.putNull()
-		}
-	}
-	c[0].putDay(store.DayOf(id))
-	c[1].putBytes(id[:])
-	c[2].putText(store.Clean(r.Pipeline))
-	c[3].putText(store.Clean(r.Version))
-	c[4].putText(store.Clean(string(r.PlanDigest)))
-	optional(&c[5], r.ParentRun)
-	optional(&c[6], r.ForkedFrom)
-	c[7].putText(store.Clean(string(r.Status)))
-	c[8].putText(store.Clean(r.Reason))
-	c[9].putBytes(store.EncodeFailure(r.Error))
-	if r.Status == pipeline.RunQueued || r.Status.Final() {
-		c[10].putNull()
-	} else {
-		c[10].putInt8(epoch)
-	}
-	c[11].putInt4(r.Priority)
-	c[12].putBytes(store.EncodeLabels(r.Labels))
-	c[13].putBytes(store.EncodeMap(r.Inputs))
-	c[14].putBytes(store.EncodeMap(r.Outputs))
-	c[15].putText(store.Clean(r.Workspace))
-	c[16].putTime(r.CreatedAt)
-	c[17].putTimeOrNull(r.StartedAt)
-	c[18].putTimeOrNull(r.FinishedAt)
-	c[19].putInt4(r.Usage.InputTokens)
-	c[20].putInt4(r.Usage.OutputTokens)
-	c[21].putFloat8(store.Finite(r.Usage.CostUSD))
-	c[22].putInt4(r.Usage.Steps)
-	if key == "" {
-		c[23].putNull()
-	} else {
-		c[23].putText(key)
-	}
-}
-
-func (w *batchWriter) putEvents(id [16]byte, events []pipeline.Event, maybe bool) {
-	c := &w.log
-	if maybe {
-		c = &w.keyedLog
-	}
-	if len(events) > 0 {
-		w.day(id)
-	}
-	day := store.DayOf(id)
-	for i := range events {
-		e := &events[i]
-		w.body = pipeline.AppendData(w.body[:0], &e.Data)
-		var digest int64
-		if len(w.body) > store.BlobMin {
-			b := store.NewBlob(day, w.body)
-			w.blobs = append(w.blobs, b)
-			digest = store.EventDigest(e, b.SHA[:])
-			c[8].putNull()
-			c[9].putBytes(b.SHA[:])
-			if cap(w.body) > maxKept {
-				w.body = nil
-			}
-		} else {
-			digest = store.EventDigest(e, w.body)
-			c[8].putBytes(w.body)
-			c[9].putNull()
-		}
-		c[0].putDay(day)
-		c[1].putBytes(id[:])
-		c[2].putInt4(e.Seq)
-		c[3].putInt4(e.Attempt)
-		c[4].putInt8(digest)
-		c[5].putTime(e.At)
-		c[6].putText(store.Clean(string(e.Type)))
-		c[7].putText(store.Clean(string(e.Path)))
-	}
-}
-
-func (w *batchWriter) putFinish(r *pipeline.Run, id [16]byte) {
-	w.day(id)
-	c := &w.fin
-	c[0].putDay(store.DayOf(id))
-	c[1].putBytes(id[:])
-	c[2].putText(store.Clean(string(r.Status)))
-	c[3].putText(store.Clean(r.Reason))
-	c[4].putBytes(store.EncodeFailure(r.Error))
-	c[5].putBytes(store.EncodeMap(r.Outputs))
-	c[6].putTimeOrNull(r.StartedAt)
-	c[7].putTimeOrNull(r.FinishedAt)
-	c[8].putInt4(r.Usage.InputTokens)
-	c[9].putInt4(r.Usage.OutputTokens)
-	c[10].putFloat8(store.Finite(r.Usage.CostUSD))
-	c[11].putInt4(r.Usage.Steps)
-	c[12].putBool(r.Status.Final())
-	if r.Status.Final() {
-		w.ended.putBytes(id[:])
-	}
-}
-
-func runKey(id pipeline.RunID) ([16]byte, error) {
-	k, ok := store.RunKey(id)
-	if !ok {
-		return k, runNotFound(id)
-	}
-	return k, nil
-}
-
-func runNotFound(id pipeline.RunID) error {
-	return &pipeline.Error{Kind: pipeline.NotFound, Reason: "run_not_found", Text: fmt.Sprintf("there is no run %s", id)}
 }

@@ -24,7 +24,8 @@ const dead = `clock_timestamp() > pg_postmaster_start_time() + $1 AND (l.expires
 const heartbeat = `WITH mine AS (UPDATE lane_lease SET expires_at = clock_timestamp() + $1 WHERE epoch = ANY($2) RETURNING 1)
 	SELECT (SELECT count(*) FROM mine),
 		EXISTS (SELECT FROM lane_lease l WHERE l.epoch <> ALL($2) AND ` + dead + `),
-		EXISTS (SELECT FROM run_queue)`
+		EXISTS (SELECT FROM run_queue) OR EXISTS (SELECT FROM run_timer WHERE due_at <= statement_timestamp()),
+		(SELECT due_at FROM run_timer WHERE due_at > statement_timestamp() ORDER BY due_at LIMIT 1)`
 
 // Heartbeat implements store.Store. An expired lease that still stands is
 // renewed like any other.
@@ -39,16 +40,20 @@ func (s *Store) Heartbeat(ctx context.Context, replica store.ReplicaID) (store.P
 	s.mu.Unlock()
 	var p store.Pulse
 	var mine int
+	var next *time.Time
 	beat, cancel := context.WithTimeout(ctx, s.cfg.LeaseTTL)
 	defer cancel()
 	err := s.do(beat, "renew the leases", func(c *pgxpool.Conn) error {
-		return c.QueryRow(beat, heartbeat, s.cfg.LeaseTTL, epochs).Scan(&mine, &p.Expired, &p.Queued)
+		return c.QueryRow(beat, heartbeat, s.cfg.LeaseTTL, epochs).Scan(&mine, &p.Expired, &p.Queued, &next)
 	})
 	if beat.Err() != nil && ctx.Err() == nil {
 		err = s.fail(ctx, "renew the leases", beat.Err())
 	}
 	if err != nil {
 		return store.Pulse{}, err
+	}
+	if next != nil {
+		p.NextDue = next.UTC()
 	}
 	p.Lost = mine < len(epochs)
 	p.Expired = p.Expired && !s.presence.spares()

@@ -197,13 +197,25 @@ type queueRow struct {
 	Run      [16]byte
 }
 
+// The lock of a run's row guards its rows in run_queue and run_timer, too. A
+// claim takes only locks that nobody holds and so never waits for a sender.
 const (
-	pickQueued = `SELECT priority, day, run_id FROM run_queue ORDER BY priority DESC, run_id LIMIT $1 FOR UPDATE SKIP LOCKED`
-	unqueue    = `DELETE FROM run_queue q USING unnest($1::integer[], $2::uuid[]) AS u (priority, run_id)
+	claimable = `run.lane_epoch IS NULL AND run.status IN ('QUEUED','WAITING')`
+	// queueDue lets parked runs whose time has come stand in line with the others.
+	queueDue = `WITH due AS (
+			SELECT run.priority, run.day, run.run_id FROM run_timer t JOIN run ON run.day = t.day AND run.run_id = t.run_id
+			WHERE t.due_at <= statement_timestamp() AND ` + claimable + ` ORDER BY t.due_at LIMIT $1 FOR NO KEY UPDATE OF run SKIP LOCKED),
+		gone AS (DELETE FROM run_timer WHERE run_id IN (SELECT run_id FROM due))
+		INSERT INTO run_queue (priority, day, run_id) SELECT priority, day, run_id FROM due ON CONFLICT DO NOTHING`
+	pickQueued = `SELECT q.priority, q.day, q.run_id FROM run_queue q JOIN run ON run.day = q.day AND run.run_id = q.run_id
+		WHERE ` + claimable + ` ORDER BY q.priority DESC, q.run_id LIMIT $1 FOR NO KEY UPDATE OF run SKIP LOCKED`
+	unqueue = `WITH gone AS (DELETE FROM run_timer WHERE run_id = ANY($2))
+		DELETE FROM run_queue q USING unnest($1::integer[], $2::uuid[]) AS u (priority, run_id)
 		WHERE q.priority = u.priority AND q.run_id = u.run_id`
-	own = `UPDATE run SET status = 'RUNNING', lane_epoch = $1, started_at = coalesce(started_at, clock_timestamp())
+	own = `UPDATE run SET status = CASE run.status WHEN 'WAITING' THEN 'WAITING' ELSE 'RUNNING' END, lane_epoch = $1,
+			started_at = coalesce(started_at, clock_timestamp())
 		FROM unnest($2::date[], $3::uuid[]) AS u (day, run_id)
-		WHERE run.day = u.day AND run.run_id = u.run_id AND run.status = 'QUEUED' RETURNING ` + ownColumns
+		WHERE run.day = u.day AND run.run_id = u.run_id AND ` + claimable + ` RETURNING ` + ownColumns
 	owned = `SELECT ` + ownColumns + ` FROM run JOIN unnest($2::date[], $3::uuid[]) AS u (day, run_id)
 		ON run.day = u.day AND run.run_id = u.run_id WHERE run.lane_epoch = $1`
 	ownColumns = `run.run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, priority, labels,
@@ -226,6 +238,7 @@ func (l *lane) Claim(ctx context.Context, n int) ([]*pipeline.Run, error) {
 			b := new(pgx.Batch)
 			b.Queue("BEGIN")
 			b.Queue(fence, l.epoch)
+			b.Queue(queueDue, n-len(runs))
 			var rows []queueRow
 			b.Queue(pickQueued, n-len(runs)).Query(func(r pgx.Rows) (err error) {
 				rows, err = pgx.CollectRows(r, pgx.RowToStructByPos[queueRow])
@@ -327,8 +340,8 @@ func columns(rows []queueRow) (priorities []int32, days []time.Time, ids [][16]b
 }
 
 const (
-	pickRun   = `SELECT priority, day, run_id FROM run_queue WHERE priority = $1 AND run_id = $2 FOR UPDATE`
-	runStatus = `SELECT status, priority FROM run WHERE day = $1 AND run_id = $2`
+	pickRun   = `SELECT priority, day, run_id FROM run WHERE day = $1 AND run_id = $2 AND ` + claimable + ` FOR NO KEY UPDATE`
+	runStatus = `SELECT status FROM run WHERE day = $1 AND run_id = $2`
 )
 
 // ClaimRun implements store.Lane.
@@ -357,10 +370,9 @@ func (l *lane) ClaimRun(ctx context.Context, id pipeline.RunID) (*pipeline.Run, 
 			}
 		}
 		var status pipeline.RunStatus
-		var priority int32
 		b := new(pgx.Batch)
 		b.Queue(fence, l.epoch)
-		b.Queue(runStatus, id.Day(), k).QueryRow(func(r pgx.Row) error { return r.Scan(&status, &priority) })
+		b.Queue(runStatus, id.Day(), k).QueryRow(func(r pgx.Row) error { return r.Scan(&status) })
 		err := l.conn.SendBatch(ctx, b).Close()
 		if errors.Is(err, pgx.ErrNoRows) {
 			return runNotFound(id)
@@ -373,7 +385,7 @@ func (l *lane) ClaimRun(ctx context.Context, id pipeline.RunID) (*pipeline.Run, 
 			b.Queue("BEGIN")
 			b.Queue(fence, l.epoch)
 			var rows []queueRow
-			b.Queue(pickRun, priority, k).Query(func(r pgx.Rows) (err error) {
+			b.Queue(pickRun, id.Day(), k).Query(func(r pgx.Rows) (err error) {
 				rows, err = pgx.CollectRows(r, pgx.RowToStructByPos[queueRow])
 				return err
 			})
@@ -381,7 +393,7 @@ func (l *lane) ClaimRun(ctx context.Context, id pipeline.RunID) (*pipeline.Run, 
 			return rows, err
 		})
 		if err == nil && len(runs) == 0 {
-			err = &pipeline.Error{Kind: pipeline.Conflict, Reason: "run_not_queued", Text: fmt.Sprintf("run %s is not queued, it is %s", id, status)}
+			err = &pipeline.Error{Kind: pipeline.Conflict, Reason: "run_not_queued", Text: fmt.Sprintf("run %s is neither queued nor parked, it is %s", id, status)}
 		}
 		if err == nil {
 			run = runs[0]

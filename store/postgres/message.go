@@ -15,13 +15,15 @@ import (
 	"github.com/orchestrator-project/orchestrator/store"
 )
 
-// insertMessage locks the run's row against a batch that finishes it, so that
-// no message is left behind for a finished run.
-const insertMessage = `WITH target AS (SELECT status FROM run WHERE day = $1 AND run_id = $2 FOR SHARE),
+// insertMessage locks the run's row against a batch that finishes or parks it,
+// so that no message is left behind for a finished run and none is slept over.
+const insertMessage = `WITH target AS (SELECT priority, day, run_id, status, status = 'WAITING' AND lane_epoch IS NULL AS parked
+		FROM run WHERE day = $1 AND run_id = $2 FOR SHARE),
 	sent AS (INSERT INTO inbox (msg_id, run_id, kind, actor, body, at)
 		SELECT $3, $2, $4, $5, $6, coalesce($7, clock_timestamp()) FROM target WHERE status NOT IN ('COMPLETED','FAILED','CANCELLED')
-		ON CONFLICT DO NOTHING)
-	SELECT status FROM target`
+		ON CONFLICT DO NOTHING),
+	woken AS (INSERT INTO run_queue (priority, day, run_id) SELECT priority, day, run_id FROM target WHERE parked ON CONFLICT DO NOTHING)
+	SELECT status, parked FROM target`
 
 // Send implements store.Store.
 func (s *Store) Send(ctx context.Context, run pipeline.RunID, m store.Message) error {
@@ -37,8 +39,10 @@ func (s *Store) Send(ctx context.Context, run pipeline.RunID, m store.Message) e
 		at = &m.At
 	}
 	var status pipeline.RunStatus
+	bell := store.Bell{Inbox: []pipeline.RunID{run}}
 	err = s.do(ctx, "send to run "+string(run), func(c *pgxpool.Conn) error {
-		return c.QueryRow(ctx, insertMessage, run.Day(), k, store.Clean(string(m.ID)), store.Clean(m.Kind), store.Clean(m.Actor), m.Body, at).Scan(&status)
+		return c.QueryRow(ctx, insertMessage, run.Day(), k, store.Clean(string(m.ID)), store.Clean(m.Kind), store.Clean(m.Actor), m.Body, at).
+			Scan(&status, &bell.Queued)
 	})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -46,10 +50,14 @@ func (s *Store) Send(ctx context.Context, run pipeline.RunID, m store.Message) e
 	case err != nil:
 		return err
 	case status.Final():
-		return &pipeline.Error{Kind: pipeline.Conflict, Reason: "run_finished", Text: fmt.Sprintf("run %s has already finished", run)}
+		return runFinished(run)
 	}
-	s.Ring(store.Bell{Inbox: []pipeline.RunID{run}})
+	s.Ring(bell)
 	return nil
+}
+
+func runFinished(run pipeline.RunID) error {
+	return &pipeline.Error{Kind: pipeline.Conflict, Reason: "run_finished", Text: fmt.Sprintf("run %s has already finished", run)}
 }
 
 const readInbox = `SELECT msg_id, run_id, kind, actor, body, at FROM inbox WHERE run_id = ANY($1::uuid[])`

@@ -120,7 +120,7 @@ func (s *Store) Runs(ctx context.Context, q store.Query) (store.Page, error) {
 	if q.Before != "" {
 		k, ok := store.RunKey(q.Before)
 		if !ok {
-			return store.Page{}, &pipeline.Error{Kind: pipeline.Invalid, Reason: "page_token", Text: "the page does not begin at a run"}
+			return store.Page{}, store.BadPage()
 		}
 		day := arg(q.Before.Day())
 		where += " AND day <= " + day + " AND (day, run_id) < (" + day + ", " + arg(k) + ")"

@@ -39,8 +39,9 @@ func (l *lane) Commit(ctx context.Context, b *store.Batch) (store.Result, error)
 		}
 	}
 	var res store.Result
+	var bell store.Bell
 	err := l.s.writer.do(ctx, "record a batch", func(t *tx) error {
-		res = store.Result{}
+		res, bell = store.Result{}, store.Bell{}
 		if err := t.fence(l.epoch); err != nil {
 			return err
 		}
@@ -63,21 +64,41 @@ func (l *lane) Commit(ctx context.Context, b *store.Batch) (store.Result, error)
 		if err := t.appendLog(keep); err != nil {
 			return err
 		}
-		if err := t.finish(l.epoch, b.Finish); err != nil {
+		for _, id := range b.Consume {
+			if _, err := t.exec(deleteMessage, text(id)); err != nil {
+				return err
+			}
+		}
+		if err := t.ask(b.Ask); err != nil {
 			return err
+		}
+		for _, id := range b.Withdraw {
+			if err := t.withdraw(id); err != nil {
+				return err
+			}
+		}
+		withdrawn, err := t.finish(l.epoch, b.Finish)
+		if err != nil {
+			return err
+		}
+		bell.Approvals = withdrawn || len(b.Ask)+len(b.Withdraw) > 0
+		for i := range b.Park {
+			woken, err := t.park(l.epoch, &b.Park[i])
+			if err != nil {
+				return err
+			}
+			bell.Queued = bell.Queued || woken
 		}
 		for _, id := range b.Yield {
 			if err := t.yield(l.epoch, id); err != nil {
 				return err
 			}
 		}
-		for _, id := range b.Consume {
-			if _, err := t.exec(deleteMessage, text(id)); err != nil {
-				return err
-			}
-		}
 		return nil
 	})
+	if err == nil && !bell.Empty() {
+		l.s.Ring(bell)
+	}
 	return res, err
 }
 
@@ -290,29 +311,42 @@ const (
 	yieldRun      = `UPDATE run SET status = 'QUEUED', lane_epoch = NULL WHERE run_id = ? AND lane_epoch = ? RETURNING priority`
 )
 
-func (t *tx) finish(epoch int64, list []store.Finish) error {
+// finish updates runs; it tells whether approvals were withdrawn with them.
+func (t *tx) finish(epoch int64, list []store.Finish) (withdrawn bool, err error) {
 	for i := range list {
 		r := list[i].Run
 		id, err := key(r.ID)
 		if err != nil {
-			return err
+			return false, err
 		}
 		var owner any = epoch
 		if r.Status.Final() {
 			owner = nil
 		}
-		u := &r.Usage
-		if _, err := t.exec(finishRun, text(r.Status), text(r.Reason), null(store.EncodeFailure(r.Error)), null(store.EncodeMap(r.Outputs)),
-			micros(r.StartedAt), micros(r.FinishedAt), u.InputTokens, u.OutputTokens, store.Finite(u.CostUSD), u.Steps, owner, id[:], epoch); err != nil {
-			return err
+		if _, err := t.updateRun(epoch, id, r, r.Status, owner); err != nil {
+			return false, err
 		}
 		if owner == nil {
 			if _, err := t.exec(dropInbox, id[:]); err != nil {
-				return err
+				return false, err
 			}
+			n, err := t.exec(withdrawOfRun, id[:])
+			if err != nil {
+				return false, err
+			}
+			withdrawn = withdrawn || n > 0
 		}
 	}
-	return nil
+	return withdrawn, nil
+}
+
+// updateRun writes the row of a run of the lane; it returns false when the lane
+// does not own the run.
+func (t *tx) updateRun(epoch int64, id [16]byte, r *pipeline.Run, status pipeline.RunStatus, owner any) (bool, error) {
+	u := &r.Usage
+	n, err := t.exec(finishRun, text(status), text(r.Reason), null(store.EncodeFailure(r.Error)), null(store.EncodeMap(r.Outputs)),
+		micros(r.StartedAt), micros(r.FinishedAt), u.InputTokens, u.OutputTokens, store.Finite(u.CostUSD), u.Steps, owner, id[:], epoch)
+	return n > 0, err
 }
 
 func (t *tx) yield(epoch int64, run pipeline.RunID) error {

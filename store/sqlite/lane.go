@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/store"
@@ -81,20 +82,23 @@ const (
 		WHERE status IN ('QUEUED','RUNNING','WAITING','PAUSED') AND lane_epoch = ?`
 )
 
+// queuedRun is a row of the queue.
+type queuedRun struct {
+	priority int64
+	id       []byte
+}
+
 // drop removes a lease and queues its runs again; it returns how many.
 func (t *tx) drop(epoch int64) (int, error) {
 	if n, err := t.exec(deleteLease, epoch); err != nil || n == 0 {
 		return 0, err
 	}
-	type queued struct {
-		id       []byte
-		priority int64
-	}
-	var runs []queued
+	var runs []queuedRun
 	err := t.rows(ownedRuns, []any{epoch}, func(r *sql.Rows) error {
-		var q queued
+		var q queuedRun
+		err := r.Scan(&q.id, &q.priority)
 		runs = append(runs, q)
-		return r.Scan(&runs[len(runs)-1].id, &runs[len(runs)-1].priority)
+		return err
 	})
 	if err != nil {
 		return 0, err
@@ -237,8 +241,14 @@ func (s *Store) freeLocks() []int64 {
 	return free
 }
 
+// lookForWork lists the lanes, then whether anything can be claimed and when the
+// time of the next parked run comes.
+const lookForWork = `SELECT epoch, 0, NULL FROM lane_lease UNION ALL
+	SELECT 0, EXISTS (SELECT 1 FROM run_queue) OR EXISTS (SELECT 1 FROM run_timer WHERE due_at <= ?1),
+		(SELECT min(due_at) FROM run_timer WHERE due_at > ?1)`
+
 // watch answers heartbeats. Nothing is read while no connection has changed
-// the file.
+// the file and no parked run's time has come.
 type watch struct {
 	db      *sql.DB
 	conn    *sql.Conn
@@ -246,6 +256,7 @@ type watch struct {
 	look    *sql.Stmt
 	seen    int64
 	queued  bool
+	next    time.Time // when the time of the next parked run comes; zero: none
 	epochs  map[int64]bool
 }
 
@@ -257,7 +268,7 @@ func newWatch(ctx context.Context, db *sql.DB) (*watch, error) {
 		return nil, err
 	}
 	if w.version, err = w.conn.PrepareContext(ctx, `PRAGMA data_version`); err == nil {
-		w.look, err = w.conn.PrepareContext(ctx, `SELECT epoch, 0 FROM lane_lease UNION ALL SELECT 0, EXISTS (SELECT 1 FROM run_queue)`)
+		w.look, err = w.conn.PrepareContext(ctx, lookForWork)
 	}
 	if err != nil {
 		w.close()
@@ -282,18 +293,20 @@ func (w *watch) refresh(ctx context.Context) error {
 	if err := w.version.QueryRowContext(ctx).Scan(&version); err != nil {
 		return err
 	}
-	if version == w.seen {
+	now := time.Now()
+	if version == w.seen && (w.next.IsZero() || now.Before(w.next)) {
 		return nil
 	}
-	rows, err := w.look.QueryContext(ctx)
+	rows, err := w.look.QueryContext(ctx, now.UnixMicro())
 	if err != nil {
 		return err
 	}
 	epochs, queued := make(map[int64]bool), false
+	var next sql.NullInt64
 	err = drain(rows, func(r *sql.Rows) error {
 		var epoch int64
 		var any bool
-		if err := r.Scan(&epoch, &any); err != nil {
+		if err := r.Scan(&epoch, &any, &next); err != nil {
 			return err
 		}
 		epochs[epoch] = epoch != 0
@@ -303,7 +316,7 @@ func (w *watch) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.seen, w.queued, w.epochs = version, queued, epochs
+	w.seen, w.queued, w.next, w.epochs = version, queued, fromMicros(next), epochs
 	return nil
 }
 
@@ -323,7 +336,7 @@ func (s *Store) Heartbeat(ctx context.Context, _ store.ReplicaID) (store.Pulse, 
 	if err := s.watch.refresh(ctx); err != nil {
 		return p, storeError("look for work", err)
 	}
-	p.Queued = s.watch.queued
+	p.Queued, p.NextDue = s.watch.queued, s.watch.next
 	for e := range s.lanes {
 		if !s.watch.epochs[e] {
 			p.Lost = true
@@ -338,8 +351,12 @@ func (s *Store) Heartbeat(ctx context.Context, _ store.ReplicaID) (store.Pulse, 
 const (
 	nextQueued = `DELETE FROM run_queue WHERE (priority, run_id) IN
 		(SELECT priority, run_id FROM run_queue ORDER BY priority DESC, run_id LIMIT ?) RETURNING run_id`
-	claimRun = `UPDATE run SET status = 'RUNNING', lane_epoch = ?, started_at = coalesce(started_at, ?)
-		WHERE run_id = ? AND status = 'QUEUED' RETURNING ` + runColumns
+	dueTimers = `DELETE FROM run_timer WHERE run_id IN
+		(SELECT run_id FROM run_timer WHERE due_at <= ? ORDER BY due_at LIMIT ?) RETURNING priority, run_id`
+	claimRun = `UPDATE run SET status = CASE status WHEN 'WAITING' THEN 'WAITING' ELSE 'RUNNING' END, lane_epoch = ?,
+			started_at = coalesce(started_at, ?)
+		WHERE run_id = ? AND lane_epoch IS NULL AND status IN ('QUEUED','WAITING') RETURNING ` + runColumns
+	dropTimer  = `DELETE FROM run_timer WHERE run_id = ?`
 	unqueueRun = `DELETE FROM run_queue WHERE priority = ? AND run_id = ?`
 )
 
@@ -352,6 +369,9 @@ func (l *lane) Claim(ctx context.Context, n int) ([]*pipeline.Run, error) {
 	err := l.s.writer.do(ctx, "claim runs", func(t *tx) error {
 		runs = nil
 		if err := t.fence(l.epoch); err != nil {
+			return err
+		}
+		if err := t.queueDue(n); err != nil {
 			return err
 		}
 		var ids [][]byte
@@ -382,13 +402,37 @@ func (l *lane) Claim(ctx context.Context, n int) ([]*pipeline.Run, error) {
 	return runs, nil
 }
 
-// claim owns a queued run; another gives nil.
+// queueDue puts up to n parked runs whose time has come into the queue, so that
+// they stand in line with the others.
+func (t *tx) queueDue(n int) error {
+	var due []queuedRun
+	err := t.rows(dueTimers, []any{t.now.UnixMicro(), n}, func(r *sql.Rows) error {
+		var q queuedRun
+		err := r.Scan(&q.priority, &q.id)
+		due = append(due, q)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, q := range due {
+		if _, err := t.exec(queueRun, q.priority, q.id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// claim owns a queued or parked run; another gives nil.
 func (t *tx) claim(epoch int64, id []byte) (*pipeline.Run, error) {
 	var run *pipeline.Run
 	err := t.rows(claimRun, []any{epoch, t.now.UnixMicro(), id}, func(r *sql.Rows) (err error) {
 		run, err = scanRun(r, true)
 		return err
 	})
+	if err == nil && run != nil && run.Status == pipeline.RunWaiting {
+		_, err = t.exec(dropTimer, id)
+	}
 	return run, err
 }
 
@@ -427,5 +471,5 @@ func (l *lane) ClaimRun(ctx context.Context, id pipeline.RunID) (*pipeline.Run, 
 }
 
 func notQueued(id pipeline.RunID, status pipeline.RunStatus) error {
-	return &pipeline.Error{Kind: pipeline.Conflict, Reason: "run_not_queued", Text: fmt.Sprintf("run %s is not queued, it is %s", id, status)}
+	return &pipeline.Error{Kind: pipeline.Conflict, Reason: "run_not_queued", Text: fmt.Sprintf("run %s is neither queued nor parked, it is %s", id, status)}
 }

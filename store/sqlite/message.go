@@ -17,6 +17,7 @@ import (
 
 const (
 	runStatus     = `SELECT status FROM run WHERE run_id = ?`
+	runState      = `SELECT status, lane_epoch IS NULL, priority FROM run WHERE run_id = ?`
 	insertMessage = `INSERT INTO inbox (msg_id, run_id, kind, actor, body, at) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`
 )
 
@@ -29,30 +30,46 @@ func (s *Store) Send(ctx context.Context, run pipeline.RunID, m store.Message) e
 	if m.ID == "" {
 		m.ID = store.MessageID(uuid.Must(uuid.NewV7()).String())
 	}
-	err = s.writer.do(ctx, "send to run "+string(run), func(t *tx) error {
-		var status pipeline.RunStatus
-		err := t.row(runStatus, []any{id[:]}, &status)
-		if errors.Is(err, sql.ErrNoRows) {
-			return runNotFound(run)
-		}
-		if err != nil {
-			return err
-		}
-		if status.Final() {
-			return &pipeline.Error{Kind: pipeline.Conflict, Reason: "run_finished", Text: fmt.Sprintf("run %s has already finished", run)}
-		}
-		at := m.At
-		if at.IsZero() {
-			at = t.now
-		}
-		_, err = t.exec(insertMessage, text(m.ID), id[:], text(m.Kind), text(m.Actor), null(m.Body), at.UnixMicro())
+	bell := store.Bell{Inbox: []pipeline.RunID{run}}
+	err = s.writer.do(ctx, "send to run "+string(run), func(t *tx) (err error) {
+		bell.Queued, err = t.send(run, id, &m)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	s.Ring(store.Bell{Inbox: []pipeline.RunID{run}})
+	s.Ring(bell)
 	return nil
+}
+
+// send leaves a message, and queues the run if it is parked.
+func (t *tx) send(run pipeline.RunID, id [16]byte, m *store.Message) (queued bool, err error) {
+	var (
+		status   pipeline.RunStatus
+		free     bool
+		priority int64
+	)
+	err = t.row(runState, []any{id[:]}, &status, &free, &priority)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return false, runNotFound(run)
+	case err != nil:
+		return false, err
+	case status.Final():
+		return false, &pipeline.Error{Kind: pipeline.Conflict, Reason: "run_finished", Text: fmt.Sprintf("run %s has already finished", run)}
+	}
+	at := m.At
+	if at.IsZero() {
+		at = t.now
+	}
+	if _, err := t.exec(insertMessage, text(m.ID), id[:], text(m.Kind), text(m.Actor), null(m.Body), at.UnixMicro()); err != nil {
+		return false, err
+	}
+	if status != pipeline.RunWaiting || !free {
+		return false, nil
+	}
+	_, err = t.exec(queueRun, priority, id[:])
+	return true, err
 }
 
 const (

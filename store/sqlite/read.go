@@ -129,7 +129,7 @@ func (s *Store) Runs(ctx context.Context, q store.Query) (store.Page, error) {
 	} else {
 		k, ok := store.RunKey(q.Before)
 		if !ok {
-			return store.Page{}, &pipeline.Error{Kind: pipeline.Invalid, Reason: "page_token", Text: "the page does not begin at a run"}
+			return store.Page{}, store.BadPage()
 		}
 		args = append(args, k[:])
 	}
