@@ -8,28 +8,44 @@ import (
 
 // closing says how a block ends.
 func (m *Machine) closing(x *inst, t *Task) {
-	t.Status, t.Failure = StepCompleted, x.failed
+	failed := x.failed
+	if x.unit != nil {
+		failed = x.unit.failure()
+	}
+	t.Status, t.Failure = StepCompleted, failed
 	switch {
-	case x.failed != nil:
+	case failed != nil:
 		t.Status = StepFailed
 	case x.halted:
 		t.Status, t.Reason = StepCancelled, x.frame.halt
 	}
-	if x.def.Loop == nil {
-		if x.arm != nil {
-			t.Output = m.outputOf(x.arm)
+	switch {
+	case x.def.Loop != nil:
+		x.closeLoop(t)
+	case x.def.Compete != nil:
+		x.closeCompete(t)
+	case x.unit != nil:
+		if !x.unit.def.HasOutputs {
+			t.Output = x.unit.root.output()
 		}
-		return
+	case x.arm != nil:
+		t.Output = x.arm.output()
 	}
+}
+
+// closeLoop is the output of a loop; a repeat loop that came to its maximum
+// ends as its on_exhausted says.
+func (x *inst) closeLoop(t *Task) {
+	list := x.def.Kind == KindFor || x.def.Kind == KindQueue
 	results := x.result
 	if results == nil {
 		results = []any{}
 	}
 	out := map[string]any{
 		"results": results, "iterations": int64(x.opened),
-		"completed": x.failed == nil && !x.halted && (x.def.Kind == KindFor || x.ended),
+		"completed": t.Status == StepCompleted && (list || x.ended),
 	}
-	if x.def.Kind == KindFor {
+	if list {
 		errs := x.errs
 		if errs == nil {
 			errs = []any{}
@@ -37,49 +53,90 @@ func (m *Machine) closing(x *inst, t *Task) {
 		out["errors"] = errs
 	}
 	t.Output = out
+	if x.def.Kind != KindRepeat || x.ended || t.Status != StepCompleted {
+		return
+	}
+	switch x.def.Loop.OnExhausted {
+	case "continue":
+	case "outputs":
+		t.Exhausted = true
+	default:
+		t.Status = StepFailed
+		t.Failure = Failuref(CategoryFailed, "until did not hold after %d iterations", x.opened)
+		t.Failure.Reason, t.Failure.Step = ReasonExhausted, x.path
+	}
 }
 
+// applyState takes the beginning or the end of a pass, or variables of the run.
 func (m *Machine) applyState(e *Event) error {
-	if !e.Data.Pass && e.Data.Collected == nil && e.Data.State != nil && e.Path == "" {
-		maps.Copy(m.state, e.Data.State)
+	if e.Path == "" {
+		maps.Copy(m.unit.state, e.Data.State)
 		return nil
 	}
 	loop, i, ok := e.Path.splitPass()
 	x := m.insts[loop]
-	if !ok || x == nil || x.def.Loop == nil {
+	if !ok || x == nil || x.def.Loop == nil || x.block == nil {
 		return fmt.Errorf("apply %s: no loop pass at %s", e.Type, e.Path)
 	}
 	if e.Data.Pass {
-		m.openPass(x, i)
+		x.testing = false
+		if !x.halted && !x.ended { // else it was tested while the loop was being stopped
+			m.openPass(x, i)
+		}
+		m.settle(x)
 		return nil
 	}
 	f := x.active[i]
 	if f == nil {
 		return fmt.Errorf("apply %s: pass %s is not under way", e.Type, e.Path)
 	}
+	x.collecting--
+	if e.Data.Error != nil {
+		f.failed = e.Data.Error
+	}
+	x.ended = x.ended || e.Data.Done
 	m.passDone(x, f, e.Data.Collected)
+	m.settle(x)
 	return nil
 }
 
 // begin opens a block's first frames.
 func (m *Machine) begin(x *inst, e *Event) {
-	switch {
-	case x.def.Loop == nil:
+	x.block = &block{}
+	switch x.def.Kind {
+	case KindIf, KindMatch:
 		if e.Data.Branch == nil || *e.Data.Branch < 0 || *e.Data.Branch >= len(x.def.Branches) {
-			m.push(TaskClose, x)
+			m.push(TaskClose, x, 0)
 			return
 		}
-		x.arm = m.open(&x.def.Branches[*e.Data.Branch].Body, x, -1, x.frame.prefix, x.frame)
-		m.checkDone(x.arm)
-	case x.def.Kind == KindFor:
-		x.active = map[int]*frame{}
-		x.result = make([]any, 0, len(e.Data.Items))
-		x.items = e.Data.Items
-		m.advance(x)
+		m.openArm(x, &x.def.Branches[*e.Data.Branch].Body)
+	case KindParallel, KindCompete:
+		m.openArm(x, &x.def.Branches[0].Body)
+	case KindCall:
+		x.unit = newUnit(m.Plan.Units[x.def.Call.Unit], x)
+		x.unit.inputs, _ = e.Data.Parameters.(map[string]any)
+		x.unit.vars = e.Data.Vars
+		m.openUnit(x.unit)
 	default:
 		x.active = map[int]*frame{}
+		x.items = e.Data.Items
+		if len(x.items) > 0 {
+			x.result = make([]any, 0, len(x.items))
+		}
 		m.advance(x)
 	}
+}
+
+// openArm opens the body of a choice. It adds nothing to the paths of its
+// steps, unless it has no id that could tell them from others.
+func (m *Machine) openArm(x *inst, b *Body) {
+	f := x.frame
+	x.arm = &frame{body: b, unit: f.unit, owner: x, parent: f, final: f.final, index: -1, prefix: f.prefix, space: f.space}
+	if x.def.ID == "" {
+		x.arm.prefix, x.arm.space = string(x.path)+"/", nil
+	}
+	m.open(x.arm)
+	m.checkDone(x.arm)
 }
 
 // window is how many passes of a loop may be under way.
@@ -96,30 +153,30 @@ func (m *Machine) window(l *Loop) int {
 // advance opens the passes that may begin, or closes the loop.
 func (m *Machine) advance(x *inst) {
 	l := x.def.Loop
-	if x.def.Kind == KindFor {
-		for n := m.window(l); !x.halted && x.opened < len(x.items) && len(x.active) < n; {
-			m.openPass(x, x.opened)
-		}
-		if len(x.active) == 0 && (x.halted || x.opened >= len(x.items)) {
-			m.push(TaskClose, x)
-		}
-		return
+	limit, window := l.Max, 1
+	if x.def.Kind == KindFor || x.def.Kind == KindQueue {
+		limit, window = len(x.items), m.window(l)
 	}
-	switch {
-	case len(x.active) > 0:
-	case x.halted || x.ended || x.opened >= l.Max:
-		m.push(TaskClose, x)
-	default:
-		m.queue = append(m.queue, Task{Kind: TaskPass, Path: x.path, Index: x.opened})
+	for !x.halted && !x.ended && x.opened < limit && len(x.active) < window {
+		if x.def.Kind == KindWhile {
+			if !x.testing {
+				m.push(TaskPass, x, x.opened)
+			}
+			return
+		}
+		m.openPass(x, x.opened)
+	}
+	if len(x.active) == 0 {
+		m.push(TaskClose, x, 0)
 	}
 }
 
 // EndLoop tells the machine that a while loop's condition was false. It is
 // followed by the TaskClose that Next then gives.
 func (m *Machine) EndLoop(path Path) {
-	if x := m.insts[path]; x != nil && !x.ended {
-		x.ended = true
-		m.push(TaskClose, x)
+	if x := m.insts[path]; x != nil && x.block != nil && !x.ended {
+		x.ended, x.testing = true, false
+		m.push(TaskClose, x, 0)
 	}
 }
 
@@ -131,27 +188,30 @@ func (m *Machine) openPass(x *inst, i int) {
 	if !x.def.Loop.Single {
 		prefix += "/"
 	}
-	f := m.open(&x.def.Loop.Body, x, i, prefix, x.frame)
+	f := &frame{body: &x.def.Loop.Body, unit: x.frame.unit, owner: x, parent: x.frame, final: x.frame.final, index: i, prefix: prefix}
 	x.active[i] = f
+	m.open(f)
 	m.checkDone(f)
 }
 
-// haltBlock lets no further pass of a running block begin.
+// haltBlock lets nothing new begin in a block that runs. A call of which only
+// the finally is left ends as it would have.
 func (m *Machine) haltBlock(x *inst, reason string) {
-	if !x.def.Kind.Block() || x.halted || x.close {
+	if x.block == nil || x.halted || x.close || x.unit != nil && x.unit.root.left == 0 {
 		return
 	}
 	x.halted = true
-	if x.arm != nil {
+	switch {
+	case x.arm != nil:
 		m.haltFrame(x.arm, reason)
-	}
-	for i := range x.opened {
-		if f := x.active[i]; f != nil {
+	case x.unit != nil:
+		m.haltFrame(x.unit.root, reason)
+	case len(x.active) == 0:
+		m.push(TaskClose, x, 0)
+	default:
+		for _, f := range x.passes() {
 			m.haltFrame(f, reason)
 		}
-	}
-	if x.def.Loop != nil && len(x.active) == 0 {
-		m.push(TaskClose, x)
 	}
 }
 
@@ -175,33 +235,11 @@ func (m *Machine) passDone(x *inst, f *frame, collected any) {
 	case x.def.Loop.Collect != nil:
 		x.result[f.index] = collected
 	default:
-		x.result[f.index] = m.outputOf(f)
+		x.result[f.index] = f.output()
 	}
 	m.forget(f)
+	delete(m.answer, passPath(x.path, f.index))
 	m.advance(x)
-}
-
-// forget drops the instances of a pass that is over.
-func (m *Machine) forget(f *frame) {
-	for _, x := range f.insts {
-		delete(m.insts, x.path)
-		if x.arm != nil {
-			m.forget(x.arm)
-		}
-	}
-}
-
-// outputOf is the value of a finished frame: step id to output, or the output
-// itself of a single step.
-func (m *Machine) outputOf(f *frame) any {
-	if len(f.insts) == 1 && f.insts[0].def.ID == "" {
-		return f.insts[0].step.Output
-	}
-	out := make(map[string]any, len(f.insts))
-	for _, x := range f.insts {
-		out[x.def.ID] = x.step.Output
-	}
-	return out
 }
 
 // splitPass splits "a/loop[2]" into "a/loop" and 2.

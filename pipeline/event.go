@@ -62,7 +62,7 @@ type Data struct {
 	State      map[string]any // step_finished, state_set: variables assigned, of the unit that the step stands in
 	Published  []Version      // step_finished: versions of artifacts that it made
 	Rule       int32          // step_finished, step_retrying: 1 + the index of the on_error rule that was carried out; 0: none
-	Error      *Failure       // step_finished, step_retrying, run_finished
+	Error      *Failure       // step_finished, step_retrying, run_finished; state_set at a pass that is over: why its collect or until could not be evaluated
 	Due        time.Time      // step_retrying: when the next attempt may start
 	Reason     string         // step_skipped, step_finished, run_*: snake_case
 	RunStatus  RunStatus      // run_finished
@@ -71,6 +71,7 @@ type Data struct {
 	Done       bool           // state_set at a pass that is over: the loop's until holds
 	Pass       bool           // state_set at a pass: the pass begins
 	Answers    map[string]any // run_created: answers to <AUTO> tags that were handed in
+	Uploads    Digest         // run_created: of the files to put into the workspace, stored as a bundle
 	Auto       *Answer        // auto_resolved
 	Decision   *Decision      // approval_decided
 	Signal     string         // signal_received: its name; "cancel" ends the run. step_finished of a wait: the signal that it took

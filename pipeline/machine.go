@@ -12,12 +12,25 @@ type TaskKind int
 
 // The kinds of task.
 const (
-	TaskBegin   TaskKind = iota // test the condition; then record step_skipped, or step_started and do it
-	TaskSkip                    // record step_skipped with Reason
-	TaskPass                    // a while loop: test its condition; record state_set (Pass) at PassPath, or step_finished
-	TaskCollect                 // a loop with collect: evaluate it in the pass, record state_set (Collected) at PassPath
-	TaskClose                   // a block is done: evaluate its state, record step_finished with Status, Output and Failure
-	TaskFinish                  // the run is done: evaluate its outputs, record run_finished
+	// TaskBegin: test the condition, then record what fits: step_skipped (it is
+	// false), step_started (work and blocks), step_waiting (waits and questions)
+	// or step_finished (what is done at once, or failed).
+	TaskBegin TaskKind = iota
+	// TaskSkip: record step_skipped with Reason. A step that waits for an event or
+	// a person no longer does.
+	TaskSkip
+	// TaskPass: a while loop: test its condition; record state_set (Pass) at
+	// PassPath, or call EndLoop, or record step_finished (the test failed).
+	TaskPass
+	// TaskCollect: a pass of a loop with collect or until is over: evaluate both
+	// in the pass, record state_set (Collected and Done, or Error) at PassPath.
+	TaskCollect
+	// TaskClose: a block is done: evaluate its state, and what Exhausted or the
+	// outputs of a called pipeline ask for; record step_finished with Status,
+	// Output and Failure.
+	TaskClose
+	// TaskFinish: the run is done: evaluate its outputs, record run_finished.
+	TaskFinish
 )
 
 // Task is something that may happen next. The driver answers each task with
@@ -37,6 +50,9 @@ type Task struct {
 	Output      any        // of TaskClose
 	Failure     *Failure   // of TaskClose and TaskFinish
 	RunStatus   RunStatus  // of TaskFinish
+	// Exhausted says of TaskClose that a repeat loop has come to its maximum, and
+	// that Loop.Exhausted, evaluated in the block's scope, is its output.
+	Exhausted bool
 
 	token int32 // of TaskBegin: stands only while it is the instance's newest
 }
@@ -48,19 +64,27 @@ func passPath(loop Path, i int) Path {
 	return Path(string(loop) + "[" + strconv.Itoa(i) + "]")
 }
 
-// The reasons of skipped and cancelled steps.
+// The reasons of skipped, failed and cancelled steps.
 const (
 	ReasonCondition = "condition_false"
+	ReasonJumped    = "jumped" // a jump led past it
 	ReasonUpstream  = "upstream_failed"
 	ReasonStopped   = "run_stopped"
 	ReasonCancelled = "cancelled"
 	ReasonFailed    = "failed" // failed under on_failure: skip
 	ReasonTimeout   = "timeout"
 	ReasonOwnerDied = "owner_died"
+	ReasonMaxVisits = "max_visits" // a jump back would have gone beyond its bound
+	ReasonExhausted = "exhausted"  // a repeat loop came to its maximum
+	ReasonNoWinner  = "no_winner"  // of compete
 )
 
-// ReasonHandedOver is why a run is resumed whose owner had left in good order.
-const ReasonHandedOver = "handed_over"
+// ReasonHandedOver is why a run is resumed whose owner had left in good order;
+// ReasonWoken is why one is that was parked: nothing of it was under way.
+const (
+	ReasonHandedOver = "handed_over"
+	ReasonWoken      = "woken"
+)
 
 // Machine is the state of one run: it learns everything from events and says
 // what may happen next. Apply and Next must be called by one goroutine. It is
@@ -70,90 +94,46 @@ type Machine struct {
 	Run  Run
 	Seq  int32 // of the newest event applied
 
-	vars    map[string]any
-	state   map[string]any
-	isState map[string]bool
-	insts   map[Path]*inst
-	bodies  map[*Body]*bodyInfo
-	queue   []Task
-	root    *frame
-	finally *frame
-	soft    *Failure // the first failure under on_failure: continue
-	cancel  string   // why the run is being ended from outside; empty: it is not
-	abort   bool     // running steps are to be cancelled
-	resumes int32
+	unit      *unit // the run's own pipeline
+	dir       string
+	insts     map[Path]*inst
+	bodies    map[*Body]*bodyInfo
+	queue     []Task
+	compactAt int // length of queue at which what no longer stands is dropped
+
+	busy      int // instances that somebody other than a wait keeps going
+	waiting   map[*inst]struct{}
+	finishing bool // the task that ends the run is out
+
+	cancel  string // why the run is being ended from outside; empty: it is not
+	aborts  int    // units whose running steps are to be cancelled
 	deaths  map[Path]int
-}
-
-// bodyInfo is derived from a Body once.
-type bodyInfo struct {
-	dependents [][]int32
-	index      map[string]int
-}
-
-// frame is one instantiation of a body: the root, finally, the arm of a
-// choice, or one pass of a loop.
-type frame struct {
-	body   *Body
-	info   *bodyInfo
-	owner  *inst // nil: root or finally
-	parent *frame
-	index  int // the pass; -1: not a pass
-	prefix string
-	insts  []*inst
-	left   int      // instances that are not final
-	failed *Failure // the first failure that nothing handles
-	halt   string   // why nothing new may start
-}
-
-// inst is one step instance.
-type inst struct {
-	def   *StepDef
-	frame *frame
-	path  Path
-	step  Step
-	waits int
-	pos   int    // in frame.insts
-	asked bool   // a begin or skip task is out
-	token int32  // of the newest begin task
-	close bool   // the close task is out
-	skip  string // it must be skipped, and why
-	tries int    // attempts that ended in failure
-	base  int32  // attempts below or equal may have been used without a record
-	// offered is the attempt that the newest resumption asked for, 0: none.
-	offered int32
-	due     time.Time
-	arm     *frame
-	active  map[int]*frame // passes under way or being collected
-	items   []any          // of for
-	opened  int            // passes begun
-	result  []any          // of passes, by index
-	errs    []any
-	failed  *Failure
-	halted  bool
-	ended   bool // a while loop's condition was false
+	signals map[string][]any // received and not taken, oldest first
+	answers map[string]any
+	answer  map[Path]map[string]*Answer
+	homes   map[*StepDef]*Unit // of the steps of called pipelines, once asked for
 }
 
 // NewMachine returns the machine of a run before its first event.
 func NewMachine(plan *Plan, run Run) *Machine {
 	m := &Machine{
-		Plan: plan, Run: run.fresh(), state: map[string]any{}, isState: map[string]bool{},
-		insts: map[Path]*inst{}, bodies: map[*Body]*bodyInfo{}, deaths: map[Path]int{},
+		Plan: plan, Run: run.fresh(), insts: map[Path]*inst{}, bodies: map[*Body]*bodyInfo{},
+		waiting: map[*inst]struct{}{}, deaths: map[Path]int{}, signals: map[string][]any{}, answer: map[Path]map[string]*Answer{},
 	}
-	for _, name := range plan.State {
-		m.isState[name] = true
-	}
+	m.unit = newUnit(&plan.Unit, nil)
+	m.unit.inputs = m.Run.Inputs
 	return m
 }
 
-// SetVars gives the machine the pipeline's vars, evaluated.
-func (m *Machine) SetVars(vars map[string]any) { m.vars = vars }
+// SetVars gives the machine the run's own vars, evaluated.
+func (m *Machine) SetVars(vars map[string]any) { m.unit.vars = vars }
 
-// Aborting reports whether steps that run are to be cancelled.
-func (m *Machine) Aborting() bool { return m.abort }
+// SetDir tells the machine where the pipeline's bundle is unpacked: the value of
+// pipeline.dir.
+func (m *Machine) SetDir(dir string) { m.dir = dir }
 
 // Step returns the live instance at path, or nil: it has not been reached, or
-// its pass is over.
+// its pass or visit is over.
 func (m *Machine) Step(path Path) *Step {
 	if x := m.insts[path]; x != nil {
 		return &x.step
@@ -167,6 +147,15 @@ func (m *Machine) Tries(path Path) int {
 		return x.tries
 	}
 	return 0
+}
+
+// Rule is the on_error rule that the instance's newest failure was met with;
+// nil: none.
+func (m *Machine) Rule(path Path) *Rule {
+	if x := m.insts[path]; x != nil {
+		return x.rule
+	}
+	return nil
 }
 
 // Deaths is how many owners died while the step was in flight.
@@ -184,8 +173,25 @@ func (m *Machine) Next() []Task {
 			list = append(list, t)
 		}
 	}
-	m.queue = nil
+	m.queue, m.compactAt = nil, 0
 	return list
+}
+
+// enqueue adds a task. While a long log is folded nobody takes them, so those
+// that have been answered since are dropped from time to time.
+func (m *Machine) enqueue(t Task) {
+	if len(m.queue) >= max(m.compactAt, 1024) {
+		kept := m.queue[:0]
+		for _, old := range m.queue {
+			probe := old
+			if m.fill(&probe) {
+				kept = append(kept, old)
+			}
+		}
+		clear(m.queue[len(kept):])
+		m.queue, m.compactAt = kept, 2*len(kept)
+	}
+	m.queue = append(m.queue, t)
 }
 
 // fill completes a queued task from the state of now, and reports whether it
@@ -212,12 +218,15 @@ func (m *Machine) fill(t *Task) bool {
 		t.Attempt = max(x.step.Attempt, x.base) + 1
 	case TaskSkip:
 		t.Reason = x.skip
-		return x.step.Status == StepPending || x.step.Status == StepWaiting
+		return x.skip != ""
 	case TaskPass:
-		return x.opened == t.Index && !x.ended && !x.halted
+		return x.block != nil && x.opened == t.Index && !x.ended && !x.halted
 	case TaskCollect:
-		return x.active[t.Index] != nil
+		return x.block != nil && x.active[t.Index] != nil
 	case TaskClose:
+		if x.block == nil {
+			return false
+		}
 		m.closing(x, t)
 	case TaskFinish:
 	}
@@ -231,29 +240,8 @@ func (m *Machine) Stands(t *Task) bool {
 	return m.fill(&probe)
 }
 
-// verdict says how the run ends.
-func (m *Machine) verdict(t *Task) {
-	t.RunStatus = RunCompleted
-	failure := m.root.failed
-	if failure == nil && m.finally != nil {
-		failure = m.finally.failed
-	}
-	if failure == nil {
-		failure = m.soft
-	}
-	switch {
-	case m.cancel == SignalTimeout:
-		t.RunStatus, t.Reason = RunFailed, ReasonTimeout
-		t.Failure = Failuref(CategoryTimeout, "the run took longer than its timeout of %s", m.Plan.Settings.Timeout)
-	case m.cancel != "":
-		t.RunStatus, t.Reason = RunCancelled, ReasonCancelled
-	case failure != nil:
-		t.RunStatus, t.Reason, t.Failure = RunFailed, "step_failed", failure
-	}
-}
-
 // Apply tells the machine what happened. An event that cannot follow is an
-// error and changes nothing but Seq.
+// error; the machine is of no use after it.
 func (m *Machine) Apply(e *Event) error {
 	if e.Seq != m.Seq+1 {
 		return fmt.Errorf("apply event %d after %d", e.Seq, m.Seq)
@@ -261,31 +249,36 @@ func (m *Machine) Apply(e *Event) error {
 	m.Seq = e.Seq
 	m.Run.apply(e)
 	switch e.Type {
+	case RunCreated:
+		m.answers = e.Data.Answers
 	case RunStarted:
-		if m.root == nil {
-			m.root = m.open(&m.Plan.Root, nil, -1, "", nil)
+		if m.unit.root == nil {
+			m.openUnit(m.unit)
 			if m.cancel != "" {
-				m.haltFrame(m.root, ReasonCancelled)
+				m.haltFrame(m.unit.root, ReasonCancelled)
 			}
-			m.checkDone(m.root)
 		}
 	case RunResumed:
-		m.resume(e)
+		if e.Data.Reason != ReasonWoken {
+			m.resume(e)
+		}
 	case SignalReceived:
-		m.signal(e.Data.Signal)
+		m.signal(e)
+	case AutoResolved:
+		m.resolved(e)
 	case StateSet:
 		return m.applyState(e)
 	case StepStarted, StepRetrying, StepIsWaiting, StepFinished, StepWasSkipped:
 		return m.applyStep(e)
 	case RunFinished:
-		m.insts, m.queue = map[Path]*inst{}, nil
+		m.insts, m.queue, m.busy = map[Path]*inst{}, nil, 0
+		clear(m.waiting)
 	}
 	return nil
 }
 
 // resume asks again for all that was under way when the run lost its owner.
 func (m *Machine) resume(e *Event) {
-	m.resumes++
 	kept := m.queue[:0]
 	for _, t := range m.queue {
 		probe := t
@@ -298,51 +291,25 @@ func (m *Machine) resume(e *Event) {
 		kept = append(kept, t)
 	}
 	m.queue = kept
-	var walk func(f *frame)
-	walk = func(f *frame) {
-		if f == nil {
+	m.unit.walk(func(x *inst) {
+		if x.step.Status != StepRunning || x.block != nil {
 			return
 		}
-		for _, x := range f.insts {
-			if x.step.Status.Final() {
-				continue
-			}
-			if x.step.Status == StepRunning && !x.def.Kind.Block() {
-				if e.Data.Reason == ReasonOwnerDied {
-					m.deaths[x.path]++
-				}
-				// The attempt that an earlier resumption asked for may have run
-				// although its start was not recorded.
-				x.base = max(x.base, x.step.Attempt, x.offered)
-				x.offered = x.base + 1
-				x.token++
-				m.queue = append(m.queue, Task{Kind: TaskBegin, Path: x.path, Interrupted: true, token: x.token})
-			}
-			walk(x.arm)
-			for i := range x.opened {
-				walk(x.active[i])
-			}
+		if e.Data.Reason == ReasonOwnerDied {
+			m.deaths[x.path]++
 		}
-	}
-	walk(m.root)
-	walk(m.finally)
+		// The attempt that an earlier resumption asked for may have run
+		// although its start was not recorded.
+		x.base = max(x.base, x.step.Attempt, x.offered)
+		x.offered = x.base + 1
+		x.token++
+		m.queue = append(m.queue, Task{Kind: TaskBegin, Path: x.path, Interrupted: true, token: x.token})
+	})
 }
 
 // mayHaveRun reports whether an attempt without a record may have had effects.
 func (x *inst) mayHaveRun() bool {
-	return (x.def.Kind == KindAction || x.def.Kind == KindCommand) && x.def.Effect != EffectPure
-}
-
-// signal ends the run from outside. Once only finally steps are left, the run
-// ends as it would have.
-func (m *Machine) signal(name string) {
-	if name != SignalCancel && name != SignalTimeout || m.cancel != "" || m.root != nil && m.root.left == 0 {
-		return
-	}
-	m.cancel, m.abort = name, true
-	if m.root != nil {
-		m.haltFrame(m.root, ReasonCancelled)
-	}
+	return x.def.Kind.Work() && x.def.Effect != EffectPure
 }
 
 func (m *Machine) applyStep(e *Event) error {
@@ -353,201 +320,55 @@ func (m *Machine) applyStep(e *Event) error {
 	if x.step.Status.Final() {
 		return fmt.Errorf("apply %s: step %s is already %s", e.Type, e.Path, x.step.Status)
 	}
+	if x.block != nil && e.Type != StepFinished {
+		return fmt.Errorf("apply %s: block %s has begun", e.Type, e.Path)
+	}
 	x.step.apply(e)
+	if i := int(e.Data.Rule) - 1; i >= 0 && i < len(x.def.OnError) {
+		x.rule, x.ruled = &x.def.OnError[i], e.Type == StepFinished
+	}
+	halt := x.frame.halt
 	switch e.Type {
 	case StepStarted:
-		if x.def.Kind.Block() {
+		x.skip = ""
+		m.consumed(x, e.Data.Consumed)
+		if x.def.Block() {
 			m.begin(x, e)
+			if halt != "" {
+				m.haltBlock(x, halt)
+			}
 		}
 	case StepRetrying:
 		x.tries++
-		x.due = e.Data.Due
-		m.ask(x)
+		x.due, x.since = e.Data.Due, e.Seq
+		x.skip = ""
+		if halt != "" {
+			m.skip(x, halt)
+		} else {
+			m.ask(x)
+		}
+	case StepIsWaiting:
+		x.since = e.Seq
+		x.token++ // no other task begins it
+		x.skip = ""
+		if halt != "" {
+			m.skip(x, halt)
+		}
 	case StepFinished:
-		maps.Copy(m.state, e.Data.State)
+		u := x.frame.unit
+		if len(e.Data.State) > 0 {
+			maps.Copy(u.state, e.Data.State)
+		}
+		for _, v := range e.Data.Published {
+			u.publish(v)
+		}
+		if e.Data.Signal != "" {
+			m.takeSignal(e.Data.Signal)
+		}
 		m.finished(x)
 	case StepWasSkipped:
 		m.finished(x)
 	}
+	m.settle(x)
 	return nil
-}
-
-func (m *Machine) push(kind TaskKind, x *inst) {
-	if kind == TaskClose {
-		if x.close {
-			return
-		}
-		x.close = true
-	}
-	m.queue = append(m.queue, Task{Kind: kind, Path: x.path})
-}
-
-// ask pushes the task that begins the instance's next attempt.
-func (m *Machine) ask(x *inst) {
-	x.asked = true
-	x.token++
-	m.queue = append(m.queue, Task{Kind: TaskBegin, Path: x.path, token: x.token})
-}
-
-// open instantiates a body and asks for the steps that wait for nothing.
-func (m *Machine) open(b *Body, owner *inst, index int, prefix string, parent *frame) *frame {
-	f := &frame{
-		body: b, info: m.info(b), owner: owner, parent: parent, index: index, prefix: prefix,
-		insts: make([]*inst, len(b.Steps)), left: len(b.Steps),
-	}
-	pool := make([]inst, len(b.Steps))
-	for i, def := range b.Steps {
-		x := &pool[i]
-		x.def, x.frame, x.pos, x.waits = def, f, i, len(def.Deps)
-		if def.ID == "" { // the single step of a loop is the pass itself
-			x.path = Path(prefix)
-		} else {
-			x.path = Path(prefix + def.ID)
-		}
-		x.step = Step{Path: x.path, ID: x.path.ID(), Kind: def.Kind, Action: def.Action, Status: StepPending}
-		f.insts[i] = x
-		m.insts[x.path] = x
-	}
-	for _, x := range f.insts {
-		if x.waits == 0 {
-			m.ask(x)
-		}
-	}
-	return f
-}
-
-func (m *Machine) info(b *Body) *bodyInfo {
-	if in := m.bodies[b]; in != nil {
-		return in
-	}
-	in := &bodyInfo{dependents: make([][]int32, len(b.Steps)), index: make(map[string]int, len(b.Steps))}
-	for i, s := range b.Steps {
-		in.index[s.ID] = i
-		for _, d := range s.Deps {
-			in.dependents[d.On] = append(in.dependents[d.On], int32(i))
-		}
-	}
-	m.bodies[b] = in
-	return in
-}
-
-// finished moves the frame on after one of its instances became final.
-func (m *Machine) finished(x *inst) {
-	f := x.frame
-	f.left--
-	stop := x.step.Status == StepCancelled
-	switch x.step.Status {
-	case StepFailed:
-		if x.def.OnFailure == "continue" {
-			if m.soft == nil && m.Plan.Settings.OnError != "continue" {
-				m.soft = x.failure()
-			}
-		} else {
-			stop = true
-			m.fail(f, x.failure())
-		}
-	case StepSkipped:
-		switch x.step.Reason {
-		case ReasonUpstream, ReasonStopped, ReasonCancelled:
-			stop = true
-		}
-	}
-	for _, i := range f.info.dependents[x.pos] {
-		d := f.insts[i]
-		d.waits--
-		switch {
-		case d.asked:
-		case stop:
-			m.skip(d, ReasonUpstream)
-		case d.waits == 0:
-			m.ask(d)
-		}
-	}
-	m.checkDone(f)
-}
-
-// failure is why the step failed, with the step named.
-func (x *inst) failure() *Failure {
-	if x.step.Error == nil {
-		return &Failure{Kind: CategoryUnknown, Step: x.path, Message: "the step failed"}
-	}
-	if x.step.Error.Step != "" {
-		return x.step.Error
-	}
-	f := *x.step.Error
-	f.Step = x.path
-	return &f
-}
-
-// fail records a failure that nothing handles and stops what policy stops.
-func (m *Machine) fail(f *frame, why *Failure) {
-	if f.failed == nil {
-		f.failed = why
-	}
-	switch {
-	case f == m.root && m.Plan.Settings.OnError == "continue":
-	case f == m.root && m.Plan.Settings.OnError == "abort":
-		m.abort = true
-		m.haltFrame(f, ReasonStopped)
-	case f == m.finally: // each finally step has its chance
-	default:
-		m.haltFrame(f, ReasonStopped)
-	}
-}
-
-// skip asks for an instance that has not begun to be skipped.
-func (m *Machine) skip(x *inst, reason string) {
-	if x.skip != "" || x.step.Status.Final() || x.step.Status == StepRunning {
-		return
-	}
-	x.skip, x.asked = reason, true
-	m.push(TaskSkip, x)
-}
-
-// haltFrame lets nothing new start in a frame and the frames within.
-func (m *Machine) haltFrame(f *frame, reason string) {
-	if f.halt != "" {
-		return
-	}
-	f.halt = reason
-	for _, x := range f.insts {
-		if x.step.Status.Final() {
-			continue
-		}
-		if x.step.Status == StepRunning {
-			m.haltBlock(x, reason)
-			continue
-		}
-		why := reason
-		for _, d := range x.def.Deps {
-			if y := f.insts[d.On]; y.step.Status == StepFailed && y.def.OnFailure != "continue" {
-				why = ReasonUpstream
-			}
-		}
-		m.skip(x, why)
-	}
-}
-
-// checkDone moves on when all instances of a frame are final.
-func (m *Machine) checkDone(f *frame) {
-	if f.left > 0 {
-		return
-	}
-	switch {
-	case f.owner == nil && f == m.finally || f.owner == nil && len(m.Plan.Finally.Steps) == 0:
-		m.queue = append(m.queue, Task{Kind: TaskFinish})
-	case f.owner == nil:
-		m.abort = false // what runs now is the clean-up
-		m.finally = m.open(&m.Plan.Finally, nil, -1, "", m.root)
-	case f.index < 0:
-		x := f.owner
-		if f.failed != nil {
-			x.failed = f.failed
-		}
-		m.push(TaskClose, x)
-	case f.failed == nil && f.halt == "" && f.owner.def.Loop.Collect != nil:
-		m.queue = append(m.queue, Task{Kind: TaskCollect, Path: f.owner.path, Index: f.index})
-	default:
-		m.passDone(f.owner, f, nil)
-	}
 }

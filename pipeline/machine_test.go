@@ -201,7 +201,7 @@ func randomBody(t *rapid.T, depth int, next *int) pipeline.Body {
 
 func randomPlan(t *rapid.T) *pipeline.Plan {
 	next := 0
-	p := &pipeline.Plan{Root: randomBody(t, 2, &next)}
+	p := &pipeline.Plan{Unit: pipeline.Unit{Root: randomBody(t, 2, &next)}}
 	p.Settings.OnError = rapid.SampledFrom([]string{"", "stop", "abort", "continue"}).Draw(t, "on_error")
 	if rapid.Bool().Draw(t, "has_finally") {
 		p.Finally = randomBody(t, 1, &next)

@@ -20,7 +20,7 @@ func (m *Machine) RetryOf(def *StepDef, effect Effect) *Retry {
 		return def.Retry
 	}
 	if effect == EffectPure || effect == EffectIdempotent {
-		return m.Plan.Settings.Retry
+		return m.homeOf(def).Settings.Retry
 	}
 	return nil
 }

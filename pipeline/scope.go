@@ -1,15 +1,12 @@
 package pipeline
 
-import (
-	"strings"
-)
-
 // Scope is what the templates of one step instance, or of one pass of a loop,
-// can name: loop names, state, inputs, steps, vars and the built-in names. It
-// serves as the scope of pipeline/expr.
+// can name: loop names, state, inputs, steps, vars and the built-in names, all
+// of the pipeline that it stands in. It serves as the scope of pipeline/expr.
 type Scope struct {
 	m     *Machine
-	frame *frame
+	unit  *unit
+	frame *frame // nil: no step can be named
 	inst  *inst
 	self  *StepValue // the step's own value while its state is evaluated
 }
@@ -18,23 +15,48 @@ type Scope struct {
 func (m *Machine) Scope(path Path) Scope {
 	x := m.insts[path]
 	if x == nil {
-		return Scope{m: m, frame: m.root}
+		return Scope{m: m, unit: m.unit, frame: m.unit.root}
 	}
-	return Scope{m: m, frame: x.frame, inst: x}
+	return Scope{m: m, unit: x.frame.unit, frame: x.frame, inst: x}
 }
 
-// PassScope is the scope within a pass of a loop: after its steps, for
-// collect, or before them, for the condition of a while loop.
+// UnitScope is the scope of the outputs of the pipeline that the call at path
+// has begun; that of the empty path is the run's.
+func (m *Machine) UnitScope(path Path) Scope {
+	if x := m.insts[path]; x != nil && x.block != nil && x.unit != nil {
+		return Scope{m: m, unit: x.unit, frame: x.unit.root}
+	}
+	return m.Scope("")
+}
+
+// VarsScope is the scope of the vars of the pipeline that the call at path is
+// about to begin with those inputs.
+func (m *Machine) VarsScope(path Path, inputs map[string]any) Scope {
+	x := m.insts[path]
+	if x == nil || x.def.Call == nil {
+		return m.Scope("")
+	}
+	u := newUnit(m.Plan.Units[x.def.Call.Unit], x)
+	u.inputs = inputs
+	return Scope{m: m, unit: u}
+}
+
+// PassScope is the scope within a pass of a loop: after its steps, for collect
+// and until, or before them, for the condition of a while loop.
 func (m *Machine) PassScope(path Path, i int) Scope {
 	x := m.insts[path]
 	if x == nil {
-		return Scope{m: m, frame: m.root}
+		return m.Scope("")
 	}
-	if f := x.active[i]; f != nil {
-		return Scope{m: m, frame: f, inst: x}
+	s := Scope{m: m, unit: x.frame.unit, inst: x}
+	if x.block != nil {
+		s.frame = x.active[i]
 	}
-	// The condition is tested before the pass exists.
-	return Scope{m: m, frame: &frame{body: &x.def.Loop.Body, info: m.info(&x.def.Loop.Body), owner: x, parent: x.frame, index: i}, inst: x}
+	if s.frame == nil { // the condition is tested before the pass exists
+		body := &x.def.Loop.Body
+		s.frame = &frame{body: body, info: m.info(body), unit: s.unit, owner: x, parent: x.frame, index: i}
+	}
+	return s
 }
 
 // WithOutput returns the scope in which the step's own name has that output.
@@ -51,7 +73,7 @@ func (s Scope) WithOutput(output any) Scope {
 // Results is the value of collect_results(): the passes' outputs of the loop
 // whose state is being evaluated, else of the innermost loop around.
 func (s Scope) Results() ([]any, bool) {
-	if s.inst != nil && s.inst.def.Loop != nil {
+	if s.inst != nil && s.inst.def.Loop != nil && s.inst.block != nil {
 		return s.inst.result, true
 	}
 	for f := s.frame; f != nil; f = f.parent {
@@ -64,50 +86,61 @@ func (s Scope) Results() ([]any, bool) {
 
 // Lookup finds a name.
 func (s Scope) Lookup(name string) (any, bool) {
+	within := s.inst
 	for f := s.frame; f != nil; f = f.parent {
-		if f.index >= 0 && f.owner != nil {
-			if v, ok := f.loopName(name); ok {
-				return v, true
-			}
+		if v, ok := f.name(name, within); ok {
+			return v, true
 		}
+		within = f.owner
 	}
-	if v, ok := s.m.state[name]; ok {
+	if v, ok := s.unit.state[name]; ok {
 		return v, true
 	}
-	if s.m.isState[name] {
+	if s.unit.isState[name] {
 		return nullState{}, true
 	}
-	if v, ok := s.m.Run.Inputs[name]; ok {
+	if v, ok := s.unit.inputs[name]; ok {
 		return v, true
 	}
 	if v := s.step(name, false); v != nil {
 		return v, true
 	}
-	if v, ok := s.m.vars[name]; ok {
+	if v, ok := s.unit.vars[name]; ok {
 		return v, true
 	}
 	switch name {
 	case "inputs":
-		return s.m.Run.Inputs, true
+		return s.unit.inputs, true
 	case "vars":
-		return s.m.vars, true
+		return s.unit.vars, true
 	case "steps":
 		return stepsValue{s}, true
 	case "run":
 		return map[string]any{"id": string(s.m.Run.ID), "created_at": s.m.Run.CreatedAt.UTC().Format("2006-01-02T15:04:05Z07:00")}, true
 	case "pipeline":
-		return map[string]any{"id": s.m.Plan.ID, "name": s.m.Plan.Name, "version": s.m.Plan.Version}, true
+		u := s.unit.def
+		return map[string]any{"id": u.ID, "name": u.Name, "version": u.Version, "dir": s.m.dir}, true
 	}
 	return nil, false
 }
 
-func (f *frame) loopName(name string) (any, bool) {
-	l := f.owner.def.Loop
-	if f.owner.def.Kind == KindFor && f.index < len(f.owner.items) {
-		switch name {
-		case l.Variable, "item":
-			return f.owner.items[f.index], true
+// name is one that the frame's block gives to what stands within: those of a
+// pass, and the candidates to a compete block's judge.
+func (f *frame) name(name string, within *inst) (any, bool) {
+	x := f.owner
+	switch {
+	case x == nil:
+		return nil, false
+	case x.def.Compete != nil:
+		if name == "candidates" && within != nil && within.frame == f && within.pos == judgeOf(x.def) {
+			return x.offers(), true
 		}
+		return nil, false
+	case f.index < 0:
+		return nil, false
+	}
+	if x.block != nil && f.index < len(x.items) && (name == "item" || name == x.def.Loop.Variable) {
+		return x.items[f.index], true
 	}
 	switch name {
 	case "index", "loop_iteration":
@@ -159,107 +192,11 @@ func (s stepsValue) Value() any {
 	return out
 }
 
-// StepValue is a step as templates see it: its output, with the step's own
-// names as attributes. Under `steps.` those names come first, else the fields
-// of the output do.
-type StepValue struct {
-	step   *Step
-	loop   bool
-	strict bool
-}
-
-// Value is the output; null for a step that was skipped.
-func (v StepValue) Value() any { return v.step.Output }
-
-// Attr finds a name of the step or a field of its output.
-func (v StepValue) Attr(name string) (any, bool) {
-	if v.strict {
-		if a, ok := v.own(name); ok {
-			return a, true
-		}
-		return v.field(name)
-	}
-	if a, ok := v.field(name); ok {
-		return a, true
-	}
-	return v.own(name)
-}
-
-func (v StepValue) field(name string) (any, bool) {
-	m, ok := v.step.Output.(map[string]any)
-	if !ok {
-		return nil, false
-	}
-	if a, ok := m[name]; ok {
-		return a, true
-	}
-	if v.loop && (name == "last" || name == "final_results") {
-		if l, ok := m["results"].([]any); ok && len(l) > 0 {
-			return l[len(l)-1], true
-		}
-		return nil, true
-	}
-	return nil, false
-}
-
-// own is one of the names that every step has.
-func (v StepValue) own(name string) (any, bool) {
-	s := v.step
-	switch name {
-	case "status":
-		return strings.ToLower(string(s.Status)), true
-	case "success":
-		return s.Status == StepCompleted, true
-	case "error":
-		if s.Error == nil {
-			return nil, true
-		}
-		return map[string]any{"kind": s.Error.Kind, "message": s.Error.Message, "step": string(s.Error.Step)}, true
-	case "output", "result", "value", "outputs":
-		return s.Output, true
-	case "parameters":
-		return s.Parameters, true
-	case "artifacts":
-		return []any{}, true
-	case "exit_code":
-		if s.Error != nil && s.Error.ExitCode != nil {
-			return int64(*s.Error.ExitCode), true
-		}
-		if s.Kind == KindCommand && s.Status == StepCompleted {
-			return int64(0), true
-		}
-		return nil, true
-	case "attempts":
-		return int64(s.Attempt), true
-	case "started_at":
-		if s.StartedAt.IsZero() {
-			return nil, true
-		}
-		return s.StartedAt.UTC().Format("2006-01-02T15:04:05.000Z07:00"), true
-	case "duration":
-		if s.StartedAt.IsZero() || s.FinishedAt.IsZero() {
-			return nil, true
-		}
-		return s.FinishedAt.Sub(s.StartedAt).Seconds(), true
-	}
-	return nil, false
-}
-
-// nullState is a state variable that nothing has set: null, and so is every
-// attribute of it.
-type nullState struct{}
-
-// Attr is null for every name.
-func (n nullState) Attr(string) (any, bool) { return n, true }
-
-// Value is null.
-func (nullState) Value() any { return nil }
-
 // RunOutputs is the value of a run without an outputs block: step id to output.
 func (m *Machine) RunOutputs() map[string]any {
-	if m.root == nil {
+	if m.unit.root == nil {
 		return map[string]any{}
 	}
-	out, _ := m.outputOf(m.root).(map[string]any)
+	out, _ := m.unit.root.output().(map[string]any)
 	return out
 }

@@ -80,7 +80,9 @@ func (r *Run) apply(e *Event) {
 		r.Status, r.Reason = RunRunning, ""
 		r.StartedAt = e.At
 	case RunResumed:
-		r.Status = RunRunning
+		if r.Status != RunRunning { // why it waited is over; why it ends is not
+			r.Status, r.Reason = RunRunning, ""
+		}
 	case RunIsWaiting:
 		r.Status, r.Reason = RunWaiting, d.Reason
 	case RunIsPaused:
@@ -109,6 +111,7 @@ func (s *Step) apply(e *Event) {
 	if d.Kind != "" {
 		s.Kind, s.Action = d.Kind, d.Action
 	}
+	s.Waiting = nil
 	switch e.Type {
 	case StepStarted:
 		s.Status, s.Reason, s.Error = StepRunning, "", nil
@@ -126,13 +129,24 @@ func (s *Step) apply(e *Event) {
 	case StepRetrying:
 		s.Status, s.Reason, s.Error = StepWaiting, "retrying", d.Error
 	case StepIsWaiting:
-		s.Status, s.Reason = StepWaiting, d.Reason
+		s.Status, s.Reason, s.Error = StepWaiting, d.Reason, nil
+		s.Waiting = d.Waiting
+		if s.Waiting != nil && s.Reason == "" {
+			s.Reason = s.Waiting.For
+		}
+		s.Attempt = max(s.Attempt, e.Attempt)
+		if d.Parameters != nil {
+			s.Parameters = d.Parameters
+		}
+		if s.StartedAt.IsZero() {
+			s.StartedAt = e.At
+		}
 	case StepFinished:
 		if s.StartedAt.IsZero() { // started and finished in one record
 			s.StartedAt, s.Attempt, s.Parameters = e.At, e.Attempt, d.Parameters
 		}
 		s.Status, s.Reason, s.Error = d.Status, d.Reason, d.Error
-		s.Output, s.FinishedAt = d.Output, e.At
+		s.Output, s.FinishedAt, s.Artifacts = d.Output, e.At, d.Published
 		s.Model, s.CacheHit = d.Model, d.Cached
 		if d.Usage != nil {
 			s.Usage = *d.Usage
