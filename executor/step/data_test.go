@@ -83,7 +83,7 @@ func TestLoadDataTakesRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same(t, v, params{"data": []any{params{"b": 1}, params{"a": 2}}, "columns": []any{"a", "b"}, "rows": 2, "format": "json"})
+	same(t, v, params{"data": []any{params{"b": 1}, params{"a": 2}}, "columns": []any{"a", "b"}, "rows": 2, "total_rows": 2, "format": "json"})
 }
 
 func TestLoadDataRefusals(t *testing.T) {
@@ -106,7 +106,7 @@ func TestLoadDataRefusals(t *testing.T) {
 		"broken lines":   {"{\"a\":1}\n{\"a\"\n", params{"format": "jsonl"}, "validation", "t.csv, line 2:"},
 		"long delimiter": {"a\n", params{"delimiter": "ab"}, "validation", "must be one character"},
 		"quote as such":  {"a\n", params{"delimiter": `"`}, "validation", "must be one character"},
-		"format":         {"a\n", params{"format": "parquet"}, "validation", "it can be auto, csv"},
+		"format":         {"a\n", params{"format": "sav"}, "validation", `parameter format is "sav"; it can be auto, csv, tsv, json`},
 		"too wide":       {strings.Repeat("c", 1<<20) + "\n" + strings.Repeat("1\n", 20), nil, "failed", "as a list of maps"},
 		"too long":       {"a\n" + strings.Repeat("1\n", maxRows+1), nil, "failed", "more than 250000 rows"},
 		"too large":      {strings.Repeat("x", maxSource+1), nil, "failed", "at most 16 MiB can be read"},

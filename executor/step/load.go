@@ -3,12 +3,8 @@ package step
 import (
 	"bytes"
 	"context"
-	"encoding/csv"
-	"errors"
-	"io"
-	"math"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -22,9 +18,13 @@ const loadDoc = `Reads a table: a list of maps, one for each row.
       action: load_data
       parameters: {source: data/weather.csv}
 
-source is a file of the workspace, or the data itself: a text of several lines, a text that begins with [ or {, or a list of maps. The format follows from the file's extension or from the content: csv, tsv, json (a list of maps, or one map), jsonl (a map on each line).
+source is a file of the workspace, or the data itself: a text of several lines, a text that begins with [ or {, or a list of maps. The format follows from the file's extension or from the content: csv, tsv, json (a list of maps, or one map), jsonl (a map on each line), yaml (as json), parquet, xlsx (the first sheet, or the one that sheet names by name or by number from 1).
 
-In csv the first row names the columns; the delimiter is the one that the first row has most of: comma, semicolon, tab or bar. A column is of integers, numbers or booleans (true, false) only where every cell that is not empty agrees; empty cells of such a column are null. Everything else stays text: dates, 007, numbers beyond 64 bits. A row with too few or too many cells fails the step.`
+In csv the first row names the columns; the delimiter is the one that the first row has most of: comma, semicolon, tab or bar. A column is of integers, numbers or booleans (true, false) only where every cell that is not empty agrees; empty cells of such a column are null. Everything else stays text: dates, 007, numbers beyond 64 bits. A row with too few or too many cells fails the step.
+
+In xlsx the first row that is not empty names the columns. Cells have the kinds that the file gives them; dates and times become texts as in 2024-05-31 and 2024-05-31T08:30:00, errors such as #N/A null. Of parquet, columns of scalars and of lists of scalars are read, a field of a group as group.field; dates and times become such texts too, and decimals numbers.
+
+sampling_strategy keeps only some of the rows: "first 100" (or head, with limit), "random 100", "random 10%" (or sample, with limit). A random sample is the same for the same data and seed, and keeps the rows' order. The whole source is read in any case, and its limits hold: 16 MiB and 250,000 rows.`
 
 const (
 	maxSource = 16 << 20 // bytes of a table's source
@@ -33,17 +33,22 @@ const (
 
 // LoadData names where a table is and what it looks like.
 type LoadData struct {
-	Source    any    `param:"required" doc:"a file, or the data itself"`
-	Format    string `default:"\"auto\"" enum:"auto,csv,tsv,json,jsonl" doc:"default: found out"`
-	Delimiter string `doc:"of csv, one character; default: found out"`
-	Header    bool   `default:"true" doc:"false: the first row is data, and the columns are named column_1, column_2 and so on"`
+	Source           any    `param:"required" doc:"a file, or the data itself"`
+	Format           string `default:"\"auto\"" doc:"auto, csv, tsv, json, jsonl, yaml, parquet or xlsx; default: auto, found out"`
+	Delimiter        string `doc:"of csv, one character; default: found out"`
+	Header           bool   `default:"true" doc:"of csv and xlsx; false: the first row is data, and the columns are named column_1, column_2 and so on"`
+	Sheet            any    `doc:"of xlsx: the sheet's name, or its number from 1; default: the first"`
+	SamplingStrategy string `default:"\"full\"" doc:"full, first N, random N or random N%"`
+	Limit            int64  `default:"1000" doc:"how many rows to keep, where the strategy does not say it"`
+	Seed             int64  `doc:"of a random sample; default 0"`
 }
 
 type loadResult struct {
-	Data    []any    `doc:"the rows, each a map from column to value"`
-	Columns []string `doc:"the columns, of csv in their order, else sorted"`
-	Rows    int64    `doc:"how many"`
-	Format  string   `doc:"csv, tsv, json or jsonl"`
+	Data      []any    `doc:"the rows, each a map from column to value"`
+	Columns   []string `doc:"the columns, of csv, parquet and xlsx in their order, else sorted"`
+	Rows      int64    `doc:"how many"`
+	TotalRows int64    `doc:"how many the source has"`
+	Format    string   `doc:"csv, tsv, json, jsonl, yaml, parquet or xlsx"`
 }
 
 func loadDataAction() executor.Action {
@@ -53,67 +58,128 @@ func loadDataAction() executor.Action {
 	})
 }
 
+// loaded is a table that was read.
+type loaded struct {
+	data    []any // maps
+	columns []string
+	format  string
+}
+
 // Run reads and types the table.
 func (l LoadData) Run(_ context.Context, env executor.Env) (executor.Output, error) {
+	keep, err := l.sampling()
+	if err != nil {
+		return executor.Output{}, err
+	}
+	t, err := l.read(env)
+	if err != nil {
+		return executor.Output{}, err
+	}
+	data := keep.of(t.data)
+	return executor.Output{Value: map[string]any{
+		"data": data, "columns": anyList(t.columns), "rows": int64(len(data)),
+		"total_rows": int64(len(t.data)), "format": t.format,
+	}}, nil
+}
+
+func (l LoadData) read(env executor.Env) (*loaded, error) {
+	format, err := formatName("format", l.Format)
+	if err != nil {
+		return nil, err
+	}
 	if rows, ok := l.Source.([]any); ok {
-		return rowsOutput(rows, "json")
+		return tableOf("the source", rows, "json")
 	}
 	s, ok := l.Source.(string)
 	if !ok {
-		return executor.Output{}, invalid("parameter source is a file, a text or a list of maps, not %s", kindOf(l.Source))
+		return nil, invalid("parameter source is a file, a text or a list of maps, not %s", kindOf(l.Source))
 	}
 	name := "the text"
-	format := l.Format
 	text := []byte(s)
 	if !inline(s) {
-		var err error
 		name = s
 		if text, err = readSource(env, s); err != nil {
-			return executor.Output{}, err
+			return nil, err
 		}
 		if format == "auto" {
 			format = formatOf[strings.ToLower(filepath.Ext(s))]
 		}
 	}
 	if len(text) > maxSource {
-		return executor.Output{}, tooLarge("%s is larger than %s", name, size(maxSource))
-	}
-	text = bytes.TrimPrefix(text, []byte("\ufeff"))
-	if !utf8.Valid(text) {
-		return executor.Output{}, invalid("%s is not text in UTF-8", name)
-	}
-	if len(bytes.TrimSpace(text)) == 0 {
-		return executor.Output{}, invalid("%s is empty", name)
+		return nil, tooLarge("%s is larger than %s", name, size(maxSource))
 	}
 	if format == "auto" || format == "" {
 		format = detect(text)
 	}
 	switch format {
+	case "parquet":
+		return readParquet(name, text)
+	case "xlsx":
+		return l.xlsx(name, text)
+	}
+	return l.text(name, text, format)
+}
+
+func (l LoadData) text(name string, text []byte, format string) (*loaded, error) {
+	text = bytes.TrimPrefix(text, []byte("\ufeff"))
+	if !utf8.Valid(text) {
+		return nil, invalid("%s is not text in UTF-8", name)
+	}
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, invalid("%s is empty", name)
+	}
+	var v any
+	var err error
+	switch format {
 	case "json":
-		v, err := pipeline.DecodeValue(text)
-		if err != nil {
-			return executor.Output{}, invalid("%s: %v", name, err)
-		}
-		if m, ok := v.(map[string]any); ok {
-			v = []any{m}
-		}
-		rows, ok := v.([]any)
-		if !ok {
-			return executor.Output{}, invalid("%s holds %s; a table is a list of maps", name, kindOf(v))
-		}
-		return rowsOutput(rows, format)
+		v, err = pipeline.DecodeValue(text)
+	case "yaml":
+		v, err = decodeYAML(text)
 	case "jsonl":
 		rows, err := jsonLines(name, text)
 		if err != nil {
-			return executor.Output{}, err
+			return nil, err
 		}
-		return rowsOutput(rows, format)
+		return tableOf(name, rows, format)
+	default:
+		return l.csv(name, text, format)
 	}
-	return l.csv(name, text, format)
+	if err != nil {
+		return nil, invalid("%s: %v", name, err)
+	}
+	if m, ok := v.(map[string]any); ok {
+		v = []any{m}
+	}
+	rows, ok := v.([]any)
+	if !ok {
+		return nil, invalid("%s holds %s; a table is a list of maps", name, kindOf(v))
+	}
+	return tableOf(name, rows, format)
 }
 
 var formatOf = map[string]string{
 	".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl",
+	".yaml": "yaml", ".yml": "yaml", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "xlsx", ".xlsm": "xlsx",
+}
+
+var formats = []string{"csv", "tsv", "json", "jsonl", "yaml", "parquet", "xlsx"}
+
+// formatWords are other names of the formats.
+var formatWords = map[string]string{
+	"": "auto", "detect": "auto", "auto_detect": "auto", "autodetect": "auto", "yml": "yaml", "ndjson": "jsonl",
+	"json_lines": "jsonl", "jsonlines": "jsonl", "excel": "xlsx", "xls_x": "xlsx", "tab": "tsv",
+}
+
+// formatName reads a format as people spell it: CSV, .csv, JSON lines.
+func formatName(param, s string) (string, error) {
+	w := strings.TrimPrefix(word(s), ".")
+	if known, ok := formatWords[w]; ok {
+		w = known
+	}
+	if w != "auto" && !slices.Contains(formats, w) {
+		return "", invalid("parameter %s is %q; it can be auto, %s", param, head(s, 80), strings.Join(formats, ", "))
+	}
+	return w, nil
 }
 
 // inline reports whether a source is the data itself.
@@ -133,14 +199,23 @@ func readSource(env executor.Env, name string) ([]byte, error) {
 
 // detect tells the format by the content.
 func detect(text []byte) string {
-	switch t := bytes.TrimSpace(text); t[0] {
-	case '[':
+	switch {
+	case bytes.HasPrefix(text, []byte("PAR1")):
+		return "parquet"
+	case bytes.HasPrefix(text, []byte("PK\x03\x04")):
+		return "xlsx"
+	}
+	t := bytes.TrimSpace(bytes.TrimPrefix(text, []byte("\ufeff")))
+	switch {
+	case bytes.HasPrefix(t, []byte("[")):
 		return "json"
-	case '{':
+	case bytes.HasPrefix(t, []byte("{")):
 		if _, err := pipeline.DecodeValue(t); err != nil {
 			return "jsonl"
 		}
 		return "json"
+	case bytes.HasPrefix(t, []byte("---\n")), bytes.HasPrefix(t, []byte("- ")):
+		return "yaml"
 	}
 	return "csv"
 }
@@ -168,206 +243,13 @@ func tooManyRows(name string) error {
 	return tooLarge("%s has more than %d rows; let a command pick what is needed", name, maxRows)
 }
 
-func rowsOutput(list []any, format string) (executor.Output, error) {
+func tableOf(name string, list []any, format string) (*loaded, error) {
 	rows, err := table("source", list)
 	if err != nil {
-		return executor.Output{}, err
+		return nil, err
 	}
 	if len(rows) > maxRows {
-		return executor.Output{}, tooManyRows("the source")
+		return nil, tooManyRows(name)
 	}
-	return executor.Output{Value: map[string]any{
-		"data": list, "columns": anyList(columnsOf(rows)), "rows": int64(len(rows)), "format": format,
-	}}, nil
-}
-
-// csv reads rows of cells and gives each column the type that all its cells have.
-func (l LoadData) csv(name string, text []byte, format string) (executor.Output, error) {
-	comma, err := l.comma(text, format)
-	if err != nil {
-		return executor.Output{}, err
-	}
-	r := csv.NewReader(bytes.NewReader(text))
-	r.Comma = comma
-	r.FieldsPerRecord = -1 // counted here, with a better message
-	var columns []string
-	var cells [][]string
-	bytesOut := 0
-	for {
-		row, err := r.Read()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			if p, ok := errors.AsType[*csv.ParseError](err); ok {
-				return executor.Output{}, invalid("%s, line %d: %v", name, p.Line, p.Err)
-			}
-			return executor.Output{}, invalid("%s: %v", name, err)
-		}
-		if columns == nil {
-			if columns, err = l.columns(name, row); err != nil {
-				return executor.Output{}, err
-			}
-			if l.Header {
-				continue
-			}
-		}
-		if len(row) != len(columns) {
-			line, _ := r.FieldPos(0)
-			return executor.Output{}, invalid("%s, line %d: the row has %d cells, the table %d columns", name, line, len(row), len(columns))
-		}
-		for i, cell := range row {
-			bytesOut += len(cell) + len(columns[i]) + 6
-		}
-		if cells = append(cells, row); len(cells) > maxRows {
-			return executor.Output{}, tooManyRows(name)
-		}
-		if bytesOut > maxValue {
-			return executor.Output{}, tooLarge("%s is larger than %s as a list of maps; let a command pick what is needed", name, size(maxValue))
-		}
-	}
-	data := make([]any, len(cells))
-	for i := range cells {
-		data[i] = make(map[string]any, len(columns))
-	}
-	for c, column := range columns {
-		read := columnType(cells, c)
-		for i, row := range cells {
-			if m, ok := data[i].(map[string]any); ok {
-				m[column] = read(row[c])
-			}
-		}
-	}
-	return executor.Output{Value: map[string]any{
-		"data": data, "columns": anyList(columns), "rows": int64(len(cells)), "format": format,
-	}}, nil
-}
-
-func (l LoadData) columns(name string, first []string) ([]string, error) {
-	columns := make([]string, len(first))
-	seen := map[string]bool{}
-	for i, cell := range first {
-		c := strings.TrimSpace(cell)
-		if !l.Header || c == "" {
-			c = "column_" + strconv.Itoa(i+1)
-		}
-		if seen[c] {
-			return nil, invalid("%s has two columns %q", name, c)
-		}
-		seen[c] = true
-		columns[i] = c
-	}
-	return columns, nil
-}
-
-func (l LoadData) comma(text []byte, format string) (rune, error) {
-	if l.Delimiter != "" {
-		r, n := utf8.DecodeRuneInString(l.Delimiter)
-		if n != len(l.Delimiter) || strings.ContainsRune("\"\r\n\ufffd", r) {
-			return 0, invalid("parameter delimiter is %q; it must be one character, and no quote or newline", l.Delimiter)
-		}
-		return r, nil
-	}
-	if format == "tsv" {
-		return '\t', nil
-	}
-	best, most := ',', 0
-	count := map[rune]int{}
-	quoted := false
-	for _, r := range string(text[:min(len(text), 64<<10)]) {
-		if r == '"' {
-			quoted = !quoted
-		}
-		if r == '\n' && !quoted && len(count) > 0 {
-			break
-		}
-		if !quoted {
-			count[r]++
-		}
-	}
-	for _, r := range ",;\t|" {
-		if count[r] > most {
-			best, most = r, count[r]
-		}
-	}
-	return best, nil
-}
-
-// columnType finds the reading that fits all cells of a column.
-func columnType(cells [][]string, c int) func(string) any {
-	some, ints, floats, bools := false, true, true, true
-	for _, row := range cells {
-		s := strings.TrimSpace(row[c])
-		if s == "" {
-			continue
-		}
-		some = true
-		if ints {
-			_, ints = cellInt(s)
-		}
-		if floats {
-			_, floats = cellFloat(s)
-		}
-		if bools {
-			_, bools = cellBool(s)
-		}
-		if !ints && !floats && !bools {
-			break
-		}
-	}
-	typed := func(read func(string) (any, bool)) func(string) any {
-		return func(cell string) any {
-			v, ok := read(strings.TrimSpace(cell))
-			if !ok {
-				return nil
-			}
-			return v
-		}
-	}
-	switch {
-	case !some:
-	case ints:
-		return typed(cellInt)
-	case floats:
-		return typed(cellFloat)
-	case bools:
-		return typed(cellBool)
-	}
-	return func(cell string) any { return cell }
-}
-
-func cellInt(s string) (any, bool) {
-	if !plainNumber(s) {
-		return nil, false
-	}
-	i, err := strconv.ParseInt(s, 10, 64)
-	return i, err == nil
-}
-
-func cellFloat(s string) (any, bool) {
-	if !plainNumber(s) || !strings.ContainsAny(s, ".eE") && len(strings.TrimLeft(s, "-")) > 15 {
-		return nil, false // a long integer would lose digits
-	}
-	f, err := strconv.ParseFloat(s, 64)
-	return f, err == nil && !math.IsInf(f, 0)
-}
-
-// plainNumber refuses what Go reads as a number and people do not: 0x1p4, 1_0,
-// inf, +49 and 007.
-func plainNumber(s string) bool {
-	digits := strings.TrimPrefix(s, "-")
-	if digits == "" || strings.Trim(digits, "0123456789.eE+-") != "" || digits[0] == '+' || digits[0] == 'e' || digits[0] == 'E' {
-		return false
-	}
-	return len(digits) < 2 || digits[0] != '0' || digits[1] < '0' || digits[1] > '9'
-}
-
-func cellBool(s string) (any, bool) {
-	switch s {
-	case "true", "True", "TRUE":
-		return true, true
-	case "false", "False", "FALSE":
-		return false, true
-	}
-	return nil, false
+	return &loaded{data: list, columns: columnsOf(rows), format: format}, nil
 }

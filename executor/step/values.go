@@ -3,10 +3,13 @@ package step
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
+	"unicode"
 
+	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -155,4 +158,59 @@ func knownColumn(rows []map[string]any, name string) error {
 		}
 	}
 	return invalid("no row has the column %q; there are %s", name, strings.Join(columnsOf(rows), ", "))
+}
+
+// word is a text of a person or a model in one form: lower case, with _ between
+// its parts. "Full load", full-load and FULL_LOAD are the same word.
+func word(s string) string {
+	parts := strings.FieldsFunc(strings.ToLower(s), func(r rune) bool {
+		return unicode.IsSpace(r) || r == '_' || r == '-' || r == '"' || r == '\'' || r == '`'
+	})
+	return strings.Join(parts, "_")
+}
+
+// finite is f, or null where f is no number that JSON has.
+func finite(f float64) any {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return nil
+	}
+	return f
+}
+
+func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
+
+// weight is about how many bytes v has as JSON. It stops counting beyond limit.
+func weight(v any, limit int) int {
+	switch v := v.(type) {
+	case string:
+		return len(v) + 2
+	case []any:
+		n := 2
+		for _, e := range v {
+			if n += 1 + weight(e, limit-n); n > limit {
+				return n
+			}
+		}
+		return n
+	case map[string]any:
+		n := 2
+		for k, e := range v {
+			if n += len(k) + 4 + weight(e, limit-n); n > limit {
+				return n
+			}
+		}
+		return n
+	case float64:
+		return 12
+	}
+	return 6
+}
+
+// bounded is the output of a step, or its failure where it is larger than a
+// value may be.
+func bounded(name string, v map[string]any) (executor.Output, error) {
+	if weight(v, maxValue) > maxValue {
+		return executor.Output{}, tooLarge("%s is larger than %s; work on fewer rows or columns", name, size(maxValue))
+	}
+	return executor.Output{Value: v}, nil
 }
