@@ -10,84 +10,170 @@ import (
 // AppendData appends d as a JSON object that holds only what is set. The keys
 // are part of the stored format: they are added, never renamed.
 func AppendData(b []byte, d *Data) []byte {
-	b = append(b, '{')
-	first := true
-	key := func(k string) {
-		if !first {
-			b = append(b, ',')
-		}
-		first = false
-		b = append(b, '"')
-		b = append(b, k...)
-		b = append(b, '"', ':')
-	}
-	text := func(k, v string) {
-		if v != "" {
-			key(k)
-			b = AppendString(b, v)
-		}
-	}
-	value := func(k string, v any) {
-		if v != nil {
-			key(k)
-			b = AppendValue(b, v)
-		}
-	}
-	text("kind", string(d.Kind))
-	text("action", d.Action)
-	value("parameters", d.Parameters)
+	o := begun(b)
+	o.text("kind", string(d.Kind))
+	o.text("action", d.Action)
+	o.value("parameters", d.Parameters)
 	if d.Items != nil {
-		value("items", d.Items)
+		o.value("items", d.Items)
 	}
 	if d.Branch != nil {
-		key("branch")
-		b = strconv.AppendInt(b, int64(*d.Branch), 10)
+		o.value("branch", int64(*d.Branch))
 	}
-	text("worker", d.Worker)
-	text("status", string(d.Status))
-	value("output", d.Output)
-	if d.State != nil {
-		value("state", d.State)
+	o.mapping("vars", d.Vars)
+	o.versions("consumed", d.Consumed)
+	o.text("worker", d.Worker)
+	if d.Waiting != nil {
+		o.key("waiting")
+		o.b = appendWaiting(o.b, d.Waiting)
 	}
+	o.text("status", string(d.Status))
+	o.value("output", d.Output)
+	o.mapping("state", d.State)
+	o.versions("published", d.Published)
+	o.number("rule", int64(d.Rule))
 	if d.Error != nil {
-		key("error")
-		j, err := json.Marshal(d.Error)
-		if err != nil {
-			j = []byte("null")
-		}
-		b = append(b, j...)
+		o.marshal("error", d.Error)
 	}
-	if !d.Due.IsZero() {
-		key("due")
-		b = d.Due.UTC().AppendFormat(append(b, '"'), time.RFC3339Nano)
-		b = append(b, '"')
+	o.time("due", d.Due)
+	o.text("reason", d.Reason)
+	o.text("run_status", string(d.RunStatus))
+	o.mapping("outputs", d.Outputs)
+	o.value("collected", d.Collected)
+	o.truth("done", d.Done)
+	o.truth("pass", d.Pass)
+	o.mapping("answers", d.Answers)
+	o.text("uploads", string(d.Uploads))
+	if a := d.Auto; a != nil {
+		o.key("auto")
+		in := begun(o.b)
+		in.text("key", a.Key)
+		in.value("value", a.Value)
+		in.text("from", a.From)
+		in.text("model", a.Model)
+		o.b = in.end()
 	}
-	text("reason", d.Reason)
-	text("run_status", string(d.RunStatus))
-	if d.Outputs != nil {
-		value("outputs", d.Outputs)
+	if d.Decision != nil {
+		o.key("decision")
+		o.b = AppendDecision(o.b, d.Decision)
 	}
-	value("collected", d.Collected)
-	if d.Pass {
-		key("pass")
-		b = append(b, "true"...)
-	}
-	text("signal", d.Signal)
-	text("actor", d.Actor)
-	text("model", d.Model)
+	o.text("signal", d.Signal)
+	o.value("value", d.Value)
+	o.text("actor", d.Actor)
+	o.text("child", string(d.Child))
+	o.text("model", d.Model)
 	if d.Usage != nil {
-		key("usage")
-		j, err := json.Marshal(d.Usage)
-		if err != nil {
-			j = []byte("null")
+		o.marshal("usage", d.Usage)
+	}
+	o.truth("cached", d.Cached)
+	return o.end()
+}
+
+func appendWaiting(b []byte, w *Waiting) []byte {
+	o := begun(b)
+	o.text("for", w.For)
+	o.time("due", w.Due)
+	o.text("signal", w.Signal)
+	o.text("files", w.Files)
+	o.number("count", int64(w.Count))
+	o.number("poll", int64(w.Poll))
+	o.text("approval", string(w.Approval))
+	return o.end()
+}
+
+// object appends a JSON object that holds only what is set.
+type object struct {
+	b     []byte
+	empty bool
+}
+
+func begun(b []byte) object { return object{append(b, '{'), true} }
+
+func (o *object) end() []byte { return append(o.b, '}') }
+
+func (o *object) key(k string) {
+	if !o.empty {
+		o.b = append(o.b, ',')
+	}
+	o.empty = false
+	o.b = append(o.b, '"')
+	o.b = append(o.b, k...)
+	o.b = append(o.b, '"', ':')
+}
+
+func (o *object) text(k, v string) {
+	if v != "" {
+		o.key(k)
+		o.b = AppendString(o.b, v)
+	}
+}
+
+func (o *object) value(k string, v any) {
+	if v != nil {
+		o.key(k)
+		o.b = AppendValue(o.b, v)
+	}
+}
+
+func (o *object) mapping(k string, v map[string]any) {
+	if v != nil {
+		o.value(k, v)
+	}
+}
+
+func (o *object) number(k string, v int64) {
+	if v != 0 {
+		o.key(k)
+		o.b = strconv.AppendInt(o.b, v, 10)
+	}
+}
+
+func (o *object) truth(k string, v bool) {
+	if v {
+		o.key(k)
+		o.b = append(o.b, "true"...)
+	}
+}
+
+func (o *object) time(k string, t time.Time) {
+	if !t.IsZero() {
+		o.key(k)
+		o.b = t.UTC().AppendFormat(append(o.b, '"'), time.RFC3339Nano)
+		o.b = append(o.b, '"')
+	}
+}
+
+// marshal appends one of our own structs, which cannot fail.
+func (o *object) marshal(k string, v any) {
+	j, err := json.Marshal(v)
+	if err != nil {
+		j = []byte("null")
+	}
+	o.key(k)
+	o.b = append(o.b, j...)
+}
+
+func (o *object) versions(k string, list []Version) {
+	if list == nil {
+		return
+	}
+	o.key(k)
+	o.b = append(o.b, '[')
+	for i := range list {
+		if i > 0 {
+			o.b = append(o.b, ',')
 		}
-		b = append(b, j...)
+		v := &list[i]
+		in := begun(o.b)
+		in.text("artifact", v.Artifact)
+		in.number("version", int64(v.Version))
+		in.text("producer", string(v.Producer))
+		in.value("value", v.Value)
+		in.text("blob", string(v.Blob))
+		in.number("size", v.Size)
+		o.b = in.end()
 	}
-	if d.Cached {
-		key("cached")
-		b = append(b, "true"...)
-	}
-	return append(b, '}')
+	o.b = append(o.b, ']')
 }
 
 // storedData is the decoding form of Data.
@@ -97,22 +183,60 @@ type storedData struct {
 	Parameters json.RawMessage `json:"parameters"`
 	Items      json.RawMessage `json:"items"`
 	Branch     *int            `json:"branch"`
+	Vars       json.RawMessage `json:"vars"`
+	Consumed   []storedVersion `json:"consumed"`
 	Worker     string          `json:"worker"`
+	Waiting    *storedWaiting  `json:"waiting"`
 	Status     StepStatus      `json:"status"`
 	Output     json.RawMessage `json:"output"`
 	State      json.RawMessage `json:"state"`
+	Published  []storedVersion `json:"published"`
+	Rule       int32           `json:"rule"`
 	Error      *Failure        `json:"error"`
 	Due        time.Time       `json:"due"`
 	Reason     string          `json:"reason"`
 	RunStatus  RunStatus       `json:"run_status"`
 	Outputs    json.RawMessage `json:"outputs"`
 	Collected  json.RawMessage `json:"collected"`
+	Done       bool            `json:"done"`
 	Pass       bool            `json:"pass"`
+	Answers    json.RawMessage `json:"answers"`
+	Uploads    Digest          `json:"uploads"`
+	Auto       *storedAnswer   `json:"auto"`
+	Decision   json.RawMessage `json:"decision"`
 	Signal     string          `json:"signal"`
+	Value      json.RawMessage `json:"value"`
 	Actor      string          `json:"actor"`
+	Child      RunID           `json:"child"`
 	Model      string          `json:"model"`
 	Usage      *Usage          `json:"usage"`
 	Cached     bool            `json:"cached"`
+}
+
+type storedWaiting struct {
+	For      string        `json:"for"`
+	Due      time.Time     `json:"due"`
+	Signal   string        `json:"signal"`
+	Files    string        `json:"files"`
+	Count    int           `json:"count"`
+	Poll     time.Duration `json:"poll"`
+	Approval ApprovalID    `json:"approval"`
+}
+
+type storedAnswer struct {
+	Key   string          `json:"key"`
+	Value json.RawMessage `json:"value"`
+	From  string          `json:"from"`
+	Model string          `json:"model"`
+}
+
+type storedVersion struct {
+	Artifact string          `json:"artifact"`
+	Version  int32           `json:"version"`
+	Producer Path            `json:"producer"`
+	Value    json.RawMessage `json:"value"`
+	Blob     Digest          `json:"blob"`
+	Size     int64           `json:"size"`
 }
 
 // DecodeData reads what AppendData wrote.
@@ -125,24 +249,58 @@ func DecodeData(b []byte) (Data, error) {
 		return Data{}, fmt.Errorf("read event data: %w", err)
 	}
 	d := Data{
-		Kind: s.Kind, Action: s.Action, Branch: s.Branch, Worker: s.Worker, Status: s.Status, Error: s.Error,
-		Due: s.Due, Reason: s.Reason, RunStatus: s.RunStatus, Pass: s.Pass, Signal: s.Signal, Actor: s.Actor,
-		Model: s.Model, Usage: s.Usage, Cached: s.Cached,
+		Kind: s.Kind, Action: s.Action, Branch: s.Branch, Worker: s.Worker, Waiting: (*Waiting)(s.Waiting), Status: s.Status,
+		Rule: s.Rule, Error: s.Error, Due: s.Due, Reason: s.Reason, RunStatus: s.RunStatus, Done: s.Done, Pass: s.Pass,
+		Uploads: s.Uploads, Signal: s.Signal, Actor: s.Actor, Child: s.Child, Model: s.Model, Usage: s.Usage, Cached: s.Cached,
 	}
-	var err error
-	read := func(raw json.RawMessage) any {
-		if len(raw) == 0 || err != nil {
-			return nil
-		}
-		var v any
-		v, err = DecodeValue(raw)
-		return v
+	var r reader
+	d.Parameters = r.value(s.Parameters)
+	d.Items, _ = r.value(s.Items).([]any)
+	d.Vars = r.mapping(s.Vars)
+	d.Consumed = r.versions(s.Consumed)
+	d.Output = r.value(s.Output)
+	d.State = r.mapping(s.State)
+	d.Published = r.versions(s.Published)
+	d.Outputs = r.mapping(s.Outputs)
+	d.Collected = r.value(s.Collected)
+	d.Answers = r.mapping(s.Answers)
+	d.Value = r.value(s.Value)
+	if a := s.Auto; a != nil {
+		d.Auto = &Answer{Key: a.Key, Value: r.value(a.Value), From: a.From, Model: a.Model}
 	}
-	d.Parameters = read(s.Parameters)
-	d.Items, _ = read(s.Items).([]any)
-	d.Output = read(s.Output)
-	d.State, _ = read(s.State).(map[string]any)
-	d.Outputs, _ = read(s.Outputs).(map[string]any)
-	d.Collected = read(s.Collected)
-	return d, err
+	if len(s.Decision) > 0 && r.err == nil {
+		d.Decision, r.err = DecodeDecision(s.Decision)
+	}
+	if r.err != nil {
+		return Data{}, fmt.Errorf("read event data: %w", r.err)
+	}
+	return d, nil
+}
+
+// reader decodes values and keeps the first error.
+type reader struct{ err error }
+
+func (r *reader) value(raw json.RawMessage) any {
+	if len(raw) == 0 || r.err != nil {
+		return nil
+	}
+	var v any
+	v, r.err = DecodeValue(raw)
+	return v
+}
+
+func (r *reader) mapping(raw json.RawMessage) map[string]any {
+	m, _ := r.value(raw).(map[string]any)
+	return m
+}
+
+func (r *reader) versions(list []storedVersion) []Version {
+	if list == nil {
+		return nil
+	}
+	out := make([]Version, len(list))
+	for i, v := range list {
+		out[i] = Version{Artifact: v.Artifact, Version: v.Version, Producer: v.Producer, Value: r.value(v.Value), Blob: v.Blob, Size: v.Size}
+	}
+	return out
 }

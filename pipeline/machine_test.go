@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -302,24 +301,6 @@ func checkOrder(t testingT, plan *pipeline.Plan, events []pipeline.Event) {
 		case pipeline.StepFinished, pipeline.StepWasSkipped:
 			ended[e.Path] = true
 		}
-	}
-}
-
-func TestDataSurvivesItsCodec(t *testing.T) {
-	zero := 0
-	d := pipeline.Data{
-		Kind: "action", Action: "http", Parameters: map[string]any{"n": int64(9007199254740993), "f": 3.0, "s": "a\u2028<\x00\"é"},
-		Items: []any{int64(1), nil, "x"}, Branch: &zero, Status: pipeline.StepCompleted, Output: []any{},
-		State: map[string]any{"a": nil}, Error: pipeline.Failuref("timeout", "after %d", 3), Due: time.Unix(5, 7).UTC(),
-		Reason: "r", RunStatus: pipeline.RunFailed, Outputs: map[string]any{}, Collected: false, Pass: true, Signal: "cancel",
-		Actor: "me", Model: "m", Usage: &pipeline.Usage{InputTokens: 3}, Cached: true, Worker: "w",
-	}
-	got, err := pipeline.DecodeData(pipeline.AppendData(nil, &d))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(d, got); diff != "" {
-		t.Fatal(diff)
 	}
 }
 
