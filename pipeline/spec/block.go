@@ -28,7 +28,6 @@ func (c *compiler) forEach(f *fields, s *step, single string) {
 	d.Kind = pipeline.KindFor
 	d.Loop = &pipeline.Loop{Variable: "item"}
 	w := where{s, "for"}
-	c.only(f, s, "for", single)
 	n := f.get("for")
 	if n.kind != mapping {
 		c.error(fault{code: "E0104", at: n.at, msg: "for must be a mapping, not " + n.what(), hint: `as in for: {items: "{{ files }}", variable: file}`}, w)
@@ -37,13 +36,7 @@ func (c *compiler) forEach(f *fields, s *step, single string) {
 	g := c.fields(n, inFor, w)
 	l := d.Loop
 	c.items(g, l, w)
-	if v := g.get("variable"); v != nil {
-		name, ok := c.word(v, w.in("variable"))
-		if ok && (name == "item" || c.goodName(v, name, "a loop's variable", w.in("variable"))) {
-			l.Variable = name
-			s.variable = v.at
-		}
-	}
+	c.loopVariable(g, s, w)
 	if v := g.get("parallel"); v != nil {
 		switch x := mustPlain(v.text).(type) {
 		case bool:
@@ -59,6 +52,9 @@ func (c *compiler) forEach(f *fields, s *step, single string) {
 		l.Collect = c.expression(v, w.in("collect"), useCollect)
 	}
 	d.Effect = pipeline.EffectPure
+	if single == "" {
+		c.rules(f, s, "for")
+	}
 	steps := f.get("steps")
 	switch {
 	case single != "" && steps != nil:
@@ -66,10 +62,23 @@ func (c *compiler) forEach(f *fields, s *step, single string) {
 	case single != "":
 		c.singleBody(f, s, single)
 	case steps == nil:
-		c.error(fault{code: "E0112", at: f.pair("for").key.at, msg: "nothing is repeated", hint: "give the loop steps, or one of action, command, run, set"}, where{step: s})
+		c.error(fault{code: "E0112", at: f.pair("for").key.at, msg: "nothing is repeated", hint: "give the loop steps, or one of " + quoteList(singleDoings)}, where{step: s})
 	default:
 		c.bodyOf(f, s, steps, "steps", &body{loop: true})
 		c.needSteps(s, steps)
+	}
+}
+
+// loopVariable reads what the body of a loop calls its item.
+func (c *compiler) loopVariable(g *fields, s *step, w where) {
+	v := g.get("variable")
+	if v == nil {
+		return
+	}
+	name, ok := c.word(v, w.in("variable"))
+	if ok && (name == "item" || c.goodName(v, name, "a loop's variable", w.in("variable"))) {
+		s.def.Loop.Variable = name
+		s.variable = v.at
 	}
 }
 
@@ -82,11 +91,15 @@ func (c *compiler) needSteps(s *step, n *node) {
 // items reads what the loop goes over.
 func (c *compiler) items(g *fields, l *pipeline.Loop, w where) {
 	n := g.get("items")
+	if n == nil && g.broken {
+		return
+	}
 	if n == nil {
-		c.error(fault{code: "E0111", at: g.node.at, msg: "for needs items", hint: `a list, or an expression that gives one: items: "{{ files }}"`}, w)
+		c.error(fault{code: "E0111", at: g.node.at, msg: lastName(w.path) + " needs items", hint: `a list, or an expression that gives one: items: "{{ files }}"`}, w)
 		return
 	}
 	items := c.field(n, w.in("items"), useField)
+	c.expect(items.Template, &pipeline.Type{Kind: "list"})
 	if _, isList := items.Const.([]any); items.Template == nil && items.List == nil && !isList && !c.lost(n) {
 		x := fault{code: "E0104", at: n.at, msg: "items must be a list, or an expression that gives one, not " + n.what()}
 		if n.kind == scalar && !templated(n.text) && stepID(n.text) {
@@ -100,7 +113,7 @@ func (c *compiler) items(g *fields, l *pipeline.Loop, w where) {
 // lost reports whether n holds a template that did not compile, which was
 // reported already.
 func (c *compiler) lost(n *node) bool {
-	return n.kind == scalar && (templated(n.text) || len(n.text) > 5 && n.text[:5] == "<AUTO")
+	return n.kind == scalar && (templated(n.text) || tagged(n.text))
 }
 
 // singleBody makes the body of a loop that repeats one doing: a step without an
@@ -111,7 +124,33 @@ func (c *compiler) singleBody(f *fields, s *step, doing string) {
 	b.steps = []*step{inner}
 	s.bodies = append(s.bodies, b)
 	s.def.Loop.Single = true
-	c.leafFields(f, inner, doing)
+	c.do(f, inner, doing)
+}
+
+// maxIterations reads how many passes a loop may have at most.
+func (c *compiler) maxIterations(f, g *fields, s *step, key string) {
+	w := where{s, key}
+	v := g.get("max_iterations")
+	if v == nil {
+		if !g.broken {
+			c.error(fault{code: "E0408", at: f.pair(key).key.at, msg: key + " needs max_iterations", hint: "how many passes there may be at most, as in max_iterations: 10"}, w)
+		}
+		return
+	}
+	x, _ := mustPlain(v.text).(int64)
+	if v.kind != scalar || x < 1 || x > maxIterations {
+		c.error(fault{code: "E0408", at: v.at, msg: fmt.Sprintf("max_iterations must be a whole number from 1 to %d", maxIterations)}, w.in("max_iterations"))
+	}
+	s.def.Loop.Max = int(x)
+}
+
+// constantCondition reports what a condition is, where it cannot be anything else.
+func constantCondition(t *pipeline.Template) (value, known bool) {
+	if t == nil {
+		return false, false
+	}
+	value, known = mustPlain(bare(t.Src)).(bool)
+	return value, known
 }
 
 // while reads a loop under a condition.
@@ -120,7 +159,6 @@ func (c *compiler) while(f *fields, s *step) {
 	d.Kind = pipeline.KindWhile
 	d.Loop = &pipeline.Loop{}
 	w := where{s, "while"}
-	c.only(f, s, "while")
 	n := f.get("while")
 	if n.kind != mapping {
 		c.error(fault{code: "E0104", at: n.at, msg: "while must be a mapping, not " + n.what(), hint: `as in while: {condition: "{{ not done }}", max_iterations: 5}`}, w)
@@ -132,15 +170,13 @@ func (c *compiler) while(f *fields, s *step) {
 	} else {
 		c.error(fault{code: "E0111", at: n.at, msg: "while needs a condition"}, w)
 	}
-	switch v := g.get("max_iterations"); {
-	case v == nil:
-		c.error(fault{code: "E0408", at: f.pair("while").key.at, msg: "while needs max_iterations", hint: "how many passes there may be at most, as in max_iterations: 10"}, w)
-	default:
-		x, _ := mustPlain(v.text).(int64)
-		if v.kind != scalar || x < 1 || x > maxIterations {
-			c.error(fault{code: "E0408", at: v.at, msg: fmt.Sprintf("max_iterations must be a whole number from 1 to %d", maxIterations)}, w.in("max_iterations"))
+	c.maxIterations(f, g, s, "while")
+	if always, known := constantCondition(d.Loop.Condition); known {
+		x := fault{code: "W0702", at: g.get("condition").at, msg: "this condition is always true: only max_iterations ends the loop"}
+		if !always {
+			x.msg = "this condition is never true: the loop does nothing"
 		}
-		d.Loop.Max = int(x)
+		c.warn(x, w.in("condition"))
 	}
 	if v := g.get("collect"); v != nil {
 		d.Loop.Collect = c.expression(v, w.in("collect"), useCollect)
@@ -155,10 +191,98 @@ func (c *compiler) while(f *fields, s *step) {
 	c.needSteps(s, steps)
 }
 
+// repeat reads a loop that is tested after each pass.
+func (c *compiler) repeat(f *fields, s *step) {
+	d := s.def
+	d.Kind, d.Effect = pipeline.KindRepeat, pipeline.EffectPure
+	d.Loop = &pipeline.Loop{}
+	w := where{s, "repeat"}
+	n := f.get("repeat")
+	if n.kind != mapping {
+		c.error(fault{code: "E0104", at: n.at, msg: "repeat must be a mapping, not " + n.what(), hint: `as in repeat: {until: "{{ ok }}", max_iterations: 5}`}, w)
+		return
+	}
+	g := c.fields(n, inRepeat, w)
+	if v := g.get("until"); v != nil {
+		d.Loop.Until = c.condition(v, w.in("until"), useCollect)
+	} else if !g.broken {
+		c.error(fault{code: "E0111", at: n.at, msg: "repeat needs until, a condition"}, w)
+	}
+	c.maxIterations(f, g, s, "repeat")
+	if v := g.get("collect"); v != nil {
+		d.Loop.Collect = c.expression(v, w.in("collect"), useCollect)
+	}
+	if v := g.get("on_exhausted"); v != nil {
+		switch {
+		case v.kind == mapping:
+			d.Loop.OnExhausted = "outputs"
+			d.Loop.Exhausted = c.entries(v, w.in("on_exhausted"), useExhausted)
+			s.returns = &pipeline.Type{Kind: "any"}
+		case v.kind == list:
+			c.wrong(v, w.in("on_exhausted"), "fail, continue, or a mapping of outputs")
+		default:
+			d.Loop.OnExhausted = c.oneOf(v, w.in("on_exhausted"), "fail", "continue")
+		}
+	}
+	if until, known := constantCondition(d.Loop.Until); known {
+		x := fault{code: "W0702", at: g.get("until").at, msg: "this condition is always true: there is one pass"}
+		switch {
+		case !until && d.Loop.OnExhausted == "":
+			x.code, x.msg, x.hint = "E0409", "this condition is never true: the loop could only fail at max_iterations", "on_exhausted: continue makes a loop of that many passes"
+			c.error(x, w.in("until"))
+		case !until:
+			x.msg = "this condition is never true: only max_iterations ends the loop"
+			c.warn(x, w.in("until"))
+		default:
+			c.warn(x, w.in("until"))
+		}
+	}
+	steps := f.get("steps")
+	if steps == nil {
+		c.error(fault{code: "E0111", at: f.pair("repeat").key.at, msg: "repeat needs steps"}, where{step: s})
+		return
+	}
+	c.bodyOf(f, s, steps, "steps", &body{loop: true})
+	c.needSteps(s, steps)
+}
+
+// queue reads a list of items that is worked off.
+func (c *compiler) queue(f *fields, s *step) {
+	d := s.def
+	d.Kind, d.Effect = pipeline.KindQueue, pipeline.EffectPure
+	d.Loop = &pipeline.Loop{Variable: "item"}
+	w := where{s, "queue"}
+	n := f.get("queue")
+	if n.kind != mapping {
+		c.error(fault{code: "E0104", at: n.at, msg: "queue must be a mapping, not " + n.what(), hint: `as in queue: {items: "{{ files }}", max_parallel: 4, steps: [...]}`}, w)
+		return
+	}
+	g := c.fields(n, inQueue, w)
+	c.items(g, d.Loop, w)
+	c.loopVariable(g, s, w)
+	if v := g.get("max_parallel"); v != nil {
+		d.Loop.Parallel, _ = c.integer(v, w.in("max_parallel"), 1)
+	}
+	if v := g.get("until"); v != nil {
+		d.Loop.Until = c.condition(v, w.in("until"), useCollect)
+	}
+	if v := g.get("collect"); v != nil {
+		d.Loop.Collect = c.expression(v, w.in("collect"), useCollect)
+	}
+	steps := g.get("steps")
+	if steps == nil {
+		if !g.broken {
+			c.error(fault{code: "E0111", at: n.at, msg: "queue needs steps"}, w)
+		}
+		return
+	}
+	c.bodyOf(f, s, steps, "queue.steps", &body{loop: true})
+	c.needSteps(s, steps)
+}
+
 // choice reads if, elif and else.
 func (c *compiler) choice(f *fields, s *step) {
 	s.def.Kind = pipeline.KindIf
-	c.only(f, s, "if")
 	c.arm(f, s, f.get("if"), inIf, "if")
 	if n := f.get("elif"); n != nil {
 		items := []*node{n}

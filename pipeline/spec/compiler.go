@@ -7,16 +7,23 @@ import (
 	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 )
 
-// compiler turns one document into a plan. It first reads the whole tree, and
+// compiler turns one pipeline into a unit of the plan. It first reads the whole tree, and
 // notes every template as a use; then it resolves the uses and derives edges.
 type compiler struct {
 	text      *text
 	found     *findings
 	cat       *catalog
-	templates int
-	suggested int // names compared so far, see suggest
+	whole     *program
+	dir       string // of the source, within the bundle
+	title     string // of a pipeline that stands in a step
+	outside   *step  // that step, of the pipeline around it
+	depth     int    // how many pipelines are around this one
+	height    int    // how deep calls are nested in it, itself included
+	templates int    // of the plan so far
+	suggested int    // names compared so far, see suggest
 
-	plan      *pipeline.Plan
+	plan      *pipeline.Plan // its unit, with its own secrets
+	imports   map[string]*imported
 	hasInputs bool // the source has an inputs block
 	inputs    map[string]*input
 	vars      map[string]*def // in the order of the plan
@@ -26,6 +33,7 @@ type compiler struct {
 	finally   *body
 	steps     map[string][]*step // by id, in every body
 	docUses   []*use             // of vars and outputs
+	autos     autos
 }
 
 // input is a declared or inferred input.
@@ -57,12 +65,24 @@ type step struct {
 	writes   []string        // the state variables that it sets,
 	writeAt  []span          // and where
 	variable span            // of a for: where its variable is named
+	jumps    []jump          // where it goes on
+	visits   span            // of its max_visits
+	judge    bool            // it judges the candidates around it
+	on       *use            // of a match: the value, where it is a template
+	cases    *pair           // of a match
+	files    []output        // that it is known to write
 }
 
 // pos is how and where a state variable is accessed.
 type pos struct {
 	write bool
 	off   int
+}
+
+// output is a file that a step is known to write.
+type output struct {
+	path string
+	at   span
 }
 
 // edge is a dependency on the step at index on of the same body.
@@ -73,12 +93,15 @@ type edge struct {
 
 // body is a list of steps.
 type body struct {
-	steps []*step
-	byID  map[string]*step
-	owner *step // nil: the root, or finally
-	graph bool
-	loop  bool // the body of a for or while
-	final bool // finally
+	steps   []*step
+	byID    map[string]*step
+	owner   *step // nil: the root, or finally
+	outside *step // of the root of a pipeline that stands in a step: that step
+	graph   bool
+	loop    bool    // the body of a for or while
+	final   bool    // finally
+	apart   string  // its steps stand apart, none waits for another: parallel or candidates
+	label   *string // of a case of match: its value; nil: another body, or default
 }
 
 // path is the ids of the blocks around a step and its own.
@@ -89,6 +112,9 @@ func (s *step) path() string {
 	outer := ""
 	if s.body != nil {
 		outer = s.body.owner.path()
+		if s.body.owner == nil {
+			outer = s.body.outside.path()
+		}
 	}
 	if s.def.ID == "" {
 		return outer
@@ -122,12 +148,13 @@ func (w where) in(name string) where {
 type usage uint8
 
 const (
-	useField   usage = iota // before the step does anything
-	useState                // after its success
-	useTest                 // the condition of a while: in the loop, before a pass
-	useCollect              // after a pass, within it
-	useVars                 // when the run begins
-	useOutputs              // at its end
+	useField     usage = iota // before the step does anything
+	useState                  // after its success
+	useTest                   // the condition of a while: in the loop, before a pass
+	useCollect                // after a pass, within it
+	useExhausted              // after the passes of a repeat that did not come to its end
+	useVars                   // when the run begins
+	useOutputs                // at its end
 )
 
 // use is a template at its place.
@@ -138,6 +165,7 @@ type use struct {
 	when  usage
 	name  string // of the var or output
 	to    func(int) int
+	tags  *replaced // nil: the text has no <AUTO> tags
 }
 
 // at is the place in the source of a byte range of the template's text.
@@ -152,9 +180,9 @@ func (c *compiler) at(u *use, off, end int) span {
 	return span{from, u.to(end-1) + 1}
 }
 
-func newCompiler(t *text, found *findings, cat pipeline.Catalog) *compiler {
+func newCompiler(t *text, found *findings, cat *catalog, whole *program) *compiler {
 	return &compiler{
-		text: t, found: found, cat: newCatalog(cat),
+		text: t, found: found, cat: cat, whole: whole, height: 1,
 		inputs: map[string]*input{}, vars: map[string]*def{}, secrets: map[string]bool{}, state: map[string]*def{},
 		steps: map[string][]*step{},
 	}
@@ -163,6 +191,9 @@ func newCompiler(t *text, found *findings, cat pipeline.Catalog) *compiler {
 // placed adds to a fault where it stands in the document.
 func (c *compiler) placed(x fault, w where) fault {
 	x.step, x.path = w.step.path(), w.path
+	if w.step == nil {
+		x.step = c.outside.path()
+	}
 	return x
 }
 

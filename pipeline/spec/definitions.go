@@ -2,8 +2,6 @@ package spec
 
 import (
 	"fmt"
-
-	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
 // definitions reports names that mean two things.
@@ -54,7 +52,7 @@ func (c *compiler) definedSteps(b *body) {
 		if b.final && id != "" && c.root.byID[id] != nil {
 			c.found.error(fault{code: "E0114", at: s.at, step: id, path: "id", msg: fmt.Sprintf("a step %q stands in steps too", id)}, c.found.related(c.root.byID[id].at.off, "the other one"))
 		}
-		if s.def.Kind == pipeline.KindFor && s.def.Loop != nil && s.def.Loop.Variable != "item" {
+		if s.overItems() && s.def.Loop.Variable != "item" {
 			c.variable(s, twice)
 		}
 		arms := map[string]*step{} // steps of one id would have the same path
@@ -76,7 +74,7 @@ func (c *compiler) definedSteps(b *body) {
 func (c *compiler) variable(s *step, twice func(*step, span, string, string, span, string)) {
 	v := s.def.Loop.Variable
 	at := s.variable
-	const path = "for.variable"
+	path := string(s.def.Kind) + ".variable"
 	if in := c.inputs[v]; in != nil {
 		twice(s, at, path, fmt.Sprintf("%s is the variable of a loop, and an input as well", v), in.at, "an input here")
 	}
@@ -90,7 +88,7 @@ func (c *compiler) variable(s *step, twice func(*step, span, string, string, spa
 		if t := b.byID[v]; t != nil {
 			twice(s, at, path, fmt.Sprintf("%s is the variable of a loop, and a step as well", v), t.at, "a step here")
 		}
-		if o := b.owner; o != nil && b.loop && o.def.Kind == pipeline.KindFor && o.def.Loop.Variable == v {
+		if o := b.owner; o != nil && b.loop && o.overItems() && o.def.Loop.Variable == v {
 			twice(s, at, path, fmt.Sprintf("%s is the variable of the loop around this one too", v), o.at, "that loop")
 		}
 	}

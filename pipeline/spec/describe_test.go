@@ -123,7 +123,10 @@ func TestDigest(t *testing.T) {
 }
 
 func TestDecodePlanRefuses(t *testing.T) {
-	for _, src := range []string{``, `{}`, `{"format":2}`, `{"format":1,"colour":1}`, `{"format":1}{}`, `{"format":1,"root":{"steps":[null]}}`, `{"format":1,"root":{"steps":[{"id":"a","deps":[{"on":7}]}]}}`} {
+	for _, src := range []string{
+		``, `{}`, `{"format":1}`, `{"format":2,"colour":1}`, `{"format":2}{}`, `{"format":2,"root":{"steps":[null]}}`, `{"format":2,"root":{"steps":[{"id":"a","deps":[{"on":7}]}]}}`,
+		`{"format":2,"units":[null]}`, `{"format":2,"root":{"steps":[{"id":"a","routes":{"always":1}}]}}`, `{"format":2,"root":{"steps":[{"id":"a","call":{"unit":0}}]}}`,
+	} {
 		if _, err := DecodePlan([]byte(src)); err == nil {
 			t.Errorf("accepted: %s", src)
 		}

@@ -33,6 +33,7 @@ type finding struct {
 // findings collects what is found out about a source.
 type findings struct {
 	text *text
+	more []*text // files that belong to it, see join
 	list []pipeline.Diagnostic
 	seen map[finding]bool
 	errs int
@@ -60,10 +61,10 @@ func (f *findings) add(sev pipeline.Severity, x fault, related []pipeline.Relate
 	if sev == pipeline.SeverityError {
 		f.errs++
 	}
-	t := f.text
+	t := f.textAt(x.at.off)
 	d := pipeline.Diagnostic{Code: x.code, Severity: sev, Message: x.msg, Hint: x.hint, File: t.file, Step: x.step, Path: x.path, Related: related}
-	d.Line, d.Column = t.place(x.at.off)
-	d.EndLine, d.EndColumn = t.place(x.at.end)
+	d.Line, d.Column = t.place(x.at.off - t.base)
+	d.EndLine, d.EndColumn = t.place(x.at.end - t.base)
 	if d.EndLine < d.Line || d.EndLine == d.Line && d.EndColumn <= d.Column {
 		d.EndLine, d.EndColumn = d.Line, d.Column+1
 	}
@@ -81,16 +82,48 @@ func clip(s string, n int) string {
 
 // related points at a second place.
 func (f *findings) related(off int, format string, args ...any) pipeline.Related {
-	ln, col := f.text.place(off)
-	return pipeline.Related{Message: fmt.Sprintf(format, args...), File: f.text.file, Line: ln, Column: col}
+	t := f.textAt(off)
+	ln, col := t.place(off - t.base)
+	return pipeline.Related{Message: fmt.Sprintf(format, args...), File: t.file, Line: ln, Column: col}
 }
 
-// diagnostics sorts the findings by place. Where they are too many, errors
-// are kept before warnings.
-func (f *findings) diagnostics() *pipeline.Diagnostics {
+// join makes offsets from the text's base on places in another file, such as a
+// prompt's.
+func (f *findings) join(t *text) {
+	last := f.text
+	if len(f.more) > 0 {
+		last = f.more[len(f.more)-1]
+	}
+	t.base = last.base + len(last.src) + 2
+	f.more = append(f.more, t)
+}
+
+func (f *findings) textAt(off int) *text {
+	for i := len(f.more) - 1; i >= 0; i-- {
+		if off >= f.more[i].base {
+			return f.more[i]
+		}
+	}
+	return f.text
+}
+
+// diagnostics sorts the findings by place, those of others behind. Where they
+// are too many, errors are kept before warnings.
+func (f *findings) diagnostics(others ...*findings) *pipeline.Diagnostics {
 	list := f.list
+	file := map[string]int{f.text.file: 0}
+	for i, o := range others {
+		list = append(list, o.list...)
+		file[o.text.file] = i + 1
+	}
 	byPlace := func(i, j int) bool {
 		a, b := &list[i], &list[j]
+		if a.File != b.File {
+			if x, y := file[a.File], file[b.File]; x != y {
+				return x < y
+			}
+			return a.File < b.File
+		}
 		if a.Line != b.Line {
 			return a.Line < b.Line
 		}

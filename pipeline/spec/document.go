@@ -16,21 +16,22 @@ func (c *compiler) document(root *node) *pipeline.Plan {
 		c.error(fault{code: "E0103", at: root.at, msg: "a pipeline is a mapping with the key steps, not " + root.what()}, where{})
 		return nil
 	}
-	c.plan = &pipeline.Plan{Format: pipeline.PlanFormat, Unit: pipeline.Unit{File: c.text.file}}
+	c.plan = &pipeline.Plan{Unit: pipeline.Unit{File: c.text.file}}
 	f := c.fields(root, inDocument, where{})
 	c.header(f)
 	c.declareInputs(f.pair("inputs"))
 	c.settings(f)
 	c.declareVars(f)
 	c.declareSecrets(f.get("secrets"))
+	c.declareImports(f.get("imports"))
 	steps := f.get("steps")
 	if steps == nil {
 		c.error(fault{code: "E0111", at: span{root.off, root.off + 1}, msg: "the key steps is missing"}, where{})
 		return nil
 	}
-	c.root = c.stepList(steps, nil, where{path: "steps"}, &body{graph: c.plan.Root.Order != "sequence"})
+	c.root = c.stepList(steps, nil, where{path: "steps"}, &body{graph: c.plan.Root.Order != "sequence", outside: c.outside})
 	if n := f.get("finally"); n != nil {
-		c.finally = c.stepList(n, nil, where{path: "finally"}, &body{final: true})
+		c.finally = c.stepList(n, nil, where{path: "finally"}, &body{final: true, outside: c.outside})
 	} else {
 		c.finally = &body{final: true}
 	}
@@ -38,8 +39,10 @@ func (c *compiler) document(root *node) *pipeline.Plan {
 		c.plan.HasOutputs = true
 		c.plan.Outputs = c.documentMap(n, "outputs", useOutputs)
 	}
+	c.closeAutos()
 	c.resolve()
 	c.order()
+	c.outputPaths()
 	if c.found.errs > 0 {
 		return nil
 	}
@@ -61,6 +64,9 @@ func (c *compiler) header(f *fields) {
 	p.Version = strings.TrimSpace(c.inert(f.get("version"), w.in("version")))
 	if p.Version == "" {
 		p.Version = "0.0.0"
+	}
+	if p.Name == "" {
+		p.Name = c.title
 	}
 	if p.Name == "" {
 		base := path.Base(strings.ReplaceAll(c.text.file, `\`, "/"))
@@ -196,7 +202,7 @@ func (c *compiler) goodName(at *node, name, what string, w where) bool {
 	switch {
 	case !ok:
 		c.error(fault{code: "E0113", at: at.at, msg: fmt.Sprintf("%q cannot be %s", name, what), hint: "letters, digits, _ and -, beginning with a letter or _"}, w)
-	case slices.Contains(builtinNames, name):
+	case slices.Contains(builtinNames, name), name == pipeline.AutoName:
 		c.error(fault{code: "E0209", at: at.at, msg: fmt.Sprintf("%s is a name of the language and cannot be %s", name, what)}, w)
 		return false
 	case slices.Contains(operators, name):
@@ -259,6 +265,19 @@ func (c *compiler) settingsMap(g *fields, w where) {
 	}
 	if v := g.get("retry"); v != nil {
 		s.Retry = c.retry(v, w.in("retry"))
+	}
+	if v := g.get("max_transitions"); v != nil {
+		s.MaxTransitions, _ = c.integer(v, w.in("max_transitions"), 1)
+	}
+	s.UnknownActions = c.oneOf(g.get("unknown_actions"), w.in("unknown_actions"), "error", "model")
+	if v := g.get("auto"); v != nil {
+		s.Auto = c.autoSettings(v, w.in("auto"))
+	}
+	if v := g.get("workspace"); v != nil {
+		s.Workspace = c.workspace(v, w.in("workspace"))
+	}
+	if v := g.get("priority"); v != nil {
+		s.Priority, _ = c.integer(v, w.in("priority"), -1<<31)
 	}
 }
 
@@ -343,7 +362,6 @@ func (c *compiler) finish() {
 	p := c.plan
 	p.Root = c.root.plan()
 	p.Finally = c.finally.plan()
-	p.Templates = c.templates
 	for name := range c.state {
 		p.State = append(p.State, name)
 	}

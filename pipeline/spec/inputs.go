@@ -41,9 +41,9 @@ func Inputs(plan *pipeline.Plan, given map[string]any) (map[string]any, error) {
 		case !ok || v == nil && !in.Required:
 			out[in.Name] = in.Default
 		default:
-			x, m := check(&in.Type, v, "")
+			x, m := check(&in.Type, v)
 			if m != nil {
-				refuse(in.Name, in.Pos, m.hint, "input %s %s", in.Name, m)
+				refuse(in.Name, in.Pos, m.Hint, "input %s %s", in.Name, m)
 				continue
 			}
 			out[in.Name] = x
@@ -224,12 +224,12 @@ func ReadInputs(text []byte) (map[string]any, error) {
 
 func readNode(file, src string) (*compiler, *node, error) {
 	t, bad := newText(file, src)
-	c := newCompiler(t, newFindings(t), pipeline.Catalog{})
+	c := newCompiler(t, newFindings(t), newCatalog(pipeline.Catalog{}), nil)
 	if bad != nil {
 		c.found.error(*bad)
 		return c, nil, c.found.diagnostics()
 	}
-	n := load(t, c.found)
+	n := loadData(t, c.found)
 	if n == nil {
 		return c, nil, c.found.diagnostics()
 	}

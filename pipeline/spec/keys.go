@@ -82,7 +82,7 @@ var keys = []key{
 	{name: "agents", in: inDocument, later: true},
 	{name: "mcp_servers", in: inDocument, later: true},
 	{name: "actions", in: inDocument, later: true},
-	{name: "imports", in: inDocument, later: true},
+	{name: "imports", in: inDocument, shape: "imports", doc: "Other pipelines that steps call, by name: files beside this one."},
 	{name: "bundle", in: inDocument, later: true},
 	{name: "artifacts", in: inDocument, later: true},
 	{name: "on", in: inDocument, later: true},
@@ -96,13 +96,16 @@ var keys = []key{
 	{name: "checkpoint", in: inSettings, shape: "checkpoint", doc: "When the state of a run is saved as a whole: adaptive (default), fixed or none."},
 	{name: "max_retries", in: inContext, shape: "natural", doc: "How often a failed step is repeated."},
 	{name: "checkpoint_strategy", in: inContext, shape: "checkpoint", doc: "As settings.checkpoint."},
-	{name: "max_transitions", in: inSettings, later: true},
-	{name: "unknown_actions", in: inSettings, later: true},
-	{name: "auto", in: inSettings, later: true},
+	{name: "max_transitions", in: inSettings, shape: "count", doc: "How many jumps back one list of steps may take in all."},
+	{name: "unknown_actions", in: inSettings, shape: "unknown_actions", doc: "What an action that the catalogue does not know means: error (default), or model, which asks a model to do what the name and parameters say."},
+	{name: "auto", in: inSettings, shape: "auto", doc: "What filling in <AUTO> values may cost."},
+	{name: "workspace", in: inSettings, shape: "text", doc: "A folder below the run's workspace that is used in its place."},
+	{name: "priority", in: inSettings, shape: "integer", doc: "Of the pipeline's runs: higher ones begin first. Default 0."},
+	{name: "max", in: inAuto, shape: "count", doc: "How many values may be filled in within a run."},
+	{name: "cost_limit", in: inAuto, shape: "number", doc: "What they may cost within a run, in USD."},
+	{name: "fallback", in: inAuto, shape: "any", doc: "The value where nothing else gives one and the tag has no fallback of its own."},
 	{name: "budget", in: inSettings, later: true},
-	{name: "workspace", in: inSettings, later: true},
 	{name: "queue", in: inSettings, later: true},
-	{name: "priority", in: inSettings, later: true},
 	{name: "concurrency", in: inSettings, later: true},
 
 	// Steps: what holds for all of them.
@@ -115,14 +118,24 @@ var keys = []key{
 	{name: "timeout", in: inStep, shape: "duration", doc: "How long one attempt may take: seconds, or 90s, 5m, 1h30m. Commands have 5m by default; 0 means no limit."},
 	{name: "retry", in: inStep, shape: "retry", doc: "When a failed attempt is repeated."},
 	{name: "max_retries", in: inStep, shape: "natural", doc: "How often a failed attempt is repeated; 2 means three attempts."},
-	{name: "on_failure", in: inStep, shape: "on_failure", doc: "What a failure means: fail (default) skips what depends on the step, continue goes on with a null output, skip counts the step as skipped, retry repeats it."},
+	{name: "on_failure", in: inStep, shape: "on_failure", doc: "What a failure means: fail (default) skips what depends on the step, continue goes on with a null output, skip counts the step as skipped, retry repeats it; the id of a step of the same list goes on there."},
+	{name: "on_success", in: inStep, shape: "id", doc: "The step of the same list to go on with after success. Those in between are skipped."},
+	{name: "on_false", in: inStep, shape: "id", doc: "The step of the same list to go on with when the condition is false."},
+	{name: "on", in: inStep, shape: "on", doc: "Where to go on, in full: success, failure and always, each with goto."},
+	{name: "max_visits", in: inStep, shape: "count", doc: "How often jumps back may make the step begin, the first time included."},
+	{name: "on_error", in: inStep, shape: "rules", doc: "What is done about failures: rules, of which the first that matches counts."},
 	{name: "state", in: inStep, shape: "map", doc: "Variables that are set when the step has succeeded. They can be read by name anywhere and are null before."},
 	{name: "effect", in: inStep, shape: "effect", doc: "What a crash may do to the step: pure and idempotent steps are repeated freely, at_least_once with the same idempotency key, at_most_once never."},
+	{name: "cache", in: inStep, shape: "cache", doc: "true: an equal step of an earlier run need not run again."},
+	{name: "critical", in: inStep, shape: "boolean", doc: "The state of the run is saved as a whole after this step."},
+	{name: "worker", in: inStep, shape: "names", doc: "Labels that the worker which runs the step must have."},
+	{name: "resources", in: inStep, shape: "resources", doc: "What an attempt takes of its worker."},
+	{name: "sandbox", in: inStep, shape: "sandbox", doc: "Confines what the step runs: true, or how."},
 	{name: "order", in: inStep, shape: "order", doc: "Of a block's steps: sequence (default), or graph."},
-	{name: "parameters", aliases: []string{"with"}, in: inStep, shape: "map", doc: "What the action is given."},
+	{name: "parameters", aliases: []string{"with"}, in: inStep, shape: "map", doc: "What the action, skill or called pipeline is given."},
 	{name: "tool", in: inStep, shape: "text", doc: "The tool whose operation the action names, as in tool: filesystem, action: write."},
-	{name: "env", in: inStep, shape: "map", doc: "Environment variables of the command."},
-	{name: "secrets", in: inStep, shape: "names", doc: "Secrets that the command finds as environment variables of these names."},
+	{name: "env", in: inStep, shape: "map", doc: "Environment variables of what the step runs."},
+	{name: "secrets", in: inStep, shape: "names", doc: "Secrets that what the step runs finds as environment variables of these names."},
 	{name: "capture", in: inStep, shape: "capture", doc: "How a command's standard output becomes its output: text (default), lines, or json."},
 
 	// Steps: what they do.
@@ -130,12 +143,24 @@ var keys = []key{
 	{name: "command", in: inStep | inDoing, shape: "list", doc: "A program with its arguments, run without a shell."},
 	{name: "run", in: inStep | inDoing, shape: "text", doc: "A line for the shell. Values are quoted with | sh."},
 	{name: "set", in: inStep | inDoing, shape: "map", doc: "State variables to set; together they are the step's output."},
+	{name: "assert", in: inStep | inDoing, shape: "condition", doc: "Fails the step unless this is true."},
+	{name: "wait", in: inStep | inDoing, shape: "wait", doc: "Waits for a time, a signal or files."},
+	{name: "ask", in: inStep | inDoing, shape: "ask", doc: "Asks people; the answer is the output."},
+	{name: "approve", in: inStep | inDoing, shape: "approve", doc: "Asks people to approve or reject; a rejection fails the step."},
+	{name: "call", in: inStep | inDoing, shape: "text", doc: "Runs an imported pipeline; its outputs are the output."},
+	{name: "pipeline", in: inStep | inDoing, shape: "document", doc: "A pipeline of its own, with its own names, called in place."},
 	{name: "for", in: inStep | inDoing, shape: "for", doc: "Repeats the steps, or the one action of this step, for each item."},
 	{name: "while", in: inStep | inDoing, shape: "while", doc: "Repeats the steps while a condition holds."},
+	{name: "repeat", in: inStep | inDoing, shape: "repeat", doc: "Repeats the steps until a condition holds, which is tested after each pass."},
+	{name: "queue", in: inStep | inDoing, shape: "queue", doc: "Works a list of items off, several at once, until it is empty or a condition holds."},
 	{name: "if", in: inStep | inDoing, shape: "if", doc: "Steps to run under a condition; with a text, the same as condition."},
 	{name: "elif", in: inStep, shape: "elifs", doc: "Further conditions, tried in turn."},
 	{name: "else", in: inStep, shape: "steps", doc: "Steps to run when no condition held."},
-	{name: "steps", in: inStep, shape: "steps", doc: "The body of for and while, one step after the other."},
+	{name: "match", in: inStep | inDoing, shape: "match", doc: "Runs the steps of the case that a value is."},
+	{name: "parallel", in: inStep | inDoing, shape: "steps", doc: "Steps that run at the same time."},
+	{name: "compete", in: inStep | inDoing, shape: "compete", doc: "Runs candidates at the same time and takes the best."},
+	{name: "steps", in: inStep, shape: "steps", doc: "The body of for, while and repeat, one step after the other."},
+	{name: "detach", in: inStep, shape: "boolean", doc: "Of a call: begins a run of its own and goes on without waiting for it."},
 
 	{name: "agent", in: inStep, later: true},
 	{name: "prompt", in: inStep, later: true},
@@ -144,33 +169,11 @@ var keys = []key{
 	{name: "model", in: inStep, later: true},
 	{name: "requires_model", in: inStep, later: true},
 	{name: "skill", in: inStep, later: true},
-	{name: "call", in: inStep, later: true},
-	{name: "detach", in: inStep, later: true},
-	{name: "pipeline", in: inStep, later: true},
-	{name: "assert", in: inStep, later: true},
-	{name: "wait", in: inStep, later: true},
-	{name: "ask", in: inStep, later: true},
-	{name: "approve", in: inStep, later: true},
-	{name: "repeat", in: inStep, later: true},
-	{name: "match", in: inStep, later: true},
-	{name: "parallel", in: inStep, later: true},
-	{name: "queue", in: inStep, later: true},
-	{name: "compete", in: inStep, later: true},
-	{name: "on_success", in: inStep, later: true},
-	{name: "on_false", in: inStep, later: true},
-	{name: "on", in: inStep, later: true},
-	{name: "max_visits", in: inStep, later: true},
-	{name: "on_error", in: inStep, later: true},
 	{name: "returns", in: inStep, later: true},
 	{name: "publish", in: inStep, later: true},
 	{name: "consume", in: inStep, later: true},
 	{name: "files", in: inStep, later: true},
 	{name: "artifacts", in: inStep, later: true},
-	{name: "cache", in: inStep, later: true},
-	{name: "critical", in: inStep, later: true},
-	{name: "sandbox", in: inStep, later: true},
-	{name: "worker", in: inStep, later: true},
-	{name: "resources", in: inStep, later: true},
 
 	// Retry.
 	{name: "max_attempts", in: inRetry, shape: "count", doc: "How often the step is tried in all; default 3."},
@@ -181,20 +184,77 @@ var keys = []key{
 	{name: "on", in: inRetry, shape: "retry_on", doc: "What is repeated: categories of failure, failed for every failure that a step reports, or exit codes. Default: rate_limit, timeout, resource_exhaustion, system."},
 	{name: "timeout_factor", in: inRetry, shape: "number", doc: "By what the timeout grows with each attempt."},
 
+	// Jumps and failures.
+	{name: "success", in: inOn, shape: "goto", doc: "After success."},
+	{name: "failure", in: inOn, shape: "goto", doc: "After a failure, which is handled by it."},
+	{name: "always", in: inOn, shape: "goto", doc: "Where no other route is taken."},
+	{name: "goto", in: inGoto, shape: "id", must: true, doc: "The step of the same list to go on with."},
+	{name: "match", in: inRule, shape: "failure", doc: "Which failures the rule is for: all that is named must hold. Without it: every one."},
+	{name: "do", in: inRule, shape: "rule", must: true, doc: "retry, fallback, switch_model, goto or fail."},
+	{name: "retry", in: inRule, shape: "retry", doc: "Of retry: how often and when."},
+	{name: "value", in: inRule, shape: "any", doc: "Of fallback: the step's output."},
+	{name: "model", in: inRule, shape: "text", doc: "Of switch_model: the model that the next attempts ask."},
+	{name: "goto", in: inRule, shape: "id", doc: "Of goto: the step of the same list to go on with."},
+	{name: "category", in: inFailure, shape: "categories", doc: "Categories of failure, of which it must be one."},
+	{name: "code", aliases: []string{"codes"}, in: inFailure, shape: "codes", doc: "Exit codes, HTTP statuses or reasons, of which it must have one."},
+	{name: "pattern", in: inFailure, shape: "text", doc: "A regular expression that the message must hold."},
+
+	// Where and with what a step runs.
+	{name: "ttl", in: inCache, shape: "duration", doc: "How long a result is kept, default 24h."},
+	{name: "key", in: inCache, shape: "any", doc: "What is compared in place of the step's parameters."},
+	{name: "cpu", in: inResources | inSandbox, shape: "number", doc: "Processors."},
+	{name: "memory_gb", in: inResources, shape: "number", doc: "Memory, in GB."},
+	{name: "gpu", in: inResources, shape: "number", doc: "Graphics processors."},
+	{name: "driver", in: inSandbox, shape: "text", doc: "The kind of sandbox; default: the first that the machine has."},
+	{name: "network", in: inSandbox, shape: "boolean", doc: "Whether the network can be reached; default false."},
+	{name: "memory", in: inSandbox, shape: "bytes", doc: "The most memory: bytes, or as in 512MB."},
+	{name: "pids", in: inSandbox, shape: "count", doc: "The most processes."},
+	{name: "timeout", in: inSandbox, shape: "duration", doc: "How long the processes may run."},
+
+	// Waiting and asking.
+	{name: "for", in: inWait, shape: "field_duration", doc: "How long."},
+	{name: "until", in: inWait, shape: "text", doc: "A time, as in 2026-01-31T06:00:00Z."},
+	{name: "signal", in: inWait, shape: "text", doc: "The name of a signal that is sent to the run; what comes with it is the output."},
+	{name: "files", in: inWait, shape: "text", doc: "A pattern of files, relative to the workspace; their paths are the output."},
+	{name: "count", in: inWait, shape: "count", doc: "Of files: how many there must be, default 1."},
+	{name: "poll", in: inWait, shape: "duration", doc: "Of files: how often to look, default 500ms."},
+	{name: "question", in: inAsk | inApprove, shape: "text", must: true, doc: "What is asked."},
+	{name: "choices", in: inAsk, shape: "items", doc: "The possible answers."},
+	{name: "schema", in: inAsk, shape: "type", doc: "The type of the answer."},
+	{name: "default", in: inAsk, shape: "any", doc: "The answer that is offered, and taken when nobody answers in time."},
+	{name: "assignees", in: inAsk | inApprove, shape: "field_names", doc: "Who is asked; without it, anyone may answer."},
+	{name: "quorum", in: inAsk | inApprove, shape: "count", doc: "How many must say the same, default 1."},
+	{name: "deadline", in: inAsk | inApprove, shape: "duration", doc: "How long to wait for people."},
+	{name: "on_timeout", in: inAsk, shape: "ask_timeout", doc: "At the deadline: default takes the default, which is the default where there is one; fail fails the step."},
+	{name: "on_timeout", in: inApprove, shape: "approve_timeout", doc: "At the deadline: reject (default), approve, or fail."},
+
 	// Blocks.
-	{name: "items", in: inFor, shape: "items", must: true, doc: "The items: a list, or an expression that gives one."},
-	{name: "variable", in: inFor, shape: "id", doc: "The item's name in the body; item always works too."},
+	{name: "items", in: inFor | inQueue, shape: "items", must: true, doc: "The items: a list, or an expression that gives one."},
+	{name: "variable", in: inFor | inQueue, shape: "id", doc: "The item's name in the body; item always works too."},
 	{name: "parallel", in: inFor, shape: "parallel", doc: "true: all items at once as far as the run allows; a number: that many at once. Default: one after the other."},
 	{name: "collect", in: inFor, shape: "condition", doc: "An expression, worked out after each pass, that takes the place of the pass's output in results."},
 	{name: "on_item_error", in: inFor, shape: "on_item_error", doc: "fail (default) ends the loop with the first failed item; continue puts null into results and the failure into errors."},
+	{name: "max_parallel", in: inQueue, shape: "count", doc: "How many items are worked on at once; default 1."},
+	{name: "steps", in: inQueue, shape: "steps", must: true, doc: "What is done with each item, one step after the other."},
+	{name: "until", in: inQueue, shape: "condition", doc: "Tested after each item; no further one begins once it is true."},
+	{name: "until", in: inRepeat, shape: "condition", must: true, doc: "Tested after each pass; it is the last one once this is true."},
+	{name: "on_exhausted", in: inRepeat, shape: "on_exhausted", doc: "After max_iterations passes: fail (default), continue, or outputs that take the place of the loop's own."},
 	{name: "condition", in: inWhile, shape: "condition", must: true, doc: "Another pass begins while this is true."},
-	{name: "max_iterations", in: inWhile, shape: "count", must: true, doc: "The most passes; then the loop ends with completed: false."},
-	{name: "collect", in: inWhile, shape: "condition", doc: "An expression, worked out after each pass, that takes the place of the pass's output in results."},
+	{name: "max_iterations", in: inWhile | inRepeat, shape: "count", must: true, doc: "The most passes. A while loop ends then with completed: false."},
+	{name: "collect", in: inWhile | inRepeat | inQueue, shape: "condition", doc: "An expression, worked out after each pass, that takes the place of the pass's output in results."},
 	{name: "condition", in: inIf | inElif, shape: "condition", must: true, doc: "When to run the steps."},
 	{name: "then", in: inIf | inElif, shape: "steps", must: true, doc: "The steps."},
 
+	{name: "on", in: inMatch, shape: "any", must: true, doc: "The value that is looked at."},
+	{name: "cases", in: inMatch, shape: "cases", must: true, doc: "The steps for each value, which is compared as text."},
+	{name: "default", in: inMatch, shape: "steps", doc: "The steps for any other value."},
+	{name: "candidates", in: inCompete, shape: "steps", must: true, doc: "Steps that run at the same time; one that fails is out."},
+	{name: "judge", in: inCompete, shape: "judge", doc: "What decides: an action, agent or any other doing, which finds the candidates' outputs in {{ candidates }} and gives the id of the best."},
+	{name: "tie_break", in: inCompete, shape: "tie_break", doc: "Without a judge, or when it names none: first (default), shortest or longest."},
+	{name: "ledger", in: inCompete, shape: "text", doc: "A file that a line of JSON about each contest is added to, relative to the workspace."},
+
 	// Types.
-	{name: "type", in: inType, shape: "type_name", doc: "string, integer, number, boolean, enum, path, list, map, any, file or duration."},
+	{name: "type", in: inType, shape: "type_name", doc: "string, integer, number, boolean, enum, path, list, map, any, file, secret, duration or union; list<T> and optional<T>."},
 	{name: "default", in: inType, shape: "any", doc: "The value where none is given. An input without one is required."},
 	{name: "required", in: inType, shape: "boolean", doc: "false: the input may be left out, and is null then."},
 	{name: "description", aliases: []string{"help"}, in: inType, shape: "text", doc: "What it is for."},
@@ -205,7 +265,11 @@ var keys = []key{
 	{name: "properties", in: inType, shape: "types", doc: "Of a map: its keys and their types."},
 	{name: "additional", aliases: []string{"additionalProperties"}, in: inType, shape: "boolean", doc: "Of a map: whether other keys may stand in it."},
 	{name: "optional", in: inType, shape: "boolean", doc: "Whether null is a value too."},
-	{name: "schema", in: inType, later: true},
+	{name: "min", aliases: []string{"minimum"}, in: inType, shape: "number", doc: "Of a number: the least that it can be."},
+	{name: "max", aliases: []string{"maximum"}, in: inType, shape: "number", doc: "Of a number: the most that it can be."},
+	{name: "by", in: inType, shape: "text", doc: "Of a union: the field that tells its cases apart."},
+	{name: "cases", in: inType, shape: "fields", doc: "Of a union: the fields of each case, by the value of that field."},
+	{name: "schema", in: inType, shape: "any", doc: "A JSON Schema that the value must satisfy besides."},
 }
 
 // byPlace finds keys by place and spelling.
@@ -244,10 +308,10 @@ func spellings(in place) []string {
 
 // fields are the known keys of a mapping, in the order of the source.
 type fields struct {
-	node  *node
-	where where
-	list  []field
-	later bool // a key of a later version stands here
+	node   *node
+	where  where
+	list   []field
+	broken bool // a key stands here that was reported; what is missing may be meant by it
 }
 
 type field struct {
@@ -285,6 +349,7 @@ func (c *compiler) fields(n *node, in place, w where) *fields {
 			if in == inContext {
 				continue
 			}
+			f.broken = true
 			x := fault{code: "E0110", at: p.key.at, msg: fmt.Sprintf("%s has no key %q", in, p.name)}
 			if s := c.suggest(p.name, spellings(in)); s != "" {
 				x.msg += fmt.Sprintf(" (did you mean %q?)", s)
@@ -293,7 +358,7 @@ func (c *compiler) fields(n *node, in place, w where) *fields {
 			}
 			c.error(x, w)
 		case k.later:
-			f.later = true
+			f.broken = true
 			c.error(fault{code: "E0110", at: p.key.at, msg: fmt.Sprintf("%s is part of the language, but this version does not support it yet", p.name)}, w)
 		default:
 			if other := f.pair(k.name); other != nil {

@@ -18,8 +18,16 @@ func (c *compiler) resolve() {
 	for _, u := range c.docUses {
 		c.resolveUse(u)
 	}
-	if !c.hasInputs || c.found.errs > 0 {
+	if c.found.errs > 0 {
 		return // what is unused may be so for the errors
+	}
+	for name, in := range c.imports {
+		if !in.used {
+			c.warn(fault{code: "W0701", at: in.at, msg: fmt.Sprintf("the import %s is never called", name)}, where{path: "imports." + name})
+		}
+	}
+	if !c.hasInputs {
+		return
 	}
 	for i := range c.plan.Inputs {
 		in := c.inputs[c.plan.Inputs[i].Name]
@@ -40,6 +48,7 @@ func (c *compiler) resolveBody(b *body) {
 		for _, inner := range s.bodies {
 			c.resolveBody(inner)
 		}
+		c.exhaustive(s)
 	}
 }
 
@@ -58,7 +67,7 @@ func (c *compiler) resolveUse(u *use) {
 		if i := strings.Index(u.expr.Source(), "collect_results"); i >= 0 {
 			at = c.at(u, i, i+len("collect_results"))
 		}
-		c.error(fault{code: "E0210", at: at, msg: "collect_results() stands outside a loop", hint: "it belongs in the state of a for or while step"}, u.where)
+		c.error(fault{code: "E0210", at: at, msg: "collect_results() stands outside a loop", hint: "it belongs in the state of a loop"}, u.where)
 	}
 	refs := u.expr.Refs()
 	dashes := u.expr.Dashes()
@@ -159,7 +168,7 @@ func (u *use) inLoop() bool {
 	if s == nil {
 		return false
 	}
-	if u.when == useTest || u.when == useCollect || u.when == useState && s.def.Loop != nil {
+	if u.when == useTest || u.when == useCollect || u.when == useExhausted || u.when == useState && s.def.Loop != nil {
 		return true
 	}
 	for b := s.body; b != nil; b = b.around() {
@@ -187,16 +196,35 @@ func (u *use) loops(f func(*step) bool) bool {
 	return false
 }
 
-// loopName reports whether name is one of the loops around the use.
+// overItems reports whether the step is a loop over items, which have a name.
+func (s *step) overItems() bool {
+	return s.def.Loop != nil && (s.def.Kind == pipeline.KindFor || s.def.Kind == pipeline.KindQueue)
+}
+
+// judging reports whether the use belongs to the judge of candidates.
+func (u *use) judging() bool {
+	for s := u.where.step; s != nil; s = s.parent() {
+		if s.judge {
+			return true
+		}
+	}
+	return false
+}
+
+// loopName reports whether name is one of the loops around the use, or what a
+// judge is given.
 func (u *use) loopName(name string) bool {
+	if name == "candidates" && u.judging() {
+		return true
+	}
 	return u.loops(func(l *step) bool {
 		switch name {
 		case "index", "position", "loop_iteration", "iteration":
 			return true
 		case "item":
-			return l.def.Kind == pipeline.KindFor
+			return l.overItems()
 		}
-		return l.def.Kind == pipeline.KindFor && l.def.Loop.Variable == name
+		return l.overItems() && l.def.Loop.Variable == name
 	})
 }
 
@@ -274,7 +302,7 @@ func (c *compiler) inSight(u *use) []string {
 		names = append(names, name)
 	}
 	u.loops(func(l *step) bool {
-		if l.def.Kind == pipeline.KindFor {
+		if l.overItems() {
 			names = append(names, l.def.Loop.Variable, "item")
 		}
 		names = append(names, "index", "position", "iteration")
@@ -285,6 +313,12 @@ func (c *compiler) inSight(u *use) []string {
 
 // name resolves one reference.
 func (c *compiler) name(u *use, r *expr.Ref) {
+	if r.Root == pipeline.AutoName {
+		if !u.answer(r) {
+			c.error(fault{code: "E0201", at: c.at(u, r.Off, r.End), msg: pipeline.AutoName + " is a name of the engine's own"}, u.where)
+		}
+		return
+	}
 	if u.loopName(r.Root) {
 		return
 	}
@@ -378,7 +412,7 @@ func (c *compiler) builtin(u *use, r *expr.Ref) bool {
 	case "item", "index", "position", "loop_iteration":
 		x := fault{code: "E0210", at: at, msg: fmt.Sprintf("%s has a meaning only within a loop", r.Root)}
 		if r.Root == "item" && u.inLoop() {
-			x.msg = "item has a meaning only within a for loop"
+			x.msg = "item has a meaning only within a loop over items"
 		}
 		if s := u.where.step; s != nil && s.def.Loop != nil {
 			x.hint = "the keys of the loop itself are worked out before its first pass"

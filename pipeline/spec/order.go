@@ -16,6 +16,7 @@ const (
 	causeReference = "reference"
 	causeState     = "state"
 	causeSequence  = "sequence"
+	causeJump      = "jump"
 )
 
 // order derives the edges of every body and refuses cycles.
@@ -42,8 +43,15 @@ func (c *compiler) orderBody(b *body) {
 		for _, r := range s.refs {
 			add(i, r.on, r.off, causeReference)
 		}
+		for on := 0; s.judge && on < i; on++ {
+			add(i, on, -1, causeSequence)
+		}
 	}
-	if b.graph {
+	c.jumps(b, add)
+	switch {
+	case b.apart != "":
+		c.sharedState(b)
+	case b.graph:
 		stateEdges(b, edges, add)
 	}
 	for i, s := range b.steps {
@@ -89,6 +97,10 @@ func (c *compiler) deps(edges []caused) []pipeline.Dep {
 func (c *compiler) dependency(s *step, n *node) int {
 	w := where{s, "dependencies"}
 	t := s.body.byID[n.text]
+	if t != nil && t != s && s.body.apart != "" {
+		c.error(fault{code: "E0401", at: n.at, msg: fmt.Sprintf("what stands in %s runs at the same time and cannot wait for each other", s.body.apart), hint: "a block with order: graph holds steps that depend on each other"}, w)
+		return -1
+	}
 	switch {
 	case t == s:
 		c.error(fault{code: "E0402", at: n.at, msg: fmt.Sprintf("the step %s cannot depend on itself", n.text)}, w)
@@ -113,6 +125,32 @@ func (c *compiler) dependency(s *step, n *node) int {
 	}
 	c.error(x, w)
 	return -1
+}
+
+// sharedState refuses steps that run at the same time and share a state variable
+// that one of them sets.
+func (c *compiler) sharedState(b *body) {
+	first := map[string]*step{} // that sets the variable
+	for _, s := range b.steps {
+		for name, p := range s.access {
+			if t := first[name]; p.write && !s.judge && t == nil {
+				first[name] = s
+			}
+		}
+	}
+	for _, s := range b.steps {
+		for name, p := range s.access {
+			t := first[name]
+			if t == nil || t == s || s.judge {
+				continue
+			}
+			msg := fmt.Sprintf("%s and %s run at the same time, and both set %s", t.def.ID, s.def.ID, name)
+			if !p.write {
+				msg = fmt.Sprintf("%s reads %s, which %s sets at the same time", s.def.ID, name, t.def.ID)
+			}
+			c.found.error(fault{code: "E0412", at: span{p.off, p.off + len(name)}, step: s.path(), path: "state." + name, msg: msg, hint: "set it in the state of the block itself, from the steps' outputs"}, c.found.related(t.access[name].off, "%s sets it here", t.def.ID))
+		}
+	}
 }
 
 // access is a step's access to one state variable.
@@ -391,6 +429,8 @@ func because(cause string) string {
 		return "a declared dependency"
 	case causeReference:
 		return "it uses its result"
+	case causeJump:
+		return "that one may jump over it or to it"
 	case causeState:
 		return "they share a state variable, and the list's order counts"
 	}

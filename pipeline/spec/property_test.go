@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -43,99 +44,84 @@ func randomValue(t *rapid.T, depth int) any {
 	return rapid.MapOfN(rapid.String(), rapid.Custom(func(t *rapid.T) any { return randomValue(t, depth+1) }), 0, 3).Draw(t, "map")
 }
 
-func randomType(t *rapid.T, depth int) pipeline.Type {
-	x := pipeline.Type{Kind: rapid.SampledFrom([]string{"string", "integer", "enum", "path", "list", "map", "any"}).Draw(t, "type")}
-	x.Optional, x.Description = rapid.Bool().Draw(t, "optional"), rapid.StringN(0, 3, 9).Draw(t, "description")
-	switch x.Kind {
-	case "enum":
-		x.Values = []any{int64(1), 1.0, "a", true}
-	case "path":
-		x.Under, x.MustExist = "d", true
-	case "list":
-		if depth < 2 {
-			i := randomType(t, depth+1)
-			x.Items = &i
+// fill draws a value for everything that v holds. What may be left out is left
+// out at times, and always below depth.
+func fill(t *rapid.T, v reflect.Value, depth int) {
+	switch v.Kind() {
+	case reflect.Bool:
+		v.SetBool(rapid.Bool().Draw(t, "bool"))
+	case reflect.Int, reflect.Int64:
+		v.SetInt(int64(rapid.IntRange(0, 3).Draw(t, "int")))
+	case reflect.Float64:
+		v.SetFloat(rapid.Float64Range(-1e300, 1e300).Draw(t, "float"))
+	case reflect.String:
+		v.SetString(rapid.StringN(0, 4, 12).Draw(t, "text"))
+	case reflect.Interface:
+		if x := randomValue(t, 1); x != nil {
+			v.Set(reflect.ValueOf(x))
 		}
-	case "map":
-		if depth < 2 {
-			x.Properties = []pipeline.Property{{Name: "p", Type: randomType(t, depth+1), Required: true, Default: randomValue(t, 2), Doc: "d"}}
+	case reflect.Pointer:
+		if depth > 0 && rapid.IntRange(0, 3).Draw(t, "there") > 0 {
+			v.Set(reflect.New(v.Type().Elem()))
+			fill(t, v.Elem(), depth-1)
 		}
-		x.Additional = true
+	case reflect.Slice:
+		n := rapid.IntRange(0, 1).Draw(t, "length")
+		if depth <= 0 || n == 0 {
+			return
+		}
+		v.Set(reflect.MakeSlice(v.Type(), n, n))
+		for i := range n {
+			x := v.Index(i)
+			if x.Kind() == reflect.Pointer { // a list never holds null
+				x.Set(reflect.New(x.Type().Elem()))
+				x = x.Elem()
+			}
+			if x.Kind() == reflect.Interface {
+				x.Set(reflect.ValueOf("x"))
+				continue
+			}
+			fill(t, x, depth-1)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(t, v.Field(i), depth-1)
+		}
+		switch x := v.Addr().Interface().(type) {
+		case *pipeline.StepDef: // a step alone in its body
+			x.Deps = nil
+		case *pipeline.Routes:
+			for _, to := range []*int{x.Success, x.Failure, x.False, x.Always} {
+				if to != nil {
+					*to = 0
+				}
+			}
+		case *pipeline.Rule:
+			if x.To != nil {
+				*x.To = 0
+			}
+		case *pipeline.Auto:
+			x.Prompt = &pipeline.Template{Src: "x"}
+		case *pipeline.Call:
+			x.Unit = 0
+		}
+	default:
+		t.Fatalf("nothing draws a %s", v.Type())
 	}
-	return x
-}
-
-type planner struct{ ids, templates int }
-
-func (g *planner) template(t *rapid.T) *pipeline.Template {
-	g.templates++
-	return &pipeline.Template{ID: g.templates - 1, Src: rapid.String().Draw(t, "src"), Pos: pipeline.Pos{Line: g.templates, Column: 1}, Condition: rapid.Bool().Draw(t, "condition"), Impure: rapid.Bool().Draw(t, "impure")}
-}
-
-func (g *planner) field(t *rapid.T, depth int) pipeline.Field {
-	switch n := rapid.IntRange(0, 5).Draw(t, "field"); {
-	case n == 0:
-		return pipeline.Field{Template: g.template(t)}
-	case n == 1 && depth < 2:
-		return pipeline.Field{List: []pipeline.Field{g.field(t, depth+1), g.field(t, depth+1)}}
-	case n == 2 && depth < 2:
-		return pipeline.Field{Map: g.entries(t, depth+1)}
-	case n == 3:
-		return pipeline.Field{Empty: "list"}
-	}
-	return pipeline.Field{Const: randomValue(t, 0)}
-}
-
-func (g *planner) entries(t *rapid.T, depth int) []pipeline.Entry {
-	return []pipeline.Entry{{Name: rapid.String().Draw(t, "name"), Value: g.field(t, depth), Pos: pipeline.Pos{Line: 3, Column: 4}}}
-}
-
-func (g *planner) body(t *rapid.T, depth int) pipeline.Body {
-	b := pipeline.Body{Order: rapid.SampledFrom([]string{"", "graph", "sequence"}).Draw(t, "order")}
-	for i := range rapid.IntRange(0, 3).Draw(t, "steps") {
-		g.ids++
-		s := &pipeline.StepDef{ID: fmt.Sprint("s", g.ids), Pos: pipeline.Pos{Line: g.ids, Column: 2}, Name: "n", Description: "d", OnFailure: "skip", Effect: pipeline.EffectPure}
-		if i > 0 {
-			s.Deps = []pipeline.Dep{{On: i - 1, Cause: "declared", Pos: pipeline.Pos{Line: 1, Column: 2}}}
-		}
-		if rapid.Bool().Draw(t, "extras") {
-			s.Condition, s.State = g.template(t), g.entries(t, 0)
-			s.Timeout = 5
-			s.Retry = &pipeline.Retry{MaxAttempts: 2, Backoff: "linear", Initial: 1, Max: 2, Jitter: "none", On: []string{"a"}, TimeoutFactor: 1.5, Reported: true}
-		}
-		switch kind := rapid.IntRange(0, 5).Draw(t, "kind"); {
-		case kind == 0:
-			s.Kind = pipeline.KindCommand
-			f := g.field(t, 2)
-			s.Run, s.Command, s.Env, s.Secrets, s.Capture = &f, []pipeline.Field{g.field(t, 2)}, g.entries(t, 2), []string{"S"}, "json"
-		case kind == 1:
-			s.Kind, s.Set = pipeline.KindSet, g.entries(t, 0)
-		case kind == 2 && depth < 2:
-			f := g.field(t, 0)
-			s.Kind, s.Loop = pipeline.KindFor, &pipeline.Loop{Items: &f, Variable: "x", Parallel: -1, Collect: g.template(t), OnItemError: "continue", Single: true, Body: g.body(t, depth+1)}
-		case kind == 3 && depth < 2:
-			s.Kind, s.Loop = pipeline.KindWhile, &pipeline.Loop{Condition: g.template(t), Max: 3, Body: g.body(t, depth+1)}
-		case kind == 4 && depth < 2:
-			s.Kind, s.Branches = pipeline.KindIf, []pipeline.Branch{{Condition: g.template(t), Body: g.body(t, depth+1)}, {Body: g.body(t, depth+1)}}
-		default:
-			s.Kind, s.Action, s.Parameters = pipeline.KindAction, "http", g.entries(t, 0)
-		}
-		b.Steps = append(b.Steps, s)
-	}
-	return b
 }
 
 // TestPlanCodec: any plan comes back as it was, and equal plans give equal bytes.
 func TestPlanCodec(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		g := &planner{}
-		p := &pipeline.Plan{
-			Format: pipeline.PlanFormat, File: "f", ID: "i", Name: "n", Version: "1", Description: "d", Inferred: true, HasOutputs: true,
-			Inputs:   []pipeline.Input{{Name: "a", Type: randomType(t, 0), Required: true, Default: randomValue(t, 0), Description: "d", Pos: pipeline.Pos{Line: 1, Column: 2}}},
-			Settings: pipeline.Settings{Timeout: 1, MaxParallel: 2, OnError: "abort", Retry: &pipeline.Retry{MaxAttempts: 1}, Checkpoint: "none"},
-			Vars:     g.entries(t, 0), Secrets: []string{"A"}, Root: g.body(t, 0), Finally: g.body(t, 1), Outputs: g.entries(t, 0), State: []string{"s"},
+		p := &pipeline.Plan{Units: []*pipeline.Unit{{}}}
+		fill(t, reflect.ValueOf(&p.Unit).Elem(), rapid.IntRange(2, 14).Draw(t, "depth"))
+		fill(t, reflect.ValueOf(p.Units[0]).Elem(), 7)
+		p.Format, p.Secrets, p.Bundle, p.Templates = pipeline.PlanFormat, []string{"A"}, "sha256:x", 7
+		p.Root.Steps = append(p.Root.Steps, &pipeline.StepDef{ID: "last"})
+		p.Root.Steps[len(p.Root.Steps)-1].Deps = nil
+		if len(p.Root.Steps) > 1 {
+			p.Root.Steps[1].Deps = []pipeline.Dep{{On: 0, Cause: "jump", Pos: pipeline.Pos{Line: 3}}}
 		}
-		p.Templates = g.templates
 		b, digest, err := EncodePlan(p)
 		if err != nil {
 			t.Fatal(err)

@@ -19,6 +19,7 @@ package spec
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"path"
 	"strconv"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -43,15 +44,20 @@ func Compile(src Source, cat pipeline.Catalog) (*pipeline.Plan, *pipeline.Diagno
 		d := found.diagnostics()
 		return nil, d, d
 	}
+	whole := &program{file: src.File, files: src.Files, plan: &pipeline.Plan{}, imported: map[string]*callee{}, reading: []string{path.Base(src.File)}}
 	var plan *pipeline.Plan
 	if root := load(t, found); root != nil {
-		plan = newCompiler(t, found, cat).document(root)
+		plan = newCompiler(t, found, newCatalog(cat), whole).document(root)
 	}
-	d := found.diagnostics()
-	if plan == nil || found.errs > 0 {
+	errs := found.errs
+	for _, f := range whole.findings {
+		errs += f.errs
+	}
+	d := found.diagnostics(whole.findings...)
+	if plan == nil || errs > 0 {
 		return nil, d, d
 	}
-	return plan, d, nil
+	return whole.finish(plan), d, nil
 }
 
 // Digest names what Compile's result depends on: the source with its name, the

@@ -116,6 +116,8 @@ func (c *compiler) step(f *fields, s *step) {
 	}
 	doings := c.doings(f)
 	c.onFailure(f, s, doings)
+	c.routes(f, s)
+	d.Critical = c.boolean(f.get("critical"), w.in("critical"))
 	c.doing(f, s, doings)
 	if n := f.get("state"); n != nil {
 		s.def.State = c.assignments(n, s, "state", useState)
@@ -137,60 +139,105 @@ func (c *compiler) doings(f *fields) []string {
 	return names
 }
 
+// workDoings are the doings that run on the worker pool.
+var workDoings = []string{"action", "skill", "command", "run", "agent"}
+
+// singleDoings are what for can repeat without a list of steps.
+var singleDoings = append(slices.Clone(workDoings), "call", "pipeline", "set", "assert", "wait", "ask", "approve", "if", "match", "parallel", "compete")
+
 // doing reads what the step does.
 func (c *compiler) doing(f *fields, s *step, doings []string) {
 	w := where{step: s}
-	kind := ""
+	single := len(doings) == 2 && slices.Contains(doings, "for") && slices.ContainsFunc(doings, func(d string) bool { return slices.Contains(singleDoings, d) })
 	switch {
 	case len(doings) == 1:
-		kind = doings[0]
-	case len(doings) == 2 && slices.Contains(doings, "for") && !slices.Contains(doings, "while") && !slices.Contains(doings, "if"):
+		c.only(f, s, doings[0])
+		c.do(f, s, doings[0])
+	case single:
+		c.only(f, s, doings...)
 		c.forEach(f, s, doings[1-slices.Index(doings, "for")])
-		return
-	case len(doings) == 0:
-		if f.later {
-			return // reported already
-		}
-		if st := f.get("state"); st != nil {
-			s.def.Kind, s.def.Effect = pipeline.KindSet, pipeline.EffectPure
-			c.only(f, s, "set")
-			return
-		}
-		c.error(fault{code: "E0112", at: s.at, msg: "this step does nothing", hint: "give it one of action, command, run, set, for, while, if"}, w)
-		return
-	default:
+	case len(doings) > 1:
 		p := f.pair(doings[1])
 		c.found.error(c.placed(fault{code: "E0112", at: p.key.at, msg: fmt.Sprintf("a step does one thing, not %s", strings.Join(doings, " and "))}, w), c.found.related(f.pair(doings[0]).key.off, "it does this already"))
-		return
+	case f.get("state") != nil:
+		s.def.Kind, s.def.Effect = pipeline.KindSet, pipeline.EffectPure
+		c.only(f, s, "set")
+		c.rules(f, s, "set")
+	case !f.broken: // what is missing may be the key that was reported
+		c.error(fault{code: "E0112", at: s.at, msg: "this step does nothing", hint: "give it one of " + quoteList(doingKeys())}, w)
 	}
-	switch kind {
+}
+
+// doingKeys lists what a step can do.
+func doingKeys() []string {
+	var names []string
+	for i := range keys {
+		if keys[i].in&inDoing != 0 {
+			names = append(names, keys[i].name)
+		}
+	}
+	return names
+}
+
+// do reads one doing into the step.
+func (c *compiler) do(f *fields, s *step, doing string) {
+	if doing != "for" {
+		c.rules(f, s, doing)
+	}
+	switch doing {
 	case "for":
 		c.forEach(f, s, "")
 	case "while":
 		c.while(f, s)
+	case "repeat":
+		c.repeat(f, s)
+	case "queue":
+		c.queue(f, s)
 	case "if":
 		c.choice(f, s)
+	case "match":
+		c.match(f, s)
+	case "parallel":
+		c.parallel(f, s)
+	case "compete":
+		c.compete(f, s)
+	case "call", "pipeline":
+		c.call(f, s, doing)
+	case "assert":
+		c.assertion(f, s)
+	case "wait":
+		c.wait(f, s)
+	case "ask", "approve":
+		c.ask(f, s, doing)
 	default:
-		c.leaf(f, s, kind)
+		c.leaf(f, s, doing)
+	}
+	if d := s.def; s.body.loop && d.ID == "" && d.Effect == pipeline.EffectPure && f.get("effect") == nil && s.impure() {
+		d.Effect = pipeline.EffectIdempotent // the inner step of a loop ends here
 	}
 }
 
 // suits says which keys belong to which doing; keys that are not named here
 // belong to all.
 var suits = map[string][]string{
-	"parameters":  {"action"},
+	"parameters":  {"action", "skill", "call", "pipeline"},
 	"tool":        {"action"},
-	"env":         {"command", "run"},
-	"secrets":     {"command", "run"},
+	"env":         {"command", "run", "skill", "agent"},
+	"secrets":     {"command", "run", "skill", "agent"},
 	"capture":     {"command", "run"},
-	"effect":      {"action", "command", "run"},
-	"timeout":     {"action", "command", "run"},
-	"retry":       {"action", "command", "run"},
-	"max_retries": {"action", "command", "run"},
-	"steps":       {"for", "while"},
-	"order":       {"for", "while", "if"},
+	"effect":      workDoings,
+	"timeout":     append(slices.Clone(workDoings), "wait"),
+	"retry":       workDoings,
+	"max_retries": workDoings,
+	"cache":       workDoings,
+	"worker":      workDoings,
+	"resources":   workDoings,
+	"sandbox":     workDoings,
+	"steps":       {"for", "while", "repeat"},
+	"order":       {"for", "while", "repeat", "queue", "if", "match"},
 	"elif":        {"if"},
 	"else":        {"if"},
+	"detach":      {"call", "pipeline"},
 }
 
 // only refuses keys that mean nothing for any of the doings.
@@ -203,7 +250,10 @@ func (c *compiler) only(f *fields, s *step, doings ...string) {
 		}
 		x := fault{code: "E0110", at: k.pair.key.at, msg: fmt.Sprintf("%s means nothing here: it belongs to %s", k.pair.name, strings.Join(of, ", "))}
 		if k.name == "timeout" || k.name == "retry" || k.name == "max_retries" {
-			if s.def.Kind.Block() {
+			switch {
+			case doings[0] == "ask" || doings[0] == "approve":
+				x.hint = "how long people may take is said by deadline"
+			case !slices.Contains([]string{"set", "assert", "wait"}, doings[0]):
 				x.hint = "give it to the steps within"
 			}
 		}
@@ -211,16 +261,12 @@ func (c *compiler) only(f *fields, s *step, doings ...string) {
 	}
 }
 
-// leaf reads an action, command or set into the step.
+// leaf reads an action, command, set or other work into the step.
 func (c *compiler) leaf(f *fields, s *step, kind string) {
-	c.only(f, s, kind)
-	c.leafFields(f, s, kind)
-}
-
-func (c *compiler) leafFields(f *fields, s *step, kind string) {
 	w := where{step: s}
 	d := s.def
 	c.repetition(f, s)
+	c.surroundings(f, s)
 	if n := f.get("timeout"); n != nil {
 		d.Timeout, _ = c.duration(n, w.in("timeout"))
 	}
@@ -234,6 +280,7 @@ func (c *compiler) leafFields(f *fields, s *step, kind string) {
 			break
 		}
 		d.Action, d.Effect = a.Key, a.Effect
+		c.writesFile(s, f.get("parameters"))
 		s.returns = &a.Returns
 	case "command", "run":
 		d.Kind, d.Effect = pipeline.KindCommand, pipeline.EffectAtLeastOnce
@@ -249,11 +296,8 @@ func (c *compiler) leafFields(f *fields, s *step, kind string) {
 			s.returns.Properties = append(s.returns.Properties, pipeline.Property{Name: d.Set[i].Name, Type: pipeline.Type{Kind: "any"}})
 		}
 	}
-	switch {
-	case effect != "":
+	if effect != "" {
 		d.Effect = pipeline.Effect(effect)
-	case d.Effect == pipeline.EffectPure && s.impure():
-		d.Effect = pipeline.EffectIdempotent // the inner step of a loop ends here
 	}
 }
 
@@ -425,6 +469,9 @@ func (c *compiler) assignments(n *node, s *step, key string, when usage) []pipel
 	return list
 }
 
+// failureWords are what on_failure can be beside the id of a step.
+var failureWords = []string{"fail", "continue", "skip", "retry"}
+
 // onFailure reads what a failure means for others. What repeats the step is read
 // by repetition.
 func (c *compiler) onFailure(f *fields, s *step, doings []string) {
@@ -433,18 +480,17 @@ func (c *compiler) onFailure(f *fields, s *step, doings []string) {
 		return
 	}
 	w := where{step: s, path: "on_failure"}
-	words := []string{"fail", "continue", "skip", "retry"}
 	switch {
 	case n.kind == scalar && n.text == "retry":
 		for _, d := range doings {
-			if d != "action" && d != "command" && d != "run" && (d != "for" || len(doings) == 1) {
+			if !slices.Contains(workDoings, d) && (d != "for" || len(doings) == 1) {
 				c.error(fault{code: "E0110", at: n.at, msg: fmt.Sprintf("on_failure: retry means nothing for %s", d), hint: "give it to the steps within"}, w)
 			}
 		}
-	case n.kind == scalar && stepID(n.text) && !slices.Contains(words, n.text) && c.suggest(n.text, words) == "":
-		c.error(fault{code: "E0110", at: n.at, msg: "going on with another step after a failure is part of the language, but this version does not support it yet", hint: "it can be " + quoteList(words)}, w)
+	case n.kind == scalar && stepID(n.text) && !slices.Contains(failureWords, n.text):
+		s.jumps = append(s.jumps, jump{n, "on_failure", &s.routes().Failure})
 	default:
-		s.def.OnFailure = c.oneOf(n, w, words...)
+		s.def.OnFailure = c.oneOf(n, w, failureWords...)
 	}
 }
 

@@ -47,6 +47,11 @@ func (c *compiler) hasRun(u *use, t *step, b *body, name span) bool {
 	case a == t:
 		c.error(fault{code: "E0204", at: c.at(u, name.off, name.end), msg: fmt.Sprintf("%s is not over while its own steps run", id), hint: "carry values from pass to pass in state"}, u.where)
 		return false
+	case b.apart != "" && !a.judge:
+		c.found.error(c.placed(fault{
+			code: "E0204", at: c.at(u, name.off, name.end), msg: fmt.Sprintf("%s runs at the same time as %s: what stands in %s does not wait for each other", id, a.def.ID, b.apart),
+		}, u.where), c.found.related(t.at.off, "%s is here", id))
+		return false
 	case b.graph:
 		a.refs = append(a.refs, edge{t.index, c.at(u, name.off, name.end).off})
 	case t.index > a.index:
@@ -163,8 +168,19 @@ func (c *compiler) noField(u *use, r *expr.Ref, i int, t *pipeline.Type, what st
 
 // output is the type of a step's output, or nil.
 func (s *step) output() *pipeline.Type {
-	if s.returns != nil || s.def.Loop == nil || len(s.bodies) == 0 {
+	if s.returns != nil || len(s.bodies) == 0 {
 		return s.returns
+	}
+	switch s.def.Kind {
+	case pipeline.KindIf, pipeline.KindMatch, pipeline.KindParallel:
+		s.returns = &pipeline.Type{Kind: "map"}
+		for _, b := range s.bodies {
+			s.returns.Properties = append(s.returns.Properties, b.outputs(s.def.Kind != pipeline.KindParallel)...)
+		}
+		return s.returns
+	}
+	if s.def.Loop == nil {
+		return nil
 	}
 	pass := s.pass()
 	any := pipeline.Type{Kind: "any"}
@@ -191,13 +207,20 @@ func (s *step) pass() pipeline.Type {
 		}
 		return pipeline.Type{Kind: "any"}
 	}
-	t := pipeline.Type{Kind: "map"}
+	return pipeline.Type{Kind: "map", Properties: b.outputs(false)}
+}
+
+// outputs are the fields of what a body gives: the outputs of its steps. Those of
+// an arm are optional, as another may be taken.
+func (b *body) outputs(arm bool) []pipeline.Property {
+	out := make([]pipeline.Property, 0, len(b.steps))
 	for _, inner := range b.steps {
 		p := pipeline.Property{Name: inner.def.ID, Type: pipeline.Type{Kind: "any"}}
 		if o := inner.output(); o != nil {
 			p.Type = *o
 		}
-		t.Properties = append(t.Properties, p)
+		p.Type.Optional = p.Type.Optional || arm
+		out = append(out, p)
 	}
-	return t
+	return out
 }
