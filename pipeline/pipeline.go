@@ -147,6 +147,7 @@ type Submission struct {
 	Priority       int32
 	Answers        map[string]any // to <AUTO> tags, by "step.param" as the plan's holes are called
 	Bundle         Bundle         // the files that Plan.Bundle names; nil where they are stored already
+	Uploads        Bundle         // files to put into the workspace before the run starts
 	IdempotencyKey string         // empty: none
 	RequestDigest  Digest         // of everything the caller sent; tells a repetition from a misuse of the key
 }
