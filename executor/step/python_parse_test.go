@@ -1,0 +1,152 @@
+package step
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// pyRecord is what testdata/code/record.py says of a file.
+type pyRecord struct {
+	File      string       `json:"file"`
+	Functions []pyFunction `json:"functions"`
+	Classes   []pyFunction `json:"classes"`
+	Imports   [][3]string  `json:"imports"`
+	Calls     []string     `json:"calls"`
+	Tokens    [][]any      `json:"tokens"`
+
+	Statements map[string]int `json:"statements"`
+}
+
+type pyFunction struct {
+	Name       string   `json:"name"`
+	Line       int      `json:"line"`
+	EndLine    int      `json:"end_line"`
+	Params     []string `json:"params"`
+	Bases      int      `json:"bases"`
+	Async      bool     `json:"async"`
+	Decorators int      `json:"decorators"`
+	Documented bool     `json:"documented"`
+	Cyclomatic int      `json:"cyclomatic"`
+}
+
+// ours is the same from our parser.
+func ours(t *testing.T, src string) pyRecord {
+	t.Helper()
+	m, err := pyParse(src)
+	if err != nil {
+		t.Errorf("%v", err)
+		return pyRecord{}
+	}
+	r := pyRecord{Functions: []pyFunction{}, Classes: []pyFunction{}, Imports: [][3]string{}, Calls: []string{}, Statements: map[string]int{}}
+	var visit func(list []*pyStatement, prefix string)
+	visit = func(list []*pyStatement, prefix string) {
+		for _, s := range list {
+			inner := prefix
+			switch kind := s.kind; kind {
+			case "elif":
+				r.Statements["if"]++
+			case "else", "finally":
+			default:
+				r.Statements[kind]++
+			}
+			switch s.kind {
+			case "def":
+				f := pyFunction{
+					Name: prefix + s.name, Line: s.line, EndLine: s.endLine, Params: []string{}, Async: s.async, Decorators: len(s.decorators),
+					Documented: pyDocstring(s.body) != nil, Cyclomatic: pyCyclomatic(s.body),
+				}
+				for _, p := range s.params() {
+					f.Params = append(f.Params, p.name)
+				}
+				r.Functions = append(r.Functions, f)
+				inner += s.name + "."
+			case "class":
+				r.Classes = append(r.Classes, pyFunction{
+					Name: prefix + s.name, Line: s.line, EndLine: s.endLine, Bases: len(s.bases()), Documented: pyDocstring(s.body) != nil,
+				})
+				inner += s.name + "."
+			}
+			for _, i := range s.imports() {
+				r.Imports = append(r.Imports, [3]string{i.module, i.name, i.alias})
+			}
+			for _, e := range s.expressions() {
+				pyCalls(e, func(c *pyCall) { r.Calls = append(r.Calls, c.callee) })
+			}
+			visit(s.body, inner)
+		}
+	}
+	visit(m.body, "")
+	slices.SortFunc(r.Imports, func(a, b [3]string) int { return slices.Compare(a[:], b[:]) })
+	byLine := func(a, b pyFunction) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return strings.Compare(a.Name, b.Name)
+	}
+	slices.SortFunc(r.Functions, byLine)
+	slices.SortFunc(r.Classes, byLine)
+	slices.Sort(r.Calls)
+	names := map[pyKind]string{
+		pyName: "name", pyNumber: "number", pyString: "string", pyOp: "op", pyNewline: "newline", pyIndent: "indent", pyDedent: "dedent", pyComment: "comment",
+	}
+	for _, k := range m.tokens {
+		e := []any{names[k.kind], k.text}
+		if k.kind != pyNewline && k.kind != pyDedent {
+			e = append(e, float64(k.line), float64(k.col))
+		}
+		r.Tokens = append(r.Tokens, e)
+	}
+	return r
+}
+
+// sameAsPython compares a source with Python's own record of it.
+func sameAsPython(t *testing.T, src string, want pyRecord) {
+	t.Helper()
+	got := ours(t, src)
+	got.File = want.File
+	// A name that is not called as such may stand in brackets: (f)(x).
+	for i := range min(len(got.Tokens), len(want.Tokens)) {
+		if diff := cmp.Diff(want.Tokens[i], got.Tokens[i]); diff != "" {
+			t.Errorf("token %d: %s", i, diff)
+			break
+		}
+	}
+	if len(got.Tokens) != len(want.Tokens) {
+		t.Errorf("%d tokens, want %d", len(got.Tokens), len(want.Tokens))
+	}
+	got.Tokens, want.Tokens = nil, nil
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%.4000s", diff)
+	}
+}
+
+func TestPythonAsPythonSeesIt(t *testing.T) {
+	files, err := filepath.Glob("testdata/code/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no records", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			record, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want pyRecord
+			if err := json.NewDecoder(bytes.NewReader(record)).Decode(&want); err != nil {
+				t.Fatal(err)
+			}
+			src, err := os.ReadFile(strings.TrimSuffix(file, ".json") + ".py")
+			if err != nil {
+				t.Fatal(err)
+			}
+			sameAsPython(t, string(src), want)
+		})
+	}
+}
