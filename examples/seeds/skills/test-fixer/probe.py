@@ -60,7 +60,7 @@ def find(case):
             for _ in range(2):  # each in a fresh module, as the tests do it
                 function = getattr(load(case["file"]), case["function"])
                 results.append(copy.deepcopy(function(*copy.deepcopy(arguments))))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if raised is None:
                 raised = {"arguments": arguments, "expect": {"kind": "error", "value": type(error).__name__}}
         else:

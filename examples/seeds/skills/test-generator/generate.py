@@ -42,7 +42,7 @@ BODIES = {
     "something": "        self.assertIsNotNone(self.reviewed.{call})\n",
     "value": "        self.assertEqual(self.reviewed.{call}, {value!r})\n",
     "type": "        self.assertEqual(type(self.reviewed.{call}).__name__, {value!r})\n",
-    "error": "        with self.assertRaises(Exception) as caught:\n"
+    "error": "        with self.assertRaises((Exception, SystemExit)) as caught:\n"
              "            self.reviewed.{call}\n"
              "        self.assertEqual(type(caught.exception).__name__, {value!r})\n",
 }
