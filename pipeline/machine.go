@@ -330,6 +330,8 @@ func (m *Machine) applyStep(e *Event) error {
 	halt := x.frame.halt
 	switch e.Type {
 	case StepStarted:
+		x.token++ // its begin task is answered
+		x.due = zeroTime
 		x.skip = ""
 		m.consumed(x, e.Data.Consumed)
 		if x.def.Block() {
