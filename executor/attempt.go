@@ -229,7 +229,7 @@ func (j *job) launch() {
 	j.a.cancel = cancel
 	j.r.attempts[j.task.Path] = j.a
 	j.begun = ex.cfg.Now()
-	if j.r.m.Aborting() {
+	if j.r.m.Cancels(j.task.Path) {
 		cancel(errCancelled)
 	}
 	ex.tasks.Go(func() {

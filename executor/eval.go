@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -18,22 +19,37 @@ import (
 type program struct {
 	plan      *pipeline.Plan
 	templates []*expr.Template
-	impure    map[*pipeline.StepDef]bool // some field reads files or the clock
+	impure    map[*pipeline.StepDef]bool // some field reads files or the clock; nil: the run's own outputs
+	detached  []int                      // units that some step begins as runs of their own
+	children  children
 }
 
 func newProgram(plan *pipeline.Plan) (*program, error) {
 	p := &program{plan: plan, templates: make([]*expr.Template, plan.Templates), impure: map[*pipeline.StepDef]bool{}}
-	c := compiler{p: p}
+	c := compiler{p: p, units: make([]bool, len(plan.Units))}
 	c.entries(plan.Vars)
+	c.impure = false
 	c.entries(plan.Outputs)
+	p.impure[nil] = c.impure
+	for i, u := range plan.Units {
+		c.impure = false
+		c.entries(u.Vars)
+		c.entries(u.Outputs)
+		c.units[i] = c.impure
+	}
 	c.body(&plan.Root)
 	c.body(&plan.Finally)
+	for _, u := range plan.Units {
+		c.body(&u.Root)
+		c.body(&u.Finally)
+	}
 	return p, c.err
 }
 
 // compiler walks a plan once.
 type compiler struct {
 	p      *program
+	units  []bool // by index: the vars or outputs of the unit are impure
 	impure bool
 	err    error
 }
@@ -88,14 +104,7 @@ func (c *compiler) body(b *pipeline.Body) {
 		c.field(s.Run)
 		c.entries(s.Env)
 		c.entries(s.Set)
-		if s.Loop != nil {
-			c.field(s.Loop.Items)
-			c.template(s.Loop.Collect)
-			c.template(s.Loop.Condition)
-		}
-		for i := range s.Branches {
-			c.template(s.Branches[i].Condition)
-		}
+		c.control(s)
 		if c.impure {
 			c.p.impure[s] = true
 		}
@@ -105,6 +114,49 @@ func (c *compiler) body(b *pipeline.Body) {
 		for i := range s.Branches {
 			c.body(&s.Branches[i].Body)
 		}
+	}
+}
+
+// control takes the fields of control flow.
+func (c *compiler) control(s *pipeline.StepDef) {
+	c.template(s.Assert)
+	for i := range s.OnError {
+		c.field(s.OnError[i].Value)
+	}
+	if w := s.Wait; w != nil {
+		c.field(w.For)
+		c.field(w.Until)
+		c.field(w.Signal)
+		c.field(w.Files)
+		c.impure = c.impure || w.Files != nil // it looks for them
+	}
+	if a := s.Ask; a != nil {
+		c.field(&a.Question)
+		c.field(a.Choices)
+		c.field(a.Default)
+		c.field(a.Assignees)
+	}
+	if s.Call != nil {
+		c.entries(s.Call.With)
+		c.impure = c.impure || c.units[s.Call.Unit]
+		if s.Call.Detach && !slices.Contains(c.p.detached, s.Call.Unit) {
+			c.p.detached = append(c.p.detached, s.Call.Unit)
+		}
+	}
+	if s.Compete != nil && s.Compete.Ledger != nil {
+		c.field(s.Compete.Ledger)
+		c.impure = true // it is written
+	}
+	if s.Loop != nil {
+		c.field(s.Loop.Items)
+		c.template(s.Loop.Collect)
+		c.template(s.Loop.Condition)
+		c.template(s.Loop.Until)
+		c.entries(s.Loop.Exhausted)
+	}
+	c.field(s.Match)
+	for i := range s.Branches {
+		c.template(s.Branches[i].Condition)
 	}
 }
 
@@ -281,7 +333,7 @@ func (ev evaluation) listFiles(pattern string) ([]string, error) {
 	err = fs.WalkDir(fsys, dir, func(file string, d fs.DirEntry, err error) error {
 		if err != nil {
 			if file == dir {
-				return fmt.Errorf("there is no folder %s in the workspace", dir)
+				return noFolder(dir)
 			}
 			return nil
 		}
@@ -302,6 +354,14 @@ func (ev evaluation) listFiles(pattern string) ([]string, error) {
 	sort.Strings(files)
 	return files, err
 }
+
+// noFolder is the error of a folder that the workspace does not have.
+type noFolder string
+
+func (n noFolder) Error() string { return "there is no folder " + string(n) + " in the workspace" }
+
+// Is makes it one of the errors about files that do not exist.
+func (noFolder) Is(target error) bool { return target == fs.ErrNotExist } //nolint:errorlint // it is what Is compares
 
 // matchSegments matches a path against a pattern; "**" stands for any number
 // of folders.

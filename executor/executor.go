@@ -21,7 +21,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
-	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	"github.com/orchestrator-project/orchestrator/store"
 )
 
@@ -43,6 +42,7 @@ type Config struct {
 	// one directory that runs submitted here mean instead.
 	Workspaces string
 	Workspace  string
+	Bundles    string // where the files that travel with pipelines are unpacked, by digest
 
 	Environ []string                         // what commands inherit; default: PATH, HOME, LANG, TMPDIR, TZ of this process
 	Secret  func(name string) (string, bool) // default: ORCHESTRATOR_SECRET_<NAME>
@@ -66,6 +66,10 @@ type Executor struct {
 	pool    *pool
 	logs    *logBook
 	plans   *otter.Cache[pipeline.Digest, *program]
+	watch   *watcher
+	alarm   *alarm
+	// sleepers are kept by a Selective executor only.
+	sleepers *sleepers
 
 	work   context.Context //nolint:containedctx // the life of attempts: outlives Run's ctx by Grace
 	tasks  sync.WaitGroup
@@ -92,6 +96,7 @@ func New(cfg Config) (*Executor, error) {
 	setDefault(&cfg.TTL, 15*time.Second)
 	setDefault(&cfg.Grace, 10*time.Second)
 	setDefault(&cfg.Workspaces, filepath.Join(os.TempDir(), "orchestrator-workspaces"))
+	setDefault(&cfg.Bundles, filepath.Join(os.TempDir(), "orchestrator-bundles"))
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
@@ -120,6 +125,9 @@ func New(cfg Config) (*Executor, error) {
 	}
 	e.pool = newPool(cfg.Steps, e.grant)
 	e.logs = newLogBook(cfg.Store, cfg.Logger, cfg.Now)
+	e.watch = newWatcher(e)
+	e.alarm = &alarm{now: cfg.Now, rung: make(chan struct{}, 1)}
+	e.sleepers = &sleepers{now: cfg.Now, wake: e.wake, runs: map[pipeline.RunID]*time.Timer{}}
 	return e, nil
 }
 
@@ -183,6 +191,8 @@ func (e *Executor) Run(ctx context.Context) error {
 	}
 	lanes.Wait()
 	kill(errStopped)
+	e.alarm.stop()
+	e.sleepers.stop()
 	e.tasks.Wait()
 	stopLogs()
 	all.Wait()
@@ -229,6 +239,7 @@ func (e *Executor) heartbeat(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-e.alarm.rung:
 		}
 		p, err := e.cfg.Store.Heartbeat(ctx, e.cfg.Replica)
 		if err != nil {
@@ -243,6 +254,9 @@ func (e *Executor) heartbeat(ctx context.Context) {
 		}
 		if p.Queued {
 			e.claim()
+		}
+		if !e.cfg.Selective && (!p.Queued || p.NextDue.After(e.cfg.Now())) {
+			e.alarm.set(p.NextDue)
 		}
 		if p.Lost {
 			e.each(func(l *lane) { l.post(func() { l.check = true }) })
@@ -276,54 +290,6 @@ func (e *Executor) each(f func(*lane)) {
 	}
 }
 
-// heard acts on a bell: messages for runs of ours, or a queue that has grown.
-func (e *Executor) heard(b store.Bell) {
-	if b.Queued || b.All {
-		e.claim()
-	}
-	if len(b.Inbox) == 0 && !b.All {
-		return
-	}
-	e.each(func(l *lane) {
-		l.post(func() {
-			ids := make([]pipeline.RunID, 0, len(b.Inbox))
-			if b.All {
-				for id := range l.runs {
-					ids = append(ids, id)
-				}
-			} else {
-				for _, id := range b.Inbox {
-					if l.runs[id] != nil {
-						ids = append(ids, id)
-					}
-				}
-			}
-			if len(ids) > 0 && !l.stopping {
-				l.readInbox(ids)
-			}
-		})
-	})
-}
-
-// readInbox fetches messages of owned runs.
-func (l *lane) readInbox(ids []pipeline.RunID) {
-	l.ex.tasks.Go(func() {
-		messages, err := l.ex.cfg.Store.Inbox(l.ex.work, ids)
-		if err != nil {
-			l.ex.log.Warn("inbox not read; trying again", "err", err)
-			time.AfterFunc(time.Second, func() {
-				l.post(func() {
-					if !l.stopping && !l.fenced {
-						l.readInbox(ids)
-					}
-				})
-			})
-			return
-		}
-		l.post(func() { l.deliver(messages) })
-	})
-}
-
 // Ready reports why this executor cannot make progress, or nil.
 func (e *Executor) Ready(context.Context) error {
 	e.mu.Lock()
@@ -336,155 +302,6 @@ func (e *Executor) Ready(context.Context) error {
 		return &pipeline.Error{Kind: pipeline.Unavailable, Reason: "no_heartbeat", Text: fmt.Sprintf("the database has not acknowledged a heartbeat for %s", age.Round(time.Second))}
 	}
 	return nil
-}
-
-// submitLimit is how long a submitter waits for a store that does not answer.
-const submitLimit = 30 * time.Second
-
-// Submit makes a run durable and starts it. The same idempotency key with the
-// same request answers the first run.
-func (e *Executor) Submit(ctx context.Context, s pipeline.Submission) (*pipeline.Run, error) {
-	ctx, cancel := context.WithTimeout(ctx, submitLimit)
-	defer cancel()
-	prog, ok := e.plans.GetIfPresent(s.PlanDigest)
-	if !ok {
-		var err error
-		if prog, err = newProgram(s.Plan); err != nil {
-			return nil, err
-		}
-		err = e.cfg.Store.PutPlan(ctx, store.Plan{Digest: s.PlanDigest, Source: s.Source, Compiled: s.Compiled, Format: s.Plan.Format})
-		if err != nil {
-			return nil, err
-		}
-		e.plans.Set(s.PlanDigest, prog)
-	}
-	for {
-		run, err := e.offer(ctx, s, prog)
-		// A lane that lost its lease has recorded nothing under a fresh id;
-		// its successor takes the run.
-		if !errors.Is(err, errFenced) || ctx.Err() != nil {
-			return run, err
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-// offer gives a new run to a lane and waits until it is durable.
-func (e *Executor) offer(ctx context.Context, s pipeline.Submission, prog *program) (*pipeline.Run, error) {
-	reply := make(chan submitted, 1)
-	sub := submission{
-		prog: prog, reply: reply,
-		run: &pipeline.Run{
-			ID: pipeline.NewRunID(), Pipeline: s.Plan.ID, Version: s.Plan.Version, PlanDigest: s.PlanDigest,
-			Inputs: s.Inputs, Labels: s.Labels, Priority: s.Priority, Workspace: e.cfg.Workspace,
-		},
-		create: store.Create{IdempotencyKey: s.IdempotencyKey, RequestDigest: s.RequestDigest},
-	}
-	e.mu.Lock()
-	var l *lane
-	if len(e.lanes) > 0 {
-		l = e.lanes[e.next%uint(len(e.lanes))]
-		e.next++
-	}
-	e.mu.Unlock()
-	if l == nil {
-		return nil, errNoLane()
-	}
-	l.post(func() { l.submit(sub) })
-	select {
-	case <-ctx.Done():
-		return nil, &pipeline.Error{Kind: pipeline.Unavailable, Reason: "not_acknowledged", Text: "the database has not acknowledged the run in time; with an idempotency key it is safe to submit again", Err: ctx.Err()}
-	case r := <-reply:
-		if r.err != nil {
-			return nil, r.err
-		}
-		if r.run.Pipeline == "" { // an earlier run of the same key
-			return e.cfg.Store.Run(ctx, r.run.ID)
-		}
-		return r.run, nil
-	}
-}
-
-// Resume goes on with a queued run, here and now. A run that somebody owns or
-// that has finished gives Conflict.
-func (e *Executor) Resume(ctx context.Context, id pipeline.RunID) error {
-	e.mu.Lock()
-	var l *lane
-	if len(e.lanes) > 0 {
-		l = e.lanes[0]
-	}
-	e.mu.Unlock()
-	if l == nil {
-		return errNoLane()
-	}
-	reply := make(chan error, 1)
-	l.post(func() {
-		if l.stopping || l.fenced {
-			reply <- errNoLane()
-			return
-		}
-		l.jobs <- laneJob{resume: id, reply: reply}
-	})
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case err := <-reply:
-		return err
-	}
-}
-
-func errNoLane() error {
-	return &pipeline.Error{Kind: pipeline.Unavailable, Reason: "store_unavailable", Text: "the server is not ready: it has no lane on the database yet; try again"}
-}
-
-// read loads what is needed to go on with a run.
-func (e *Executor) read(run *pipeline.Run) (*program, []pipeline.Event, []store.Message, error) {
-	ctx, cancel := context.WithTimeout(e.work, time.Minute)
-	defer cancel()
-	prog, ok := e.plans.GetIfPresent(run.PlanDigest)
-	if !ok {
-		p, err := e.cfg.Store.Plan(ctx, run.PlanDigest)
-		if err != nil {
-			return nil, nil, nil, fmt.Errorf("read plan: %w", err)
-		}
-		plan, err := spec.DecodePlan(p.Compiled)
-		if err != nil || p.Format != pipeline.PlanFormat {
-			plan, _, err = spec.Compile(spec.Source{File: "pipeline.yaml", Text: p.Source}, e.catalog)
-		}
-		if err != nil {
-			return nil, nil, nil, fmt.Errorf("read plan %s: %w", run.PlanDigest, err)
-		}
-		if prog, err = newProgram(plan); err != nil {
-			return nil, nil, nil, err
-		}
-		e.plans.Set(run.PlanDigest, prog)
-	}
-	var events []pipeline.Event
-	for ev, err := range e.cfg.Store.Events(ctx, run.ID, 0) {
-		if err != nil {
-			return nil, nil, nil, fmt.Errorf("read log: %w", err)
-		}
-		events = append(events, ev)
-	}
-	if len(events) == 0 {
-		return nil, nil, nil, errors.New("read log: it is empty")
-	}
-	messages, err := e.cfg.Store.Inbox(ctx, []pipeline.RunID{run.ID})
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("read inbox: %w", err)
-	}
-	return prog, events, messages, nil
-}
-
-// workspace is the run's directory.
-func (e *Executor) workspace(run *pipeline.Run) string {
-	if run.Workspace != "" {
-		return run.Workspace
-	}
-	return filepath.Join(e.cfg.Workspaces, string(run.ID))
 }
 
 func sortedKeys(m map[string]any) []any {

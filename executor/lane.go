@@ -41,6 +41,10 @@ type lane struct {
 	jobs     chan laneJob
 	durables []durable // waits for commits
 
+	loading map[pipeline.RunID]bool  // claimed, their logs are being read; true: messages have come since
+	reading int                      // readings of inboxes under way
+	taken   map[store.MessageID]bool // messages that have had their effect; true: durably
+
 	claiming bool
 	claim    bool        // more may stand in the queue
 	stalled  []*runState // they go on when the batch under way is committed
@@ -56,6 +60,7 @@ type sentBatch struct {
 	batch   *store.Batch
 	waiting []submission
 	ended   []*runState
+	parked  []*runState // of batch.Park, by index
 }
 
 // durable is a function to call once a run's event is committed.
@@ -67,12 +72,20 @@ type durable struct {
 
 // submission is a run on its way in.
 type submission struct {
-	run    *pipeline.Run
-	prog   *program
-	create store.Create
-	at     int // its index in batch.Create
-	state  *runState
-	reply  chan<- submitted
+	run     *pipeline.Run
+	prog    *program
+	answers map[string]any
+	uploads pipeline.Digest
+	create  store.Create
+	at      int // its index in batch.Create
+	state   *runState
+	reply   func(submitted) // nil: nobody waits
+}
+
+func (s *submission) answer(a submitted) {
+	if s.reply != nil {
+		s.reply(a)
+	}
 }
 
 type submitted struct {
@@ -85,13 +98,14 @@ type laneJob struct {
 	commit *sentBatch
 	claim  int
 	resume pipeline.RunID
-	reply  chan<- error // of resume
+	reply  func(error) // of resume
 }
 
 func newLane(ex *Executor) *lane {
 	return &lane{
 		ex: ex, runs: map[pipeline.RunID]*runState{}, bell: make(chan struct{}, 1),
 		batch: &store.Batch{}, index: map[pipeline.RunID]int{}, jobs: make(chan laneJob, 16), claim: true,
+		loading: map[pipeline.RunID]bool{}, taken: map[store.MessageID]bool{},
 	}
 }
 
@@ -176,7 +190,7 @@ func (l *lane) abandon(cause error) {
 		pending = append(pending, l.sent.waiting...)
 	}
 	for i := range pending {
-		pending[i].reply <- submitted{err: refuse}
+		pending[i].answer(submitted{err: refuse})
 	}
 	for _, r := range l.runs {
 		l.drop(r)
@@ -219,10 +233,21 @@ func (l *lane) append(r *runState, e pipeline.Event) {
 	l.batch.Append[i].Events = append(l.batch.Append[i].Events, e)
 }
 
-// finish puts the run's final row into the batch.
-func (l *lane) finish(r *runState) {
+// row puts the run's row, as it now is, into the batch.
+func (l *lane) row(r *runState) {
 	run := r.m.Run
+	l.withoutRow(r)
+	r.rowIn = l.batch
 	l.batch.Finish = append(l.batch.Finish, store.Finish{Run: &run})
+}
+
+// withoutRow takes an earlier row of the run out of the batch: a batch writes
+// each row once.
+func (l *lane) withoutRow(r *runState) {
+	if r.rowIn == l.batch {
+		l.batch.Finish = slices.DeleteFunc(l.batch.Finish, func(f store.Finish) bool { return f.Run.ID == r.run.ID })
+	}
+	r.rowIn = nil
 }
 
 // whenDurable calls f on the lane once the run's event seq is committed.
@@ -250,9 +275,13 @@ func (l *lane) flush() {
 	l.check, l.eager = false, false
 	l.sent = &sentBatch{batch: l.batch, waiting: l.waiting}
 	for i := range l.batch.Finish {
-		if r := l.runs[l.batch.Finish[i].Run.ID]; r != nil {
+		row := l.batch.Finish[i].Run
+		if r := l.runs[row.ID]; r != nil && row.Status.Final() {
 			l.sent.ended = append(l.sent.ended, r)
 		}
+	}
+	for i := range l.batch.Park {
+		l.sent.parked = append(l.sent.parked, l.runs[l.batch.Park[i].Run.ID])
 	}
 	l.ex.met.batchEvents.Observe(float64(l.events))
 	l.batch, l.waiting, l.events = &store.Batch{}, nil, 0
@@ -285,7 +314,7 @@ func (l *lane) committer(ctx context.Context, held store.Lane) {
 			if err == nil {
 				l.post(func() { l.load(run) })
 			}
-			job.reply <- err
+			job.reply(err)
 			continue
 		}
 		runs, err := held.Claim(ctx, job.claim)
@@ -349,16 +378,22 @@ func (l *lane) committed(res store.Result, err error) {
 		l.acknowledge(a.Run, a.Events[len(a.Events)-1].Seq)
 	}
 	bell.Appended = append(bell.Appended, sent.batch.Append...)
+	bell.Approvals = len(sent.batch.Ask)+len(sent.batch.Withdraw) > 0
 	for _, r := range sent.ended {
 		l.drop(r)
 		l.ex.met.runs.WithLabelValues(string(r.m.Run.Status)).Inc()
 	}
-	if len(sent.ended) > 0 && l.ex.queued.Load() {
+	for i, r := range sent.parked {
+		l.drop(r)
+		l.ex.parked(r, sent.batch.Park[i].Wake)
+	}
+	l.consumed(sent.batch.Consume)
+	if len(sent.ended)+len(sent.parked) > 0 && l.ex.queued.Load() {
 		l.claim = true
 	}
 	l.ex.cfg.Store.Ring(bell)
 	for i := range sent.waiting { // after the bell, so that who is answered finds the run's events here
-		sent.waiting[i].reply <- answers[i]
+		sent.waiting[i].answer(answers[i])
 	}
 	stalled := l.stalled
 	l.stalled = nil
@@ -406,19 +441,22 @@ func (l *lane) created(s *submission, b *store.Batch, res store.Result) submitte
 		return submitted{run: s.run}
 	}
 	if s.state == nil { // it was not clear whether the key was free
-		l.adopt(s.run, s.prog, s.create.Events, true)
+		if r := l.adopt(s.run, s.prog, s.create.Events, true); r != nil {
+			r.do(r.setOff)
+		}
 		return submitted{run: s.run}
 	}
 	s.state.createdIn = nil
 	events := b.Create[s.at].Events
 	l.acknowledge(s.run.ID, events[len(events)-1].Seq)
+	s.state.do(s.state.rest)
 	return submitted{run: s.run}
 }
 
 // submit takes a new run into the batch.
 func (l *lane) submit(s submission) {
 	if l.broken != nil && len(l.waiting) >= maxWaiting {
-		s.reply <- submitted{err: &pipeline.Error{Kind: pipeline.Unavailable, Reason: "store_unavailable", Text: "the database does not answer; try again later", Err: l.broken}}
+		s.answer(submitted{err: &pipeline.Error{Kind: pipeline.Unavailable, Reason: "store_unavailable", Text: "the database does not answer; try again later", Err: l.broken}})
 		return
 	}
 	if l.stopping || l.fenced {
@@ -426,12 +464,17 @@ func (l *lane) submit(s submission) {
 		if l.fenced {
 			cause = errFenced
 		}
-		s.reply <- submitted{err: refusal(cause)}
+		s.answer(submitted{err: refusal(cause)})
 		return
 	}
+	l.enrol(s)
+}
+
+// enrol makes a run with the batch: one that begins at once, if there is room.
+func (l *lane) enrol(s submission) {
 	now := l.ex.cfg.Now().UTC()
 	s.run.CreatedAt = now
-	events := []pipeline.Event{{Seq: 1, Type: pipeline.RunCreated, At: now}}
+	events := []pipeline.Event{{Seq: 1, Type: pipeline.RunCreated, At: now, Data: pipeline.Data{Answers: s.answers, Uploads: s.uploads}}}
 	if len(l.runs) >= l.ex.cfg.Runs {
 		s.run.Status = pipeline.RunQueued
 		l.ex.queued.Store(true)
@@ -454,143 +497,6 @@ func (l *lane) submit(s submission) {
 		}
 		r.createdIn, r.createdAt = l.batch, s.at
 		l.waiting[len(l.waiting)-1].state = r
-		r.pump()
-	}
-}
-
-// take makes the lane own a run whose events are given.
-func (l *lane) take(run *pipeline.Run, prog *program, events []pipeline.Event) (*runState, error) {
-	r := &runState{
-		lane: l, run: run, prog: prog, m: pipeline.NewMachine(prog.plan, *run), workspace: l.ex.workspace(run),
-		attempts: map[pipeline.Path]*attempt{}, timers: map[*time.Timer]struct{}{},
-	}
-	vars, fail := r.evaluation(r.m.Scope("")).entries(prog.plan.Vars, "vars")
-	if fail != nil {
-		return nil, fail
-	}
-	r.m.SetVars(vars)
-	for i := range events {
-		if err := r.m.Apply(&events[i]); err != nil {
-			return nil, err
-		}
-	}
-	l.runs[run.ID] = r
-	l.ex.met.active.Inc()
-	if limit := prog.plan.Settings.Timeout; limit > 0 && !r.m.Run.StartedAt.IsZero() {
-		r.limitTime(limit)
-	}
-	return r, nil
-}
-
-// adopt goes on with a run whose given events are durable.
-func (l *lane) adopt(run *pipeline.Run, prog *program, events []pipeline.Event, fresh bool) {
-	r, err := l.take(run, prog, events)
-	if err != nil {
-		l.ex.log.Error("run cannot be taken over", "run", run.ID, "err", err)
-		return
-	}
-	r.durable = r.m.Seq
-	switch {
-	case r.m.Run.Status.Final():
-		// Its end was recorded but its row was not: only possible after a defect.
-		r.finished = true
-		l.finish(r)
-		return
-	case r.m.Run.StartedAt.IsZero():
-		r.record(pipeline.RunStarted, "", 0, pipeline.Data{})
-		if limit := prog.plan.Settings.Timeout; limit > 0 {
-			r.limitTime(limit)
-		}
-	case !fresh:
-		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: parting(events)})
-	}
-	r.pump()
-}
-
-// limitTime ends the run when its own timeout has passed.
-func (r *runState) limitTime(limit time.Duration) {
-	left := r.m.Run.StartedAt.Add(limit).Sub(r.lane.ex.cfg.Now())
-	r.after(max(0, left), func() { r.signal(pipeline.SignalTimeout, "", "") })
-}
-
-// signal records something said to the run from outside.
-func (r *runState) signal(name, actor string, id store.MessageID) {
-	if id != "" {
-		r.lane.batch.Consume = append(r.lane.batch.Consume, id)
-	}
-	if r.finished {
-		return
-	}
-	r.record(pipeline.SignalReceived, "", 0, pipeline.Data{Signal: name, Actor: actor})
-	r.pump()
-}
-
-// drop lets go of a run.
-func (l *lane) drop(r *runState) {
-	if r.gone {
-		return
-	}
-	r.gone = true
-	r.stopTimers()
-	delete(l.runs, r.run.ID)
-	l.ex.met.active.Dec()
-}
-
-// claimed goes on with runs from the queue: their logs are read elsewhere.
-func (l *lane) claimed(runs []*pipeline.Run, asked int, err error) {
-	l.claiming = false
-	if err != nil {
-		if errors.Is(err, store.ErrFenced) {
-			l.fenced = true
-			return
-		}
-		l.ex.log.Warn("queue not read", "err", err)
-		time.AfterFunc(time.Second, func() { l.post(func() { l.claim = true }) })
-		return
-	}
-	l.claim = len(runs) == asked
-	if !l.claim {
-		l.ex.queued.Store(false)
-	}
-	for _, run := range runs {
-		l.load(run)
-	}
-}
-
-// load reads a claimed run's log and goes on with it.
-func (l *lane) load(run *pipeline.Run) {
-	l.ex.tasks.Go(func() {
-		prog, events, messages, err := l.ex.read(run)
-		l.post(func() {
-			if l.fenced || l.stopping {
-				return // it is queued again with the lane's release
-			}
-			if err != nil {
-				l.ex.log.Error("run not read; trying again", "run", run.ID, "err", err)
-				time.AfterFunc(time.Second, func() {
-					l.post(func() {
-						if !l.fenced && !l.stopping {
-							l.load(run)
-						}
-					})
-				})
-				return
-			}
-			l.adopt(run, prog, events, false)
-			l.deliver(messages)
-		})
-	})
-}
-
-// deliver hands messages to their runs.
-func (l *lane) deliver(messages []store.Message) {
-	for _, m := range messages {
-		r := l.runs[m.Run]
-		if r == nil || slices.Contains(l.batch.Consume, m.ID) || l.sent != nil && slices.Contains(l.sent.batch.Consume, m.ID) {
-			continue
-		}
-		if m.Kind == "cancel" {
-			r.do(func() { r.signal(pipeline.SignalCancel, m.Actor, m.ID) })
-		}
+		r.setOff()
 	}
 }

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math/rand/v2"
-	"os"
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -31,11 +28,21 @@ type runState struct {
 	timers    map[*time.Timer]struct{}
 	busy      bool
 	backlog   []func()
-	createdIn *store.Batch // the batch that holds its Create, until that is committed
-	createdAt int          // the index there
-	finished  bool         // run_finished is recorded
-	gone      bool         // the lane has let go of it
+	createdIn *store.Batch      // the batch that holds its Create, until that is committed
+	createdAt int               // the index there
+	rowIn     *store.Batch      // the newest batch that holds its row
+	looking   int               // looks at files and decisions under way elsewhere
+	staying   bool              // it only waits, but not for long
+	asleep    bool              // it was parked and nothing has happened since
+	late      bool              // its own timeout has ended it
+	barred    *pipeline.Failure // why it cannot begin
+	finished  bool              // run_finished is recorded
+	parked    bool              // its parking stands in a batch
+	gone      bool              // the lane has let go of it
 }
+
+// over reports whether nothing more can happen to the run here.
+func (r *runState) over() bool { return r.gone || r.finished || r.parked }
 
 // heldTask waits until the events it builds on are durable.
 type heldTask struct {
@@ -67,6 +74,11 @@ func (r *runState) do(f func()) {
 
 // record appends an event to the run's log and tells the machine.
 func (r *runState) record(typ pipeline.EventType, path pipeline.Path, attempt int32, d pipeline.Data) {
+	if r.asleep {
+		r.asleep = false
+		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: pipeline.ReasonWoken})
+		r.lane.row(r)
+	}
 	e := pipeline.Event{Seq: r.m.Seq + 1, Type: typ, Path: path, Attempt: attempt, At: r.lane.ex.cfg.Now().UTC(), Data: d}
 	if err := r.m.Apply(&e); err != nil {
 		// A bug of ours; the run must not go on from a state nobody understands.
@@ -79,11 +91,9 @@ func (r *runState) record(typ pipeline.EventType, path pipeline.Path, attempt in
 // pump carries out everything that has become possible, until only work that
 // somebody else does is left.
 func (r *runState) pump() {
-	if r.m.Aborting() {
-		r.cancelAttempts(errCancelled)
-	}
-	const yieldAfter = 1000
-	for n := 0; !r.busy && !r.gone && !r.finished; {
+	r.cancelSome()
+	const yieldAfter = 1024 // a chain of a thousand steps ends in the turn, and the commit, in which it began
+	for n := 0; !r.busy && !r.over(); {
 		if r.lane.events > maxBatchEvents && r.lane.sent != nil {
 			r.lane.stalled = append(r.lane.stalled, r)
 			return
@@ -109,20 +119,20 @@ func (r *runState) pump() {
 			return
 		}
 	}
-	if r.m.Aborting() {
-		r.cancelAttempts(errCancelled)
-	}
+	r.cancelSome()
+	r.rest()
 }
 
 // task answers one task of the machine.
 func (r *runState) task(t *pipeline.Task) {
-	if r.gone || r.finished || !r.m.Stands(t) {
+	if r.over() || !r.m.Stands(t) {
 		return
 	}
 	switch t.Kind {
 	case pipeline.TaskBegin:
 		r.begin(t)
 	case pipeline.TaskSkip:
+		r.unask(t.Path)
 		r.record(pipeline.StepWasSkipped, t.Path, 0, pipeline.Data{Kind: t.Def.Kind, Action: t.Def.Action, Reason: t.Reason})
 	case pipeline.TaskPass, pipeline.TaskCollect, pipeline.TaskClose, pipeline.TaskFinish:
 		r.evaluate(t)
@@ -150,17 +160,12 @@ func (r *runState) begin(t *pipeline.Task) {
 
 // pure reports whether a step may run ahead of the log.
 func pure(d *pipeline.StepDef) bool {
-	switch d.Kind {
-	case pipeline.KindAction, pipeline.KindCommand:
-		return d.Effect == pipeline.EffectPure
-	default:
-		return true
-	}
+	return !d.Kind.Work() || d.Effect == pipeline.EffectPure
 }
 
 // proceed evaluates control flow at once and lines leaves up for the pool.
 func (r *runState) proceed(t *pipeline.Task) {
-	if t.Def.Kind != pipeline.KindAction && t.Def.Kind != pipeline.KindCommand {
+	if !t.Def.Kind.Work() {
 		r.evaluate(t)
 		return
 	}
@@ -209,20 +214,26 @@ func (r *runState) granted() {
 	r.ask()
 }
 
-// evaluate answers a task by evaluating templates, elsewhere when they read
-// files, so that the lane never waits for a disk.
+// evaluate answers a task by evaluating templates.
 func (r *runState) evaluate(t *pipeline.Task) {
-	if t.Def == nil || !r.prog.impure[t.Def] {
-		r.answer(t)()
+	task := *t
+	r.aside(t.Def, func() func() { return r.answer(&task) })
+}
+
+// aside lets f evaluate fields of a step, or of the run itself where def is nil,
+// and then does what it returns. Where the fields read files, f works elsewhere,
+// so that the lane never waits for a disk; the run stands still meanwhile.
+func (r *runState) aside(def *pipeline.StepDef, f func() func()) {
+	if !r.prog.impure[def] {
+		f()()
 		return
 	}
 	r.busy = true
-	task := *t
 	r.lane.ex.tasks.Go(func() {
 		if err := makeWorkspace(r.workspace); err != nil {
 			r.lane.ex.log.Warn("no workspace", "run", r.run.ID, "err", err)
 		}
-		finish := r.answer(&task)
+		finish := f()
 		r.lane.post(func() {
 			r.busy = false
 			if !r.gone {
@@ -247,227 +258,13 @@ func (r *runState) evaluation(scope pipeline.Scope) evaluation {
 	return evaluation{prog: r.prog, scope: scope, dir: r.workspace, now: r.lane.ex.cfg.Now}
 }
 
-// answer evaluates a control-flow task and returns how to record it. It reads
-// the machine but does not change it.
-func (r *runState) answer(t *pipeline.Task) func() {
-	switch t.Kind {
-	case pipeline.TaskPass:
-		return r.answerPass(t)
-	case pipeline.TaskCollect:
-		v, fail := r.evaluation(r.m.PassScope(t.Path, t.Index)).collect(t.Def.Loop.Collect)
-		return func() {
-			if fail != nil {
-				r.finish(t, fail, nil)
-				return
-			}
-			r.record(pipeline.StateSet, t.PassPath(), 0, pipeline.Data{Collected: v})
-		}
-	case pipeline.TaskClose:
-		return r.answerClose(t)
-	case pipeline.TaskFinish:
-		return r.answerFinish(t)
-	}
-	return r.answerBegin(t)
-}
-
-func (r *runState) answerPass(t *pipeline.Task) func() {
-	ok, fail := r.evaluation(r.m.PassScope(t.Path, t.Index)).test(t.Def.Loop.Condition, "while.condition")
-	return func() {
-		switch {
-		case fail != nil:
-			r.finish(t, fail, nil)
-		case ok:
-			r.record(pipeline.StateSet, t.PassPath(), 0, pipeline.Data{
-				Pass: true, State: map[string]any{"loop_iteration": int64(t.Index)},
-			})
-		default:
-			r.m.EndLoop(t.Path)
-		}
-	}
-}
-
-// answerClose ends a block: its state is evaluated with its own output in sight.
-func (r *runState) answerClose(t *pipeline.Task) func() {
-	d := pipeline.Data{Status: t.Status, Output: t.Output, Error: t.Failure, Reason: t.Reason}
-	if t.Status == pipeline.StepFailed && t.Def.OnFailure == "skip" {
-		d.Status, d.Reason, d.Output = pipeline.StepSkipped, pipeline.ReasonFailed, nil
-	}
-	if t.Status == pipeline.StepCompleted && len(t.Def.State) > 0 {
-		state, fail := r.evaluation(r.m.Scope(t.Path).WithOutput(t.Output)).entries(t.Def.State, "state")
-		if fail != nil {
-			d = failedData(t.Def, fail)
-		} else {
-			d.State = state
-		}
-	}
-	return func() { r.record(pipeline.StepFinished, t.Path, 1, d) }
-}
-
-// failedData is the end of a step that failed for good.
-func failedData(def *pipeline.StepDef, fail *pipeline.Failure) pipeline.Data {
-	d := pipeline.Data{Status: pipeline.StepFailed, Error: fail}
-	if def.OnFailure == "skip" {
-		d.Status, d.Reason = pipeline.StepSkipped, pipeline.ReasonFailed
-	}
-	return d
-}
-
-// finish ends a step that failed before or outside an attempt.
-func (r *runState) finish(t *pipeline.Task, fail *pipeline.Failure, params any) {
-	d := failedData(t.Def, fail)
-	d.Kind, d.Action, d.Parameters = t.Def.Kind, t.Def.Action, params
-	r.record(pipeline.StepFinished, t.Path, max(t.Attempt, 1), d)
-}
-
-func (r *runState) answerFinish(t *pipeline.Task) func() {
-	d := pipeline.Data{RunStatus: t.RunStatus, Reason: t.Reason, Error: t.Failure}
-	if t.RunStatus == pipeline.RunCompleted {
-		if r.m.Plan.HasOutputs {
-			out, fail := r.evaluation(r.m.Scope("")).entries(r.m.Plan.Outputs, "outputs")
-			if fail != nil {
-				d.RunStatus, d.Reason, d.Error = pipeline.RunFailed, "outputs_failed", fail
-			} else {
-				d.Outputs = out
-			}
-		} else {
-			d.Outputs = r.m.RunOutputs()
-		}
-	}
-	return func() {
-		r.record(pipeline.RunFinished, "", 0, d)
-		r.finished = true
-		r.stopTimers()
-		r.lane.finish(r)
-		if r.run.Workspace == "" {
-			_ = os.Remove(r.workspace) // if it is empty
-		}
-	}
-}
-
-// answerBegin tests a control-flow step's condition and begins it.
-func (r *runState) answerBegin(t *pipeline.Task) func() {
-	ev := r.evaluation(r.m.Scope(t.Path))
-	def := t.Def
-	if def.Condition != nil {
-		ok, fail := ev.test(def.Condition, "condition")
-		if fail != nil {
-			return func() { r.finish(t, fail, nil) }
-		}
-		if !ok {
-			return func() { r.skipped(t) }
-		}
-	}
-	d := pipeline.Data{Kind: def.Kind}
-	switch def.Kind {
-	case pipeline.KindSet:
-		return r.answerSet(t, ev)
-	case pipeline.KindFor:
-		v, fail := ev.field(def.Loop.Items, "for.items")
-		items, ok := listOf(v)
-		if fail == nil && !ok {
-			fail = pipeline.Failuref(pipeline.CategoryValidation, "for.items is %s; it must be a list", kindName(v))
-		}
-		if fail != nil {
-			return func() { r.finish(t, fail, nil) }
-		}
-		d.Items = items
-	case pipeline.KindIf:
-		arm := -1
-		for i := range def.Branches {
-			if c := def.Branches[i].Condition; c != nil {
-				ok, fail := ev.test(c, "condition")
-				if fail != nil {
-					return func() { r.finish(t, fail, nil) }
-				}
-				if !ok {
-					continue
-				}
-			}
-			arm = i
-			break
-		}
-		d.Branch = &arm
-	}
-	return func() { r.record(pipeline.StepStarted, t.Path, t.Attempt, d) }
-}
-
-// listOf is v as a list; a map gives its keys in order, as in Jinja.
-func listOf(v any) ([]any, bool) {
-	switch v := v.(type) {
-	case []any:
-		if v == nil {
-			v = []any{}
-		}
-		return v, true
-	case map[string]any:
-		return sortedKeys(v), true
-	}
-	return nil, false
-}
-
-// answerSet evaluates assignments; each sees the ones before it.
-func (r *runState) answerSet(t *pipeline.Task, ev evaluation) func() {
-	set, fail := ev.entries(t.Def.Set, "set")
-	var state map[string]any
-	if fail == nil && len(t.Def.State) > 0 {
-		ev.scope = ev.scope.WithOutput(set)
-		state, fail = ev.entries(t.Def.State, "state")
-	}
-	return func() {
-		if fail != nil {
-			r.finish(t, fail, nil)
-			return
-		}
-		all := make(map[string]any, len(set)+len(state))
-		maps.Copy(all, set)
-		maps.Copy(all, state)
-		r.record(pipeline.StepFinished, t.Path, t.Attempt, pipeline.Data{
-			Kind: t.Def.Kind, Status: pipeline.StepCompleted, Output: all, State: all,
-		})
-	}
-}
-
-func (r *runState) skipped(t *pipeline.Task) {
-	r.record(pipeline.StepWasSkipped, t.Path, 0, pipeline.Data{Kind: t.Def.Kind, Action: t.Def.Action, Reason: pipeline.ReasonCondition})
-}
-
-// ended records what came of an attempt.
-func (r *runState) ended(t *pipeline.Task, a *attempt, out Output, state map[string]any, fail *pipeline.Failure) {
-	if r.gone || r.m.Step(t.Path) == nil || r.m.Step(t.Path).Status != pipeline.StepRunning {
-		return
-	}
-	if fail == nil {
-		r.record(pipeline.StepFinished, t.Path, t.Attempt, pipeline.Data{
-			Status: pipeline.StepCompleted, Output: out.Value, State: state, Model: out.Model, Usage: out.Usage,
-		})
-		return
-	}
-	if fail.Kind == pipeline.CategoryCancelled {
-		r.record(pipeline.StepFinished, t.Path, t.Attempt, pipeline.Data{
-			Status: pipeline.StepCancelled, Reason: pipeline.ReasonCancelled, Error: fail,
-		})
-		return
-	}
-	policy := r.m.RetryOf(t.Def, a.effect)
-	if delay, ok := policy.Delay(fail, r.m.Tries(t.Path)+1, rand.Float64()); ok && !r.m.Aborting() { //nolint:gosec // jitter
-		r.record(pipeline.StepRetrying, t.Path, t.Attempt, pipeline.Data{Error: fail, Due: r.lane.ex.cfg.Now().Add(delay).UTC()})
-		return
-	}
-	d := failedData(t.Def, fail)
-	if d.Status == pipeline.StepFailed {
-		d.Output = out.Value
-	}
-	d.Model, d.Usage = out.Model, out.Usage
-	r.record(pipeline.StepFinished, t.Path, t.Attempt, d)
-}
-
 // after runs f on the lane, unless the run is over by then.
 func (r *runState) after(d time.Duration, f func()) {
 	var t *time.Timer
 	t = time.AfterFunc(d, func() {
 		r.lane.post(func() {
 			delete(r.timers, t)
-			if !r.gone && !r.finished {
+			if !r.over() {
 				r.do(f)
 			}
 		})
@@ -480,6 +277,18 @@ func (r *runState) stopTimers() {
 		t.Stop()
 	}
 	clear(r.timers)
+}
+
+// cancelSome cancels the attempts that are no longer wanted.
+func (r *runState) cancelSome() {
+	if !r.m.Aborting() {
+		return
+	}
+	for path, a := range r.attempts {
+		if r.m.Cancels(path) {
+			a.cancel(errCancelled)
+		}
+	}
 }
 
 func (r *runState) cancelAttempts(cause error) {

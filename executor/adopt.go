@@ -1,0 +1,159 @@
+package executor
+
+import (
+	"errors"
+	"time"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/store"
+)
+
+// take makes the lane own a run whose events are given.
+func (l *lane) take(run *pipeline.Run, prog *program, events []pipeline.Event) (*runState, error) {
+	r := &runState{
+		lane: l, run: run, prog: prog, m: pipeline.NewMachine(prog.plan, *run), workspace: l.ex.workspace(run, prog.plan),
+		attempts: map[pipeline.Path]*attempt{}, timers: map[*time.Timer]struct{}{},
+	}
+	r.m.SetDir(l.ex.bundleDir(prog.plan.Bundle))
+	vars, fail := r.evaluation(r.m.Scope("")).entries(prog.plan.Vars, "vars")
+	r.barred = fail
+	r.m.SetVars(vars)
+	for i := range events {
+		if err := r.m.Apply(&events[i]); err != nil {
+			return nil, err
+		}
+		r.late = r.late || events[i].Type == pipeline.SignalReceived && events[i].Data.Signal == pipeline.SignalTimeout
+	}
+	l.runs[run.ID] = r
+	l.ex.met.active.Inc()
+	if !r.m.Run.StartedAt.IsZero() {
+		r.limitTime()
+	}
+	return r, nil
+}
+
+// adopt goes on with a run whose given events are durable.
+func (l *lane) adopt(run *pipeline.Run, prog *program, events []pipeline.Event, fresh bool) *runState {
+	r, err := l.take(run, prog, events)
+	if err != nil {
+		l.ex.log.Error("run cannot be taken over", "run", run.ID, "err", err)
+		return nil
+	}
+	r.durable = r.m.Seq
+	switch {
+	case r.m.Run.Status.Final():
+		// Its end was recorded but its row was not: only possible after a defect.
+		r.finished = true
+		l.row(r)
+		return r
+	case r.m.Run.StartedAt.IsZero():
+		r.record(pipeline.RunStarted, "", 0, pipeline.Data{})
+		r.limitTime()
+	case r.m.Run.Status == pipeline.RunWaiting:
+		r.asleep = true // until something happens
+	case !fresh:
+		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: parting(events)})
+	}
+	for _, w := range r.m.Waits() {
+		r.await(w.Path, w.Def, true)
+	}
+	return r
+}
+
+// setOff sets a run going that the lane has just taken.
+func (r *runState) setOff() {
+	if r.barred != nil && !r.over() {
+		r.end(pipeline.Data{RunStatus: pipeline.RunFailed, Reason: "vars_failed", Error: r.barred})
+		return
+	}
+	r.pump()
+}
+
+// limitTime ends the run when its own timeout has passed.
+func (r *runState) limitTime() {
+	if due := r.deadline(); !due.IsZero() {
+		r.after(due.Sub(r.lane.ex.cfg.Now()), func() {
+			r.late = true
+			r.signal(pipeline.SignalTimeout, nil, "")
+		})
+	}
+}
+
+// deadline is when the run's own timeout ends it; zero: never, or it has.
+func (r *runState) deadline() time.Time {
+	limit := r.prog.plan.Settings.Timeout
+	if limit <= 0 || r.late {
+		return time.Time{}
+	}
+	return r.m.Run.StartedAt.Add(limit)
+}
+
+// drop lets go of a run.
+func (l *lane) drop(r *runState) {
+	if r.gone {
+		return
+	}
+	r.gone = true
+	r.stopTimers()
+	if !r.parked {
+		l.ex.watch.forget(r.run.ID)
+	}
+	delete(l.runs, r.run.ID)
+	l.ex.met.active.Dec()
+}
+
+// claimed goes on with runs from the queue: their logs are read elsewhere.
+func (l *lane) claimed(runs []*pipeline.Run, asked int, err error) {
+	l.claiming = false
+	if err != nil {
+		if errors.Is(err, store.ErrFenced) {
+			l.fenced = true
+			return
+		}
+		l.ex.log.Warn("queue not read", "err", err)
+		time.AfterFunc(time.Second, func() { l.post(func() { l.claim = true }) })
+		return
+	}
+	l.claim = l.claim || len(runs) == asked
+	if !l.claim {
+		l.ex.queued.Store(false)
+	}
+	for _, run := range runs {
+		l.load(run)
+	}
+}
+
+// load reads a claimed run's log and goes on with it.
+func (l *lane) load(run *pipeline.Run) {
+	l.loading[run.ID] = false
+	l.ex.tasks.Go(func() {
+		prog, events, messages, err := l.ex.read(run)
+		l.post(func() {
+			if l.fenced || l.stopping {
+				return // it is queued again with the lane's release
+			}
+			if err != nil {
+				l.ex.log.Error("run not read; trying again", "run", run.ID, "err", err)
+				time.AfterFunc(time.Second, func() {
+					l.post(func() {
+						if !l.fenced && !l.stopping {
+							l.load(run)
+						}
+					})
+				})
+				return
+			}
+			rung := l.loading[run.ID]
+			delete(l.loading, run.ID)
+			r := l.adopt(run, prog, events, false)
+			if r == nil {
+				return
+			}
+			l.deliver(messages)
+			if rung {
+				l.readInbox([]pipeline.RunID{run.ID})
+			}
+			r.do(r.setOff)
+		})
+	})
+}

@@ -1,0 +1,270 @@
+package executor
+
+import (
+	"sync"
+	"time"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/store"
+)
+
+const (
+	// briefly is how long a run that only waits stays in memory.
+	briefly = 2 * time.Second
+	// briefAgain is the same for a run that was woken and found nothing to do: its
+	// time may have come by another clock than ours.
+	briefAgain = time.Minute
+	// fileSafety is how long the files of a parked run are at most looked for by
+	// the same process.
+	fileSafety = 5 * time.Minute
+)
+
+// weight orders the things that a run waits for: it is said to wait for the
+// weightiest.
+var weight = map[string]int{waitApproval: 5, waitSignal: 4, waitFiles: 3, waitTimer: 2, pipeline.WaitRetry: 1}
+
+// rest lets go of a run that only waits, unless that is soon over. It then costs
+// rows and nothing else.
+func (r *runState) rest() {
+	if r.over() || r.busy || r.asking || r.staying || r.createdIn != nil || r.running+r.looking > 0 ||
+		len(r.ready)+len(r.held)+len(r.backlog) > 0 || !r.m.Idle() {
+		return
+	}
+	now := r.lane.ex.cfg.Now()
+	wake, reason, files := r.deadline(), "", false
+	sooner := func(t time.Time) {
+		if !t.IsZero() && (wake.IsZero() || t.Before(wake)) {
+			wake = t
+		}
+	}
+	waits := r.m.Waits()
+	for i := range waits {
+		w := &waits[i]
+		sooner(w.Due)
+		files = files || w.Waiting.For == waitFiles
+		if weight[w.Waiting.For] > weight[reason] {
+			reason = w.Waiting.For
+		}
+	}
+	if reason == "" {
+		return // nothing that could wake it: it is not for us to hide that
+	}
+	if files {
+		sooner(now.Add(fileSafety))
+	}
+	stay := briefly
+	if r.asleep {
+		stay = briefAgain
+	}
+	if !wake.IsZero() && wake.Sub(now) <= stay {
+		r.staying = true
+		r.after(max(wake.Sub(now), 0)+time.Millisecond, func() {
+			r.staying = false
+			r.pump()
+		})
+		return
+	}
+	if r.m.Run.Status != pipeline.RunWaiting {
+		r.record(pipeline.RunIsWaiting, "", 0, pipeline.Data{Reason: reason})
+	}
+	r.park(wake)
+}
+
+// park puts the run's parking into the batch. What comes for it from now on is
+// the store's to keep.
+func (r *runState) park(wake time.Time) {
+	l := r.lane
+	l.withoutRow(r)
+	run := r.m.Run
+	l.batch.Park = append(l.batch.Park, store.Park{Run: &run, Wake: wake})
+	l.eager = true
+	r.parked = true
+	r.stopTimers()
+	l.ex.watch.linger(run.ID, wake.Add(fileSafety))
+}
+
+// parked goes on with a run whose parking is durable.
+func (e *Executor) parked(r *runState, wake time.Time) {
+	if e.cfg.Selective {
+		e.sleepers.add(r.run.ID, wake)
+		return
+	}
+	e.alarm.set(wake)
+}
+
+// alarm rings when the time of a parked run has come, so that nobody need look
+// for it before. Only the nearest time is kept: a heartbeat tells the next one.
+type alarm struct {
+	now  func() time.Time
+	rung chan struct{} // capacity 1
+
+	mu    sync.Mutex
+	at    time.Time // zero: not set
+	timer *time.Timer
+}
+
+// clockGap is how long to wait where the time has come by our clock but not by
+// the store's.
+const clockGap = 100 * time.Millisecond
+
+// set makes the alarm ring at that time, if not before. A zero time means never.
+func (a *alarm) set(at time.Time) {
+	if at.IsZero() {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.at.IsZero() && !at.Before(a.at) {
+		return
+	}
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	wait := at.Sub(a.now())
+	if wait <= 0 {
+		wait = clockGap
+	}
+	a.at = at
+	a.timer = time.AfterFunc(wait, func() {
+		a.mu.Lock()
+		if a.at.Equal(at) {
+			a.at = time.Time{}
+		}
+		a.mu.Unlock()
+		nudge(a.rung)
+	})
+}
+
+func (a *alarm) stop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+}
+
+// sleepers are the parked runs of a Selective executor, which takes nothing from
+// the queue: it wakes its own runs, each by name.
+type sleepers struct {
+	now  func() time.Time
+	wake func(pipeline.RunID)
+
+	mu   sync.Mutex
+	runs map[pipeline.RunID]*time.Timer // nil: only a bell wakes it
+	over bool
+}
+
+// add keeps a run until its time comes; zero: until its bell rings.
+func (s *sleepers) add(run pipeline.RunID, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return
+	}
+	if t := s.runs[run]; t != nil {
+		t.Stop()
+	}
+	s.runs[run] = nil
+	if !at.IsZero() {
+		s.runs[run] = time.AfterFunc(max(0, at.Sub(s.now())), func() { s.wake(run) })
+	}
+}
+
+func (s *sleepers) drop(run pipeline.RunID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.runs[run]; t != nil {
+		t.Stop()
+	}
+	delete(s.runs, run)
+}
+
+func (s *sleepers) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.runs {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	clear(s.runs)
+	s.over = true
+}
+
+// of lists which of the runs of a bell are kept.
+func (s *sleepers) of(b store.Bell) []pipeline.RunID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ids []pipeline.RunID
+	if b.All {
+		for id := range s.runs {
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	for _, id := range b.Inbox {
+		if _, ok := s.runs[id]; ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// rouse wakes the runs of a Selective executor for which messages have come.
+func (e *Executor) rouse(b store.Bell) {
+	for _, id := range e.sleepers.of(b) {
+		e.wake(id)
+	}
+}
+
+// lostSleep is when to look again after a run of ours that somebody else has.
+const lostSleep = 5 * time.Second
+
+// wake takes a parked run of a Selective executor by its name.
+func (e *Executor) wake(id pipeline.RunID) {
+	e.mu.Lock()
+	var l *lane
+	if len(e.lanes) > 0 {
+		l = e.lanes[0]
+	}
+	e.mu.Unlock()
+	later := func() { e.sleepers.add(id, e.cfg.Now().Add(lostSleep)) }
+	if l == nil {
+		later()
+		return
+	}
+	l.post(func() {
+		_, loading := l.loading[id]
+		switch {
+		case l.runs[id] != nil || loading: // another bell was faster
+		case l.stopping || l.fenced:
+			later()
+		default:
+			l.jobs <- laneJob{resume: id, reply: func(err error) { e.woken(l, id, err) }}
+		}
+	})
+}
+
+// woken learns whether a run of ours was free to be taken. One that somebody else
+// goes on with may come back to us.
+func (e *Executor) woken(l *lane, id pipeline.RunID, err error) {
+	later := func() { e.sleepers.add(id, e.cfg.Now().Add(lostSleep)) }
+	switch {
+	case err == nil || pipeline.KindOf(err) == pipeline.NotFound:
+		e.sleepers.drop(id)
+	case pipeline.KindOf(err) == pipeline.Conflict:
+		e.tasks.Go(func() {
+			run, err := e.cfg.Store.Run(e.work, id)
+			final := err == nil && run.Status.Final()
+			l.post(func() {
+				if _, loading := l.loading[id]; final || loading || l.runs[id] != nil {
+					e.sleepers.drop(id)
+				} else {
+					later()
+				}
+			})
+		})
+	default:
+		later()
+	}
+}
