@@ -83,10 +83,10 @@ func (c *catalog) tools() []string {
 // action resolves what a step names, or reports that there is no such action.
 func (c *compiler) action(f *fields, w where) *pipeline.ActionSpec {
 	n := f.get("action")
-	name, ok := c.word(n, w.in("action"))
-	if i := strings.Index(n.text, "<AUTO"); ok && i >= 0 {
-		c.template(n, n.text, w.in("action"), useField, false) // reports it
-		return nil
+	auto := n.kind == scalar && strings.Contains(n.text, tagOpen)
+	name, ok := n.text, true
+	if !auto {
+		name, ok = c.word(n, w.in("action"))
 	}
 	tool := ""
 	if t := f.get("tool"); t != nil {
@@ -102,7 +102,11 @@ func (c *compiler) action(f *fields, w where) *pipeline.ActionSpec {
 			return nil
 		}
 	}
-	if !ok {
+	switch {
+	case !ok:
+		return nil
+	case auto:
+		c.autoAction(n, tool, w.step)
 		return nil
 	}
 	if a := c.cat.find(tool, name); a != nil {
@@ -206,17 +210,18 @@ func (c *compiler) unknownParameter(a *pipeline.ActionSpec, p *pair, w where) {
 func (c *compiler) fits(t *pipeline.Type, n *node, f *pipeline.Field, name string, w where) {
 	switch {
 	case f.Template != nil:
+		c.expect(f.Template, t)
 		return
 	case isConst(f):
-		_, m := check(t, f.Const, "")
+		_, m := check(t, f.Const)
 		if m == nil {
 			return
 		}
 		at := n.at
-		if inner := n.walk(m.path); inner != nil {
+		if inner := n.walk(m.Path); inner != nil {
 			at = inner.at
 		}
-		c.error(fault{code: m.code("E0303"), at: at, msg: fmt.Sprintf("%s %s", name, m), hint: m.hint}, w)
+		c.error(fault{code: m.code("E0303"), at: at, msg: fmt.Sprintf("%s %s", name, m), hint: m.Hint}, w)
 	case f.List != nil:
 		if t.Kind != "list" && t.Kind != "any" {
 			c.error(fault{code: "E0303", at: n.at, msg: fmt.Sprintf("%s must be %s, not a list", name, typeText(t))}, w)

@@ -98,36 +98,72 @@ func (c *compiler) entries(n *node, w where, when usage) []pipeline.Entry {
 
 // template compiles a text. A text without placeholders comes back as such.
 func (c *compiler) template(n *node, s string, w where, when usage, condition bool) (*pipeline.Template, string) {
-	if i := strings.Index(s, "<AUTO"); i >= 0 {
-		to := c.text.source(n)
-		c.error(fault{code: "E0105", at: span{to(i), to(i+4) + 1}, msg: "<AUTO> is part of the language, but this version does not support it yet", hint: "write the value, or ask a model in a step of its own"}, w)
-		return nil, s
-	}
-	if !condition && !templated(s) {
-		return nil, s
-	}
-	compile := expr.Compile
+	form := mayCompile
 	if condition {
-		compile = expr.CompileCondition
+		form = asCondition
 	}
-	x, err := compile(s)
-	u := &use{expr: x, node: n, where: w, when: when}
+	return c.compile(n, s, nil, w, when, form, nil)
+}
+
+// form says what a text is.
+type form uint8
+
+const (
+	mayCompile  form = iota // a template, if it has placeholders
+	alwaysCompile             // a template, also without
+	asCondition             // a condition
+)
+
+// compile compiles a text whose bytes stand in the source where to says; nil: as
+// n says. keys are the keys of the <AUTO> tags of the text that this one is a
+// part of; nil: it is a text of its own.
+func (c *compiler) compile(n *node, s string, to func(int) int, w where, when usage, as form, keys *numbering) (*pipeline.Template, string) {
+	u := &use{node: n, where: w, when: when, to: to}
+	src := s
+	if tagged(s) {
+		if to == nil {
+			to = c.text.source(n)
+		}
+		tags := c.replaceTags(n, s, to, w, when, as == asCondition, keys)
+		if tags == nil {
+			return nil, s
+		}
+		if len(tags.autos) > 0 {
+			src, u.tags = tags.src, tags
+			u.to = func(i int) int { return to(tags.old(i)) }
+		}
+	}
+	if as == mayCompile && !templated(src) {
+		return nil, s
+	}
+	read := expr.Compile
+	if as == asCondition {
+		read = expr.CompileCondition
+	}
+	x, err := read(src)
+	u.expr = x
 	if err != nil {
 		c.templateErrors(u, err)
 		return nil, s
 	}
-	if konst, ok := x.Const(); ok && !condition {
+	konst, fixed := x.Const()
+	if fixed && as == mayCompile {
 		return nil, konst
 	}
 	for _, d := range x.Deprecated() {
 		at := c.at(u, d.Off, d.End)
-		c.warn(fault{code: "W0203", at: at, msg: fmt.Sprintf("%s is an old spelling", s[d.Off:d.End]), hint: "write " + strings.TrimPrefix(s[d.Off:d.End], "$")}, w)
+		c.warn(fault{code: "W0203", at: at, msg: fmt.Sprintf("%s is an old spelling", src[d.Off:d.End]), hint: "write " + strings.TrimPrefix(src[d.Off:d.End], "$")}, w)
 	}
-	t := &pipeline.Template{ID: c.templates, Src: s, Pos: c.text.pos(n.off), Condition: condition, Impure: x.Impure()}
+	t := &pipeline.Template{ID: c.templates, Src: src, Pos: c.text.pos(n.off), Condition: as == asCondition, Impure: x.Impure()}
 	c.templates++
-	if w.step != nil {
+	if u.tags != nil {
+		t.Autos = u.tags.autos
+	}
+	switch {
+	case fixed:
+	case w.step != nil:
 		w.step.uses = append(w.step.uses, u)
-	} else {
+	default:
 		c.docUses = append(c.docUses, u)
 	}
 	return t, ""
@@ -167,13 +203,14 @@ func (c *compiler) condition(n *node, w where, when usage) *pipeline.Template {
 		return nil
 	}
 	t, _ := c.template(n, n.text, w, when, true)
+	c.expect(t, &pipeline.Type{Kind: "boolean"})
 	return t
 }
 
 // expression reads what gives any value: a bare expression, or a text with
 // placeholders.
 func (c *compiler) expression(n *node, w where, when usage) *pipeline.Template {
-	if n.kind == scalar && templated(n.text) {
+	if n.kind == scalar && (templated(n.text) || tagged(n.text)) {
 		t, _ := c.template(n, n.text, w, when, false)
 		return t
 	}
@@ -182,6 +219,9 @@ func (c *compiler) expression(n *node, w where, when usage) *pipeline.Template {
 
 // wrong reports a value of the wrong kind.
 func (c *compiler) wrong(n *node, w where, want string) {
+	if c.fixed(n, w) {
+		return
+	}
 	x := fault{code: "E0104", at: n.at, msg: fmt.Sprintf("%s must be %s, not %s", lastName(w.path), want, n.what())}
 	if n.kind == scalar && templated(n.text) {
 		x.msg = fmt.Sprintf("%s must be %s and cannot be a template", lastName(w.path), want)
@@ -217,9 +257,23 @@ func (c *compiler) inert(n *node, w where) string {
 	return n.text
 }
 
+// tagged reports whether a text holds <AUTO> tags.
+func tagged(s string) bool { return strings.Contains(s, tagOpen) || strings.Contains(s, tagClose) }
+
+// fixed reports an <AUTO> tag where nothing can be filled in.
+func (c *compiler) fixed(n *node, w where) bool {
+	if n.kind != scalar || !tagged(n.text) {
+		return false
+	}
+	to := c.text.source(n)
+	i := max(strings.Index(n.text, tagOpen), 0)
+	c.error(fault{code: "E0105", at: span{to(i), to(i+len(tagOpen)-1) + 1}, msg: fmt.Sprintf("%s is fixed; an <AUTO> tag cannot stand here", lastName(w.path)), hint: "tags can stand in the values that a step works with"}, w)
+	return true
+}
+
 // word reads a constant text.
 func (c *compiler) word(n *node, w where) (string, bool) {
-	if n.kind == scalar && !templated(n.text) {
+	if n.kind == scalar && !templated(n.text) && !tagged(n.text) {
 		if v, bad := n.value(); bad == nil {
 			if s, ok := v.(string); ok {
 				return s, true
@@ -247,12 +301,14 @@ func (c *compiler) choose(n *node, w where, words ...string) string {
 		c.wrong(n, w, "one of "+quoteList(words))
 		return ""
 	}
-	if !slices.Contains(words, n.text) {
+	if !slices.Contains(words, n.text) && !c.fixed(n, w) {
 		x := fault{code: "E0104", at: n.at, msg: fmt.Sprintf("%s cannot be %q", lastName(w.path), n.text), hint: "it can be " + quoteList(words)}
 		if s := c.suggest(n.text, words); s != "" {
 			x.msg += fmt.Sprintf(" (did you mean %q?)", s)
 		}
 		c.error(x, w)
+	}
+	if !slices.Contains(words, n.text) {
 		return ""
 	}
 	return n.text
@@ -304,6 +360,9 @@ func (c *compiler) duration(n *node, w where) (time.Duration, bool) {
 		if d, ok := Duration(v); ok {
 			return d, true
 		}
+	}
+	if c.fixed(n, w) {
+		return 0, false
 	}
 	x := fault{code: "E0104", at: n.at, msg: lastName(w.path) + " must be a duration", hint: "a number of seconds, or 500ms, 90s, 5m, 1h30m, 2d"}
 	if n.kind == scalar && templated(n.text) {

@@ -193,6 +193,11 @@ func parseList(t *pipeline.Type, text string) (any, error) {
 // ReadInputs reads a file of inputs: a mapping in YAML or JSON. The error is a
 // *pipeline.Diagnostics.
 func ReadInputs(text []byte) (map[string]any, error) {
+	return readMapping("inputs", text, "inputs are a mapping from names to values")
+}
+
+// readMapping reads a file of values; form says what it is to be.
+func readMapping(file string, text []byte, form string) (map[string]any, error) {
 	trimmed := bytes.TrimSpace(text)
 	if len(trimmed) == 0 {
 		return map[string]any{}, nil
@@ -204,7 +209,7 @@ func ReadInputs(text []byte) (map[string]any, error) {
 			}
 		}
 	}
-	c, n, err := readNode("inputs", string(text))
+	c, n, err := readNode(file, string(text))
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +217,7 @@ func ReadInputs(text []byte) (map[string]any, error) {
 		return map[string]any{}, nil
 	}
 	if n.kind != mapping {
-		c.error(fault{code: "E0103", at: n.at, msg: "inputs are a mapping from names to values, not " + n.what()}, where{})
+		c.error(fault{code: "E0103", at: n.at, msg: form + ", not " + n.what()}, where{})
 		return nil, c.found.diagnostics()
 	}
 	m, _ := c.plain(n).(map[string]any)

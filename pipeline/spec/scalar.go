@@ -259,8 +259,16 @@ func (t *text) mapFlow(n *node) []int32 {
 			m = append(m, int32(from)) //nolint:gosec // a source is at most 4 MiB
 		}
 	}
+	tags := n.tags
 	for i := n.body(); i < len(src) && len(m) < len(value); {
 		c := src[i]
+		if len(tags) > 0 && i == tags[0].off { // a tag stands in the text as it is
+			for ; i < tags[0].end; i++ {
+				emit(i, 1)
+			}
+			tags = tags[1:]
+			continue
+		}
 		switch {
 		case c == ' ' || c == '\t' || c == '\n':
 			j, breaks := i, 0

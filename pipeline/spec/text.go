@@ -20,6 +20,7 @@ type span struct{ off, end int }
 type text struct {
 	file  string
 	src   string
+	base  int // of its offsets among those of all files of a compiler
 	lines []line
 }
 
@@ -131,6 +132,25 @@ func (l *line) index(s string) {
 	}
 	if l.runes == nil {
 		l.runes = []int32{0}
+	}
+}
+
+// lines finds the lines of a text that newText has checked in another form.
+func lines(file, src string) *text {
+	t := &text{file: file, src: src}
+	for start := 0; ; {
+		end := strings.IndexByte(src[start:], '\n')
+		if end < 0 {
+			end = len(src) - start
+		}
+		ascii := true
+		for i := start; ascii && i < start+end; i++ {
+			ascii = src[i] < utf8.RuneSelf
+		}
+		t.lines = append(t.lines, line{off: start, ascii: ascii})
+		if start += end + 1; start > len(src) {
+			return t
+		}
 	}
 }
 

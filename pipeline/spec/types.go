@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -25,44 +24,50 @@ var typeNames = map[string]string{
 	"any":      "any",
 	"file":     "file",
 	"duration": "duration",
+	"secret":   "secret",
+	"union":    "union",
 }
 
-// typeName reads a type's name, as in integer, list<string> or optional<path>.
-func (c *compiler) typeName(n *node, s string, w where) pipeline.Type {
+const typeHint = "types are string, integer, number, boolean, enum, path, list, map, any, file, secret, duration, union; list<T> and optional<T>"
+
+// parseType reads a type's name, as in integer, list<string> or optional<path>.
+// problem is what is wrong with it, or empty.
+func parseType(s string) (t pipeline.Type, problem string) {
 	s = strings.TrimSpace(s)
 	if outer, inner, ok := strings.Cut(s, "<"); ok && strings.HasSuffix(inner, ">") && len(s) < 200 {
-		item := c.typeName(n, inner[:len(inner)-1], w)
-		switch typeNames[outer] {
-		case "list":
-			return pipeline.Type{Kind: "list", Items: &item}
-		case "":
-			if outer == "optional" {
-				item.Optional = true
-				return item
-			}
+		item, problem := parseType(inner[:len(inner)-1])
+		switch outer = strings.TrimSpace(outer); {
+		case problem != "":
+			return item, problem
+		case outer == "optional":
+			item.Optional = true
+			return item, ""
+		case typeNames[outer] == "list":
+			return pipeline.Type{Kind: "list", Items: &item}, ""
 		}
 	}
 	if kind := typeNames[s]; kind != "" {
-		return pipeline.Type{Kind: kind, Additional: kind == "map"}
+		return pipeline.Type{Kind: kind, Additional: kind == "map"}, ""
 	}
-	x := fault{code: "E0104", at: n.at, msg: fmt.Sprintf("there is no type %q", s), hint: "types are string, integer, number, boolean, enum, path, list, map, any, file, duration"}
-	switch s {
-	case "secret", "union":
-		x = fault{code: "E0110", at: n.at, msg: fmt.Sprintf("the type %s is part of the language, but this version does not support it yet", s)}
-		if s == "secret" {
-			x.hint = "name it in the pipeline's secrets"
-		}
-	default:
-		names := make([]string, 0, len(typeNames))
-		for name := range typeNames {
-			names = append(names, name)
-		}
-		if like := c.suggest(s, names); like != "" {
-			x.msg += fmt.Sprintf(" (did you mean %q?)", like)
-		}
+	return pipeline.Type{Kind: "any"}, fmt.Sprintf("there is no type %q", s)
+}
+
+// typeName reads a type's name.
+func (c *compiler) typeName(n *node, s string, w where) pipeline.Type {
+	t, problem := parseType(s)
+	if problem == "" {
+		return t
+	}
+	x := fault{code: "E0104", at: n.at, msg: problem, hint: typeHint}
+	names := []string{"optional"}
+	for name := range typeNames {
+		names = append(names, name)
+	}
+	if like := c.suggest(s, names); like != "" {
+		x.msg += fmt.Sprintf(" (did you mean %q?)", like)
 	}
 	c.error(x, w)
-	return pipeline.Type{Kind: "any"}
+	return t
 }
 
 // declared reports whether a mapping declares a type, rather than being a
@@ -118,10 +123,10 @@ func (c *compiler) property(name string, n *node, w where) pipeline.Property {
 			if f.get("type") == nil && p.Type.Kind == "any" {
 				p.Type = typeOfValue(v)
 			}
-			v2, bad := check(&p.Type, v, "")
+			v2, bad := check(&p.Type, v)
 			if bad != nil {
 				at := d.at
-				if inner := d.walk(bad.path); inner != nil {
+				if inner := d.walk(bad.Path); inner != nil {
 					at = inner.at
 				}
 				c.error(fault{code: bad.code("E0501"), at: at, msg: fmt.Sprintf("the default of %s %s", name, bad)}, w.in("default"))
@@ -207,7 +212,88 @@ func (c *compiler) typeOf(f *fields, w where) pipeline.Type {
 	if n := want("additional", "map"); n != nil {
 		t.Additional = c.boolean(n, w.in("additional"))
 	}
+	t.Min, t.Max = c.bound(want("min", "number", "integer"), w.in("min")), c.bound(want("max", "number", "integer"), w.in("max"))
+	if t.Min != nil && t.Max != nil && *t.Min > *t.Max {
+		c.error(fault{code: "E0104", at: f.get("max").at, msg: "max is less than min"}, w.in("max"))
+	}
+	by, cases := want("by", "union"), want("cases", "union")
+	if t.Kind == "union" {
+		c.union(&t, f.node, by, cases, w)
+	}
+	if n := f.get("schema"); n != nil {
+		t.Schema = c.jsonSchema(n, w.in("schema"))
+	}
 	return t
+}
+
+// bound reads what a number must not pass.
+func (c *compiler) bound(n *node, w where) *float64 {
+	if n == nil {
+		return nil
+	}
+	if n.kind == scalar {
+		switch v := mustPlain(n.text).(type) {
+		case int64:
+			f := float64(v)
+			return &f
+		case float64:
+			return &v
+		}
+	}
+	c.wrong(n, w, "a number")
+	return nil
+}
+
+// union reads the cases of a union: maps that are told apart by one field.
+func (c *compiler) union(t *pipeline.Type, at, by, cases *node, w where) {
+	if by == nil || cases == nil {
+		c.error(fault{code: "E0111", at: at.at, msg: "a union needs by, the field that tells its cases apart, and cases"}, w)
+		return
+	}
+	t.By, _ = c.word(by, w.in("by"))
+	w = w.in("cases")
+	if cases.kind != mapping || len(cases.pairs) == 0 {
+		c.wrong(cases, w, "a mapping from values of "+t.By+" to fields")
+		return
+	}
+	for i := range cases.pairs {
+		p := &cases.pairs[i]
+		one := pipeline.Case{Tag: p.name}
+		switch {
+		case p.value.isNull():
+		case p.value.kind != mapping:
+			c.wrong(p.value, w.in(p.name), "a mapping of fields")
+		default:
+			for k := range p.value.pairs {
+				q := &p.value.pairs[k]
+				if q.name == t.By {
+					c.error(fault{code: "E0102", at: q.key.at, msg: fmt.Sprintf("%s tells the cases apart and cannot be a field of one", q.name)}, w.in(p.name))
+					continue
+				}
+				one.Fields = append(one.Fields, c.property(q.name, q.value, w.in(p.name).in(q.name)))
+			}
+		}
+		t.Cases = append(t.Cases, one)
+	}
+}
+
+// jsonSchema reads a JSON Schema that values must satisfy besides.
+func (c *compiler) jsonSchema(n *node, w where) any {
+	v, ok := c.constant(n, w)
+	if !ok {
+		return nil
+	}
+	switch v.(type) {
+	case map[string]any, bool:
+	default:
+		c.wrong(n, w, "a JSON Schema")
+		return nil
+	}
+	if _, err := compileSchema(v); err != nil {
+		c.error(fault{code: "E0104", at: n.at, msg: "this is not a JSON Schema: " + err.Error()}, w)
+		return nil
+	}
+	return v
 }
 
 func (c *compiler) properties(t *pipeline.Type, f *fields, n *node, w where) {
@@ -262,8 +348,7 @@ func (c *compiler) constant(n *node, w where) (any, bool) {
 		return nil, false
 	}
 	if s, ok := v.(string); ok {
-		if found := strings.Contains(s, "<AUTO"); found {
-			c.template(n, s, w, useField, false) // reports it
+		if c.fixed(n, w) {
 			return nil, false
 		}
 		if strings.Contains(s, "{{") || strings.Contains(s, "{%") {
@@ -293,204 +378,6 @@ func typeOfValue(v any) pipeline.Type {
 	return pipeline.Type{Kind: "any"}
 }
 
-// mismatch is why a value is not of a type.
-type mismatch struct {
-	path    string // within the value, as in [2].name
-	text    string // "must be an integer, not a text"
-	hint    string
-	escapes bool // a path that leaves the workspace
-}
-
-func (m *mismatch) String() string {
-	if m.path != "" {
-		return "is wrong at " + strings.TrimPrefix(m.path, ".") + ": it " + m.text
-	}
-	return m.text
-}
-
-func (m *mismatch) code(other string) string {
-	if m.escapes {
-		return "E0601"
-	}
-	return other
-}
-
-// check tests a value against a type. It returns the value converted: whole
-// floats become integers where the type says so, defaults of a map's properties
-// are filled in.
-func check(t *pipeline.Type, v any, at string) (any, *mismatch) {
-	wrong := func(want string) (any, *mismatch) {
-		m := &mismatch{path: at, text: fmt.Sprintf("must be %s, not %s", want, describe(v))}
-		switch x := v.(type) {
-		case string:
-			if typeOfValue(mustPlain(x)).Kind == t.Kind {
-				m.hint = "write it without quotes"
-			}
-		case int64, float64, bool:
-			if t.Kind == "string" || t.Kind == "path" || t.Kind == "file" {
-				m.hint = "quote it"
-			}
-		}
-		return v, m
-	}
-	if v == nil {
-		if t.Optional || t.Kind == "any" {
-			return nil, nil
-		}
-		return wrong(typeText(t))
-	}
-	switch t.Kind {
-	case "string", "file":
-		if _, ok := v.(string); !ok {
-			return wrong(typeText(t))
-		}
-	case "path":
-		s, ok := v.(string)
-		if !ok || s == "" {
-			return wrong(typeText(t))
-		}
-		clean := path.Clean(strings.ReplaceAll(s, `\`, "/"))
-		if path.IsAbs(clean) || clean == ".." || strings.HasPrefix(clean, "../") {
-			return v, &mismatch{path: at, text: fmt.Sprintf("must be a path within the workspace, not %q", s), escapes: true}
-		}
-		if u := path.Clean(t.Under); t.Under != "" && clean != u && !strings.HasPrefix(clean, u+"/") && u != "." {
-			return v, &mismatch{path: at, text: fmt.Sprintf("must be a path under %s, not %q", t.Under, s)}
-		}
-	case "integer":
-		switch n := v.(type) {
-		case int64:
-		case float64:
-			if n != math.Trunc(n) || math.Abs(n) >= 1<<63 {
-				return wrong(typeText(t))
-			}
-			return int64(n), nil
-		default:
-			return wrong(typeText(t))
-		}
-	case "number":
-		switch v.(type) {
-		case int64, float64:
-		default:
-			return wrong(typeText(t))
-		}
-	case "boolean":
-		if _, ok := v.(bool); !ok {
-			return wrong(typeText(t))
-		}
-	case "enum":
-		for _, e := range t.Values {
-			if same(e, v) {
-				return e, nil
-			}
-		}
-		return v, &mismatch{path: at, text: fmt.Sprintf("must be one of %s, not %s", valueList(t.Values), describe(v))}
-	case "duration":
-		if _, ok := Duration(v); !ok {
-			return wrong(typeText(t))
-		}
-	case "list":
-		return checkList(t, v, at, wrong)
-	case "map":
-		return checkMap(t, v, at, wrong)
-	}
-	return v, nil
-}
-
-func checkList(t *pipeline.Type, v any, at string, wrong func(string) (any, *mismatch)) (any, *mismatch) {
-	vs, ok := v.([]any)
-	if !ok {
-		return wrong(typeText(t))
-	}
-	if t.Items == nil {
-		return v, nil
-	}
-	out := make([]any, len(vs))
-	for i := range vs {
-		e, bad := check(t.Items, vs[i], fmt.Sprintf("%s[%d]", at, i))
-		if bad != nil {
-			return v, bad
-		}
-		out[i] = e
-	}
-	return out, nil
-}
-
-func checkMap(t *pipeline.Type, v any, at string, wrong func(string) (any, *mismatch)) (any, *mismatch) {
-	m, ok := v.(map[string]any)
-	if !ok {
-		return wrong(typeText(t))
-	}
-	if len(t.Properties) == 0 {
-		return v, nil
-	}
-	out := make(map[string]any, len(m))
-	for i := range t.Properties {
-		p := &t.Properties[i]
-		e, given := m[p.Name]
-		switch {
-		case !given && p.Required:
-			return v, &mismatch{path: at, text: fmt.Sprintf("must have %s", p.Name)}
-		case !given && p.Default != nil:
-			out[p.Name] = p.Default
-		case given && e == nil && !p.Required:
-			out[p.Name] = p.Default
-		case given:
-			e, bad := check(&p.Type, e, at+"."+p.Name)
-			if bad != nil {
-				return v, bad
-			}
-			out[p.Name] = e
-		}
-	}
-	names := make([]string, 0, len(m))
-	for name := range m {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		if _, known := out[name]; known || slices.ContainsFunc(t.Properties, func(p pipeline.Property) bool { return p.Name == name }) {
-			continue
-		}
-		if !t.Additional {
-			return v, &mismatch{path: at, text: fmt.Sprintf("must not have %s", name)}
-		}
-		out[name] = m[name]
-	}
-	return out, nil
-}
-
-func same(a, b any) bool {
-	if !scalarValue(a) || !scalarValue(b) {
-		return false
-	}
-	if a == b {
-		return true
-	}
-	switch x := a.(type) {
-	case int64:
-		y, ok := b.(float64)
-		return ok && float64(x) == y
-	case float64:
-		y, ok := b.(int64)
-		return ok && x == float64(y)
-	}
-	return false
-}
-
-// scalarValue reports whether == may be asked of the value.
-func scalarValue(v any) bool {
-	switch v.(type) {
-	case []any, map[string]any:
-		return false
-	}
-	return true
-}
-
-func mustPlain(s string) any {
-	v, _ := plainValue(s)
-	return v
-}
-
 // typeText names a type for people.
 func typeText(t *pipeline.Type) string {
 	switch t.Kind {
@@ -499,9 +386,13 @@ func typeText(t *pipeline.Type) string {
 	case "file", "path":
 		return "a path"
 	case "integer":
-		return "a whole number"
+		return "a whole number" + bounds(t)
 	case "number":
-		return "a number"
+		return "a number" + bounds(t)
+	case "secret":
+		return "a secret text"
+	case "union":
+		return "a map with " + t.By + ", one of " + valueList(tagType(t).Values)
 	case "boolean":
 		return "true or false"
 	case "enum":
@@ -514,6 +405,20 @@ func typeText(t *pipeline.Type) string {
 		return "a map"
 	}
 	return "a value"
+}
+
+// bounds says what a number must not pass, for people.
+func bounds(t *pipeline.Type) string {
+	number := func(f *float64) string { return strconv.FormatFloat(*f, 'g', -1, 64) }
+	switch {
+	case t.Min != nil && t.Max != nil:
+		return " from " + number(t.Min) + " to " + number(t.Max)
+	case t.Min != nil:
+		return " of at least " + number(t.Min)
+	case t.Max != nil:
+		return " of at most " + number(t.Max)
+	}
+	return ""
 }
 
 // describe names a value for people.

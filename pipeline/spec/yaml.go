@@ -22,6 +22,7 @@ type node struct {
 	style yaml.Style
 	tag   string // explicit, else empty
 	text  string // of scalars, decoded
+	tags  []span // of scalars without quotes: the <AUTO> tags in the source from its beginning on
 	off   int    // where the value begins, behind anchor and tag
 	at    span   // what a message underlines
 	items []*node
@@ -93,6 +94,7 @@ func (n *node) isNull() bool {
 // loader turns the library's node tree into ours.
 type loader struct {
 	text     *text
+	hidden   *shielded // nil: the library reads the text as it is
 	found    *findings
 	expanded int
 	aliased  int  // depth of aliases that are being expanded
@@ -101,38 +103,75 @@ type loader struct {
 	slab     []node
 }
 
-// load reads the one document of the source. It returns nil after an error.
+// load reads the one pipeline of the source, in which <AUTO> tags may hold
+// anything. It returns nil after an error.
 func load(t *text, found *findings) *node {
-	src := t.src
+	errs := found.errs
+	n := loadTagged(t, found)
+	if found.errs > errs {
+		return nil
+	}
+	return n
+}
+
+// loadTagged is load for readers that can do with what is left of a faulty source.
+func loadTagged(t *text, found *findings) *node {
+	hidden, bad := shield(t)
+	if bad != nil {
+		found.error(*bad)
+		return nil
+	}
+	l := &loader{text: t, found: found, hidden: hidden}
+	return l.document()
+}
+
+// loadData reads the one document of a source of values. It returns nil after
+// an error.
+func loadData(t *text, found *findings) *node {
+	errs := found.errs
+	l := &loader{text: t, found: found}
+	n := l.document()
+	if found.errs > errs {
+		return nil
+	}
+	return n
+}
+
+func (l *loader) document() *node {
+	src := l.text.src
+	if l.hidden != nil {
+		src = l.hidden.text.src
+	}
 	if strings.HasPrefix(src, "%YAML") { // the library knows only its own version
 		src = "#" + src[1:]
 	}
 	docs, err := parseYAML(src)
-	if err != nil && strings.Contains(src, "<AUTO") {
-		if again, err2 := parseYAML(shield(src)); err2 == nil {
-			docs, err = again, nil
-		}
-	}
 	if err != nil {
-		found.error(syntaxFault(t, err))
+		l.found.error(l.syntaxFault(err))
 		return nil
 	}
 	if len(docs) == 0 || docs[0].Kind != yaml.DocumentNode || len(docs[0].Content) == 0 {
-		found.error(fault{code: "E0103", msg: "the document is empty", hint: "a pipeline is a mapping with at least the key steps"})
+		l.found.error(fault{code: "E0103", msg: "the document is empty", hint: "a pipeline is a mapping with at least the key steps"})
 		return nil
 	}
-	l := &loader{text: t, found: found}
 	if len(docs) > 1 {
-		off := t.offset(docs[1].Line, docs[1].Column)
-		found.error(fault{code: "E0103", at: span{off, t.lineEnd(off)}, msg: "a second document begins here", hint: "one file holds one pipeline"})
+		off := l.offset(docs[1].Line, docs[1].Column)
+		l.found.error(fault{code: "E0103", at: span{off, l.text.lineEnd(off)}, msg: "a second document begins here", hint: "one file holds one pipeline"})
 		return nil
 	}
-	errs := found.errs
 	n := l.node(docs[0].Content[0], 0)
-	if n == nil || l.over || found.errs > errs {
+	if l.over {
 		return nil
 	}
 	return n
+}
+
+// offset is where a line and column of the library's stand in the source.
+func (l *loader) offset(ln, col int) int {
+	if l.hidden != nil {
+		return l.hidden.offset(ln, col)
+	}
+	return l.text.offset(ln, col)
 }
 
 // parseYAML returns the documents, at most two.
@@ -156,53 +195,46 @@ func parseYAML(src string) ([]*yaml.Node, error) {
 	return docs, nil
 }
 
-// shield replaces what YAML would trip over inside unquoted AUTO tags, so that
-// the rest of the document can be checked. It moves no column.
-func shield(src string) string {
-	b := []byte(src)
-	for i := 0; ; {
-		k := strings.Index(src[i:], "<AUTO")
-		if k < 0 {
-			return string(b)
-		}
-		i += k
-		end := strings.Index(src[i:], "</AUTO>")
-		if end < 0 {
-			return string(b)
-		}
-		for j := i; j < i+end; j++ {
-			if strings.IndexByte(":#,[]{}&*!|>%@`", b[j]) >= 0 {
-				b[j] = '_'
-			}
-		}
-		copy(b[i:], "<AUTO")
-		i += end
-	}
-}
-
 // syntaxFault places the library's error.
-func syntaxFault(t *text, err error) fault {
+func (l *loader) syntaxFault(err error) fault {
 	var le *yaml.LoadError
 	if !errors.As(err, &le) {
 		return fault{code: "E0101", msg: strings.TrimPrefix(err.Error(), "yaml: ")}
 	}
+	t := l.text
+	// Marks are places of what the library read.
+	place := func(ln, col int) (int, int, int) {
+		if ln < 1 {
+			return 0, 0, 0
+		}
+		off := l.offset(ln, col)
+		ln, col = t.place(off)
+		return off, ln, col
+	}
+	off, ln, _ := place(le.Mark.Line, le.Mark.Column)
+	first, firstLine, _ := place(le.ContextMark.Line, le.ContextMark.Column)
 	f := fault{code: "E0101", msg: le.Message}
 	if f.msg == "" {
 		f.msg = "this is not YAML"
 	}
 	if le.ContextMsg != "" && !strings.HasSuffix(le.ContextMsg, "next token") {
 		f.msg += ", " + le.ContextMsg
-		if le.ContextMark.Line > 0 && le.ContextMark.Line != le.Mark.Line {
-			f.msg += fmt.Sprintf(" that begins in line %d", le.ContextMark.Line)
+		if firstLine > 0 && firstLine != ln {
+			f.msg += fmt.Sprintf(" that begins in line %d", firstLine)
 		}
 	}
-	ln, col := le.Mark.Line, le.Mark.Column
-	here := t.lineText(ln)
-	if m := le.ContextMark; strings.TrimSpace(here) == "" && m.Line > 0 { // the end of the file says nothing
-		ln, col = m.Line, m.Column
-		here = t.lineText(ln)
+	if l.hidden != nil {
+		for _, o := range l.hidden.orphan {
+			if at, _ := t.place(o); o <= off && at+1 >= ln { // the error is a result of it
+				return fault{code: "E0105", at: span{o, o + len(tagOpen)}, msg: noTagEnd, hint: tagEndHint}
+			}
+		}
 	}
-	off := t.offset(ln, col)
+	here := t.lineText(ln)
+	if strings.TrimSpace(here) == "" && firstLine > 0 { // the end of the file says nothing
+		off = first
+		here = t.lineText(firstLine)
+	}
 	f.at = span{off, off + 1}
 	braces := func(s string) bool {
 		s = strings.TrimSpace(s)
@@ -211,7 +243,7 @@ func syntaxFault(t *text, err error) fault {
 	switch {
 	case strings.Contains(le.Message, "tab character") || strings.HasPrefix(here, "\t"):
 		f.hint = "indent with spaces, not tabs"
-	case braces(here) || braces(t.lineText(le.ContextMark.Line)):
+	case braces(here) || braces(t.lineText(firstLine)):
 		f.hint = `a value that begins with {{ must stand in quotes: "{{ name }}"`
 	case strings.Contains(le.Message, "mapping values are not allowed"):
 		f.hint = "a text that holds \": \" must stand in quotes"
@@ -236,7 +268,7 @@ func (l *loader) node(y *yaml.Node, depth int) *node {
 	}
 	if y.Kind == yaml.AliasNode {
 		if l.aliased == 0 {
-			off := l.text.offset(y.Line, y.Column)
+			off := l.offset(y.Line, y.Column)
 			l.alias = span{off, off + 1 + len(y.Value)}
 		}
 		l.aliased++
@@ -250,7 +282,7 @@ func (l *loader) node(y *yaml.Node, depth int) *node {
 		}
 	}
 	if depth > maxDepth {
-		off := l.text.offset(y.Line, y.Column)
+		off := l.offset(y.Line, y.Column)
 		at := span{off, off + 1}
 		if l.aliased > 0 {
 			at = l.alias
@@ -263,7 +295,7 @@ func (l *loader) node(y *yaml.Node, depth int) *node {
 	n := &l.slab[0]
 	l.slab = l.slab[1:]
 	n.style = y.Style
-	n.off = l.text.offset(y.Line, y.Column)
+	n.off = l.offset(y.Line, y.Column)
 	if y.Anchor != "" || y.Style&yaml.TaggedStyle != 0 {
 		n.off = skipProperties(l.text.src, n.off)
 	}
@@ -277,6 +309,10 @@ func (l *loader) node(y *yaml.Node, depth int) *node {
 	case yaml.ScalarNode:
 		n.kind = scalar
 		n.text = y.Value
+		if l.hidden != nil {
+			n.text = l.hidden.unveil(n.text)
+			n.tags = l.hidden.from(n.off)
+		}
 		n.at = l.text.scalarSpan(n)
 	case yaml.SequenceNode:
 		n.kind = list
@@ -306,7 +342,7 @@ func (l *loader) mapping(n *node, y *yaml.Node, depth int) {
 			k = k.Alias
 		}
 		if k.Kind != yaml.ScalarNode {
-			off := l.text.offset(k.Line, k.Column)
+			off := l.offset(k.Line, k.Column)
 			f := fault{code: "E0104", at: span{off, l.text.lineEnd(off)}, msg: "a key must be a text"}
 			if n.style&yaml.FlowStyle != 0 && k.Kind == yaml.MappingNode {
 				f.at.off = n.off
