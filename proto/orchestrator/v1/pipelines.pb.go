@@ -280,9 +280,11 @@ func (x *Diagnostics) GetTruncated() int32 {
 }
 
 type ValidatePipelineRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	File          string                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Source string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	File   string                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	// The files that travel with the source, by path relative to it.
+	Files         map[string][]byte `protobuf:"bytes,3,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -329,6 +331,13 @@ func (x *ValidatePipelineRequest) GetFile() string {
 		return x.File
 	}
 	return ""
+}
+
+func (x *ValidatePipelineRequest) GetFiles() map[string][]byte {
+	if x != nil {
+		return x.Files
+	}
+	return nil
 }
 
 type ValidatePipelineResponse struct {
@@ -388,6 +397,7 @@ type ExplainPipelineRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	File          string                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	Files         map[string][]byte      `protobuf:"bytes,3,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -436,6 +446,13 @@ func (x *ExplainPipelineRequest) GetFile() string {
 	return ""
 }
 
+func (x *ExplainPipelineRequest) GetFiles() map[string][]byte {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
 // Pipeline is a pipeline's description; lists leave out what is long.
 type Pipeline struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -455,8 +472,19 @@ type Pipeline struct {
 	Example string `protobuf:"bytes,11,opt,name=example,proto3" json:"example,omitempty"`
 	Graph   *Graph `protobuf:"bytes,12,opt,name=graph,proto3" json:"graph,omitempty"`
 	// The graph as Mermaid text.
-	Mermaid       string `protobuf:"bytes,13,opt,name=mermaid,proto3" json:"mermaid,omitempty"`
-	Source        string `protobuf:"bytes,14,opt,name=source,proto3" json:"source,omitempty"`
+	Mermaid string `protobuf:"bytes,13,opt,name=mermaid,proto3" json:"mermaid,omitempty"`
+	Source  string `protobuf:"bytes,14,opt,name=source,proto3" json:"source,omitempty"`
+	// The graph as an SVG document.
+	Svg string `protobuf:"bytes,15,opt,name=svg,proto3" json:"svg,omitempty"`
+	// Models, tools, skills and agents that its steps name.
+	Models []string `protobuf:"bytes,16,rep,name=models,proto3" json:"models,omitempty"`
+	Tools  []string `protobuf:"bytes,17,rep,name=tools,proto3" json:"tools,omitempty"`
+	Skills []string `protobuf:"bytes,18,rep,name=skills,proto3" json:"skills,omitempty"`
+	Agents []string `protobuf:"bytes,19,rep,name=agents,proto3" json:"agents,omitempty"`
+	// How many step instances a run has, as in "12" or "4 + 2 per item of files".
+	Estimate string `protobuf:"bytes,20,opt,name=estimate,proto3" json:"estimate,omitempty"`
+	// The values that are filled in when a run needs them.
+	Holes         []*Hole `protobuf:"bytes,21,rep,name=holes,proto3" json:"holes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -589,6 +617,133 @@ func (x *Pipeline) GetSource() string {
 	return ""
 }
 
+func (x *Pipeline) GetSvg() string {
+	if x != nil {
+		return x.Svg
+	}
+	return ""
+}
+
+func (x *Pipeline) GetModels() []string {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *Pipeline) GetTools() []string {
+	if x != nil {
+		return x.Tools
+	}
+	return nil
+}
+
+func (x *Pipeline) GetSkills() []string {
+	if x != nil {
+		return x.Skills
+	}
+	return nil
+}
+
+func (x *Pipeline) GetAgents() []string {
+	if x != nil {
+		return x.Agents
+	}
+	return nil
+}
+
+func (x *Pipeline) GetEstimate() string {
+	if x != nil {
+		return x.Estimate
+	}
+	return ""
+}
+
+func (x *Pipeline) GetHoles() []*Hole {
+	if x != nil {
+		return x.Holes
+	}
+	return nil
+}
+
+// Hole is an <AUTO> tag: a value that an answer, a model or a fallback fills in.
+type Hole struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in an answers file: step.param.
+	Key           string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Type          string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	Prompt        string `protobuf:"bytes,3,opt,name=prompt,proto3" json:"prompt,omitempty"`
+	Fallback      string `protobuf:"bytes,4,opt,name=fallback,proto3" json:"fallback,omitempty"`
+	Line          int32  `protobuf:"varint,5,opt,name=line,proto3" json:"line,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hole) Reset() {
+	*x = Hole{}
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hole) ProtoMessage() {}
+
+func (x *Hole) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hole.ProtoReflect.Descriptor instead.
+func (*Hole) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Hole) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Hole) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Hole) GetPrompt() string {
+	if x != nil {
+		return x.Prompt
+	}
+	return ""
+}
+
+func (x *Hole) GetFallback() string {
+	if x != nil {
+		return x.Fallback
+	}
+	return ""
+}
+
+func (x *Hole) GetLine() int32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
 // Input is one input of a pipeline.
 type Input struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -606,7 +761,7 @@ type Input struct {
 
 func (x *Input) Reset() {
 	*x = Input{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[7]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +773,7 @@ func (x *Input) String() string {
 func (*Input) ProtoMessage() {}
 
 func (x *Input) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[7]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +786,7 @@ func (x *Input) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Input.ProtoReflect.Descriptor instead.
 func (*Input) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{7}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Input) GetName() string {
@@ -680,13 +835,14 @@ type CreatePipelineRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	File          string                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	Files         map[string][]byte      `protobuf:"bytes,3,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreatePipelineRequest) Reset() {
 	*x = CreatePipelineRequest{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[8]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -698,7 +854,7 @@ func (x *CreatePipelineRequest) String() string {
 func (*CreatePipelineRequest) ProtoMessage() {}
 
 func (x *CreatePipelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[8]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -711,7 +867,7 @@ func (x *CreatePipelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePipelineRequest.ProtoReflect.Descriptor instead.
 func (*CreatePipelineRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{8}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreatePipelineRequest) GetSource() string {
@@ -728,6 +884,13 @@ func (x *CreatePipelineRequest) GetFile() string {
 	return ""
 }
 
+func (x *CreatePipelineRequest) GetFiles() map[string][]byte {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
 type ListPipelinesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -738,7 +901,7 @@ type ListPipelinesRequest struct {
 
 func (x *ListPipelinesRequest) Reset() {
 	*x = ListPipelinesRequest{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[9]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +913,7 @@ func (x *ListPipelinesRequest) String() string {
 func (*ListPipelinesRequest) ProtoMessage() {}
 
 func (x *ListPipelinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[9]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +926,7 @@ func (x *ListPipelinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPipelinesRequest.ProtoReflect.Descriptor instead.
 func (*ListPipelinesRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{9}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListPipelinesRequest) GetPageSize() int32 {
@@ -790,7 +953,7 @@ type ListPipelinesResponse struct {
 
 func (x *ListPipelinesResponse) Reset() {
 	*x = ListPipelinesResponse{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[10]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +965,7 @@ func (x *ListPipelinesResponse) String() string {
 func (*ListPipelinesResponse) ProtoMessage() {}
 
 func (x *ListPipelinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[10]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +978,7 @@ func (x *ListPipelinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPipelinesResponse.ProtoReflect.Descriptor instead.
 func (*ListPipelinesResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{10}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListPipelinesResponse) GetPipelines() []*Pipeline {
@@ -844,7 +1007,7 @@ type GetPipelineRequest struct {
 
 func (x *GetPipelineRequest) Reset() {
 	*x = GetPipelineRequest{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[11]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +1019,7 @@ func (x *GetPipelineRequest) String() string {
 func (*GetPipelineRequest) ProtoMessage() {}
 
 func (x *GetPipelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[11]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +1032,7 @@ func (x *GetPipelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPipelineRequest.ProtoReflect.Descriptor instead.
 func (*GetPipelineRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{11}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetPipelineRequest) GetName() string {
@@ -895,7 +1058,7 @@ type ListVersionsRequest struct {
 
 func (x *ListVersionsRequest) Reset() {
 	*x = ListVersionsRequest{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[12]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +1070,7 @@ func (x *ListVersionsRequest) String() string {
 func (*ListVersionsRequest) ProtoMessage() {}
 
 func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[12]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1083,7 @@ func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{12}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListVersionsRequest) GetName() string {
@@ -939,7 +1102,7 @@ type ListVersionsResponse struct {
 
 func (x *ListVersionsResponse) Reset() {
 	*x = ListVersionsResponse{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[13]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1114,7 @@ func (x *ListVersionsResponse) String() string {
 func (*ListVersionsResponse) ProtoMessage() {}
 
 func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[13]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1127,7 @@ func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{13}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListVersionsResponse) GetVersions() []*Pipeline {
@@ -982,7 +1145,7 @@ type GetSchemaRequest struct {
 
 func (x *GetSchemaRequest) Reset() {
 	*x = GetSchemaRequest{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[14]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1157,7 @@ func (x *GetSchemaRequest) String() string {
 func (*GetSchemaRequest) ProtoMessage() {}
 
 func (x *GetSchemaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[14]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1170,7 @@ func (x *GetSchemaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSchemaRequest.ProtoReflect.Descriptor instead.
 func (*GetSchemaRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{14}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{15}
 }
 
 // Schema is a JSON Schema (2020-12).
@@ -1020,7 +1183,7 @@ type Schema struct {
 
 func (x *Schema) Reset() {
 	*x = Schema{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[15]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1195,7 @@ func (x *Schema) String() string {
 func (*Schema) ProtoMessage() {}
 
 func (x *Schema) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[15]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1208,7 @@ func (x *Schema) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schema.ProtoReflect.Descriptor instead.
 func (*Schema) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{15}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Schema) GetSchema() string {
@@ -1083,16 +1246,26 @@ const file_orchestrator_v1_pipelines_proto_rawDesc = "" +
 	"\x06column\x18\x04 \x01(\x05R\x06column\"j\n" +
 	"\vDiagnostics\x12=\n" +
 	"\vdiagnostics\x18\x01 \x03(\v2\x1b.orchestrator.v1.DiagnosticR\vdiagnostics\x12\x1c\n" +
-	"\ttruncated\x18\x02 \x01(\x05R\ttruncated\"E\n" +
+	"\ttruncated\x18\x02 \x01(\x05R\ttruncated\"\xca\x01\n" +
 	"\x17ValidatePipelineRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
-	"\x04file\x18\x02 \x01(\tR\x04file\"w\n" +
+	"\x04file\x18\x02 \x01(\tR\x04file\x12I\n" +
+	"\x05files\x18\x03 \x03(\v23.orchestrator.v1.ValidatePipelineRequest.FilesEntryR\x05files\x1a8\n" +
+	"\n" +
+	"FilesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"w\n" +
 	"\x18ValidatePipelineResponse\x12=\n" +
 	"\vdiagnostics\x18\x01 \x03(\v2\x1b.orchestrator.v1.DiagnosticR\vdiagnostics\x12\x1c\n" +
-	"\ttruncated\x18\x02 \x01(\x05R\ttruncated\"D\n" +
+	"\ttruncated\x18\x02 \x01(\x05R\ttruncated\"\xc8\x01\n" +
 	"\x16ExplainPipelineRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
-	"\x04file\x18\x02 \x01(\tR\x04file\"\xba\x03\n" +
+	"\x04file\x18\x02 \x01(\tR\x04file\x12H\n" +
+	"\x05files\x18\x03 \x03(\v22.orchestrator.v1.ExplainPipelineRequest.FilesEntryR\x05files\x1a8\n" +
+	"\n" +
+	"FilesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xf3\x04\n" +
 	"\bPipeline\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1110,17 +1283,35 @@ const file_orchestrator_v1_pipelines_proto_rawDesc = "" +
 	"\aexample\x18\v \x01(\tR\aexample\x12,\n" +
 	"\x05graph\x18\f \x01(\v2\x16.orchestrator.v1.GraphR\x05graph\x12\x18\n" +
 	"\amermaid\x18\r \x01(\tR\amermaid\x12\x16\n" +
-	"\x06source\x18\x0e \x01(\tR\x06source\"\xab\x01\n" +
+	"\x06source\x18\x0e \x01(\tR\x06source\x12\x10\n" +
+	"\x03svg\x18\x0f \x01(\tR\x03svg\x12\x16\n" +
+	"\x06models\x18\x10 \x03(\tR\x06models\x12\x14\n" +
+	"\x05tools\x18\x11 \x03(\tR\x05tools\x12\x16\n" +
+	"\x06skills\x18\x12 \x03(\tR\x06skills\x12\x16\n" +
+	"\x06agents\x18\x13 \x03(\tR\x06agents\x12\x1a\n" +
+	"\bestimate\x18\x14 \x01(\tR\bestimate\x12+\n" +
+	"\x05holes\x18\x15 \x03(\v2\x15.orchestrator.v1.HoleR\x05holes\"z\n" +
+	"\x04Hole\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
+	"\x06prompt\x18\x03 \x01(\tR\x06prompt\x12 \n" +
+	"\bfallback\x18\x04 \x01(\tB\x04\xe8\xe0\x18\x01R\bfallback\x12\x12\n" +
+	"\x04line\x18\x05 \x01(\x05R\x04line\"\xab\x01\n" +
 	"\x05Input\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x1a\n" +
 	"\brequired\x18\x03 \x01(\bR\brequired\x12\x1e\n" +
 	"\adefault\x18\x04 \x01(\tB\x04\xe8\xe0\x18\x01R\adefault\x12 \n" +
 	"\vdescription\x18\x05 \x01(\tR\vdescription\x12\x1c\n" +
-	"\x06values\x18\x06 \x01(\tB\x04\xe8\xe0\x18\x01R\x06values\"C\n" +
+	"\x06values\x18\x06 \x01(\tB\x04\xe8\xe0\x18\x01R\x06values\"\xc6\x01\n" +
 	"\x15CreatePipelineRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
-	"\x04file\x18\x02 \x01(\tR\x04file\"R\n" +
+	"\x04file\x18\x02 \x01(\tR\x04file\x12G\n" +
+	"\x05files\x18\x03 \x03(\v21.orchestrator.v1.CreatePipelineRequest.FilesEntryR\x05files\x1a8\n" +
+	"\n" +
+	"FilesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"R\n" +
 	"\x14ListPipelinesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1159,7 +1350,7 @@ func file_orchestrator_v1_pipelines_proto_rawDescGZIP() []byte {
 	return file_orchestrator_v1_pipelines_proto_rawDescData
 }
 
-var file_orchestrator_v1_pipelines_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_orchestrator_v1_pipelines_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_orchestrator_v1_pipelines_proto_goTypes = []any{
 	(*Diagnostic)(nil),               // 0: orchestrator.v1.Diagnostic
 	(*Related)(nil),                  // 1: orchestrator.v1.Related
@@ -1168,46 +1359,54 @@ var file_orchestrator_v1_pipelines_proto_goTypes = []any{
 	(*ValidatePipelineResponse)(nil), // 4: orchestrator.v1.ValidatePipelineResponse
 	(*ExplainPipelineRequest)(nil),   // 5: orchestrator.v1.ExplainPipelineRequest
 	(*Pipeline)(nil),                 // 6: orchestrator.v1.Pipeline
-	(*Input)(nil),                    // 7: orchestrator.v1.Input
-	(*CreatePipelineRequest)(nil),    // 8: orchestrator.v1.CreatePipelineRequest
-	(*ListPipelinesRequest)(nil),     // 9: orchestrator.v1.ListPipelinesRequest
-	(*ListPipelinesResponse)(nil),    // 10: orchestrator.v1.ListPipelinesResponse
-	(*GetPipelineRequest)(nil),       // 11: orchestrator.v1.GetPipelineRequest
-	(*ListVersionsRequest)(nil),      // 12: orchestrator.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),     // 13: orchestrator.v1.ListVersionsResponse
-	(*GetSchemaRequest)(nil),         // 14: orchestrator.v1.GetSchemaRequest
-	(*Schema)(nil),                   // 15: orchestrator.v1.Schema
-	(*timestamppb.Timestamp)(nil),    // 16: google.protobuf.Timestamp
-	(*Graph)(nil),                    // 17: orchestrator.v1.Graph
+	(*Hole)(nil),                     // 7: orchestrator.v1.Hole
+	(*Input)(nil),                    // 8: orchestrator.v1.Input
+	(*CreatePipelineRequest)(nil),    // 9: orchestrator.v1.CreatePipelineRequest
+	(*ListPipelinesRequest)(nil),     // 10: orchestrator.v1.ListPipelinesRequest
+	(*ListPipelinesResponse)(nil),    // 11: orchestrator.v1.ListPipelinesResponse
+	(*GetPipelineRequest)(nil),       // 12: orchestrator.v1.GetPipelineRequest
+	(*ListVersionsRequest)(nil),      // 13: orchestrator.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),     // 14: orchestrator.v1.ListVersionsResponse
+	(*GetSchemaRequest)(nil),         // 15: orchestrator.v1.GetSchemaRequest
+	(*Schema)(nil),                   // 16: orchestrator.v1.Schema
+	nil,                              // 17: orchestrator.v1.ValidatePipelineRequest.FilesEntry
+	nil,                              // 18: orchestrator.v1.ExplainPipelineRequest.FilesEntry
+	nil,                              // 19: orchestrator.v1.CreatePipelineRequest.FilesEntry
+	(*timestamppb.Timestamp)(nil),    // 20: google.protobuf.Timestamp
+	(*Graph)(nil),                    // 21: orchestrator.v1.Graph
 }
 var file_orchestrator_v1_pipelines_proto_depIdxs = []int32{
 	1,  // 0: orchestrator.v1.Diagnostic.related:type_name -> orchestrator.v1.Related
 	0,  // 1: orchestrator.v1.Diagnostics.diagnostics:type_name -> orchestrator.v1.Diagnostic
-	0,  // 2: orchestrator.v1.ValidatePipelineResponse.diagnostics:type_name -> orchestrator.v1.Diagnostic
-	16, // 3: orchestrator.v1.Pipeline.created_at:type_name -> google.protobuf.Timestamp
-	7,  // 4: orchestrator.v1.Pipeline.inputs:type_name -> orchestrator.v1.Input
-	17, // 5: orchestrator.v1.Pipeline.graph:type_name -> orchestrator.v1.Graph
-	6,  // 6: orchestrator.v1.ListPipelinesResponse.pipelines:type_name -> orchestrator.v1.Pipeline
-	6,  // 7: orchestrator.v1.ListVersionsResponse.versions:type_name -> orchestrator.v1.Pipeline
-	3,  // 8: orchestrator.v1.Pipelines.ValidatePipeline:input_type -> orchestrator.v1.ValidatePipelineRequest
-	5,  // 9: orchestrator.v1.Pipelines.ExplainPipeline:input_type -> orchestrator.v1.ExplainPipelineRequest
-	8,  // 10: orchestrator.v1.Pipelines.CreatePipeline:input_type -> orchestrator.v1.CreatePipelineRequest
-	9,  // 11: orchestrator.v1.Pipelines.ListPipelines:input_type -> orchestrator.v1.ListPipelinesRequest
-	11, // 12: orchestrator.v1.Pipelines.GetPipeline:input_type -> orchestrator.v1.GetPipelineRequest
-	12, // 13: orchestrator.v1.Pipelines.ListVersions:input_type -> orchestrator.v1.ListVersionsRequest
-	14, // 14: orchestrator.v1.Pipelines.GetSchema:input_type -> orchestrator.v1.GetSchemaRequest
-	4,  // 15: orchestrator.v1.Pipelines.ValidatePipeline:output_type -> orchestrator.v1.ValidatePipelineResponse
-	6,  // 16: orchestrator.v1.Pipelines.ExplainPipeline:output_type -> orchestrator.v1.Pipeline
-	6,  // 17: orchestrator.v1.Pipelines.CreatePipeline:output_type -> orchestrator.v1.Pipeline
-	10, // 18: orchestrator.v1.Pipelines.ListPipelines:output_type -> orchestrator.v1.ListPipelinesResponse
-	6,  // 19: orchestrator.v1.Pipelines.GetPipeline:output_type -> orchestrator.v1.Pipeline
-	13, // 20: orchestrator.v1.Pipelines.ListVersions:output_type -> orchestrator.v1.ListVersionsResponse
-	15, // 21: orchestrator.v1.Pipelines.GetSchema:output_type -> orchestrator.v1.Schema
-	15, // [15:22] is the sub-list for method output_type
-	8,  // [8:15] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	17, // 2: orchestrator.v1.ValidatePipelineRequest.files:type_name -> orchestrator.v1.ValidatePipelineRequest.FilesEntry
+	0,  // 3: orchestrator.v1.ValidatePipelineResponse.diagnostics:type_name -> orchestrator.v1.Diagnostic
+	18, // 4: orchestrator.v1.ExplainPipelineRequest.files:type_name -> orchestrator.v1.ExplainPipelineRequest.FilesEntry
+	20, // 5: orchestrator.v1.Pipeline.created_at:type_name -> google.protobuf.Timestamp
+	8,  // 6: orchestrator.v1.Pipeline.inputs:type_name -> orchestrator.v1.Input
+	21, // 7: orchestrator.v1.Pipeline.graph:type_name -> orchestrator.v1.Graph
+	7,  // 8: orchestrator.v1.Pipeline.holes:type_name -> orchestrator.v1.Hole
+	19, // 9: orchestrator.v1.CreatePipelineRequest.files:type_name -> orchestrator.v1.CreatePipelineRequest.FilesEntry
+	6,  // 10: orchestrator.v1.ListPipelinesResponse.pipelines:type_name -> orchestrator.v1.Pipeline
+	6,  // 11: orchestrator.v1.ListVersionsResponse.versions:type_name -> orchestrator.v1.Pipeline
+	3,  // 12: orchestrator.v1.Pipelines.ValidatePipeline:input_type -> orchestrator.v1.ValidatePipelineRequest
+	5,  // 13: orchestrator.v1.Pipelines.ExplainPipeline:input_type -> orchestrator.v1.ExplainPipelineRequest
+	9,  // 14: orchestrator.v1.Pipelines.CreatePipeline:input_type -> orchestrator.v1.CreatePipelineRequest
+	10, // 15: orchestrator.v1.Pipelines.ListPipelines:input_type -> orchestrator.v1.ListPipelinesRequest
+	12, // 16: orchestrator.v1.Pipelines.GetPipeline:input_type -> orchestrator.v1.GetPipelineRequest
+	13, // 17: orchestrator.v1.Pipelines.ListVersions:input_type -> orchestrator.v1.ListVersionsRequest
+	15, // 18: orchestrator.v1.Pipelines.GetSchema:input_type -> orchestrator.v1.GetSchemaRequest
+	4,  // 19: orchestrator.v1.Pipelines.ValidatePipeline:output_type -> orchestrator.v1.ValidatePipelineResponse
+	6,  // 20: orchestrator.v1.Pipelines.ExplainPipeline:output_type -> orchestrator.v1.Pipeline
+	6,  // 21: orchestrator.v1.Pipelines.CreatePipeline:output_type -> orchestrator.v1.Pipeline
+	11, // 22: orchestrator.v1.Pipelines.ListPipelines:output_type -> orchestrator.v1.ListPipelinesResponse
+	6,  // 23: orchestrator.v1.Pipelines.GetPipeline:output_type -> orchestrator.v1.Pipeline
+	14, // 24: orchestrator.v1.Pipelines.ListVersions:output_type -> orchestrator.v1.ListVersionsResponse
+	16, // 25: orchestrator.v1.Pipelines.GetSchema:output_type -> orchestrator.v1.Schema
+	19, // [19:26] is the sub-list for method output_type
+	12, // [12:19] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_orchestrator_v1_pipelines_proto_init() }
@@ -1223,7 +1422,7 @@ func file_orchestrator_v1_pipelines_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orchestrator_v1_pipelines_proto_rawDesc), len(file_orchestrator_v1_pipelines_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

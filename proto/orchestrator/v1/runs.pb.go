@@ -464,7 +464,8 @@ type Step struct {
 	// Names the instance, as in test_loop[2]/run_tests.
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	Id   string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// action, command, set, for, while or if.
+	// action, skill, command, agent, set, assert, wait, ask, call, for, while,
+	// repeat, queue, if, match, parallel or compete.
 	Kind       string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	Action     string                 `protobuf:"bytes,4,opt,name=action,proto3" json:"action,omitempty"`
 	Status     Step_Status            `protobuf:"varint,5,opt,name=status,proto3,enum=orchestrator.v1.Step_Status" json:"status,omitempty"`
@@ -479,7 +480,11 @@ type Step struct {
 	Usage      *Usage                 `protobuf:"bytes,14,opt,name=usage,proto3" json:"usage,omitempty"`
 	CacheHit   bool                   `protobuf:"varint,15,opt,name=cache_hit,json=cacheHit,proto3" json:"cache_hit,omitempty"`
 	// Why it was skipped or waits, in snake case.
-	Reason        string `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What it waits for, while it waits.
+	Waiting *Waiting `protobuf:"bytes,17,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// The versions of artifacts that it published.
+	Artifacts     []*Artifact `protobuf:"bytes,18,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -626,6 +631,199 @@ func (x *Step) GetReason() string {
 	return ""
 }
 
+func (x *Step) GetWaiting() *Waiting {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+func (x *Step) GetArtifacts() []*Artifact {
+	if x != nil {
+		return x.Artifacts
+	}
+	return nil
+}
+
+// Waiting is what a step waits for.
+type Waiting struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// timer, signal, files, approval or retry.
+	For string `protobuf:"bytes,1,opt,name=for,proto3" json:"for,omitempty"`
+	// When a timer ends; else the deadline.
+	Due *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=due,proto3" json:"due,omitempty"`
+	// The signal's name.
+	Signal string `protobuf:"bytes,3,opt,name=signal,proto3" json:"signal,omitempty"`
+	// The pattern of files.
+	Files string `protobuf:"bytes,4,opt,name=files,proto3" json:"files,omitempty"`
+	// The approval's id.
+	Approval      string `protobuf:"bytes,5,opt,name=approval,proto3" json:"approval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Waiting) Reset() {
+	*x = Waiting{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Waiting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Waiting) ProtoMessage() {}
+
+func (x *Waiting) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Waiting.ProtoReflect.Descriptor instead.
+func (*Waiting) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Waiting) GetFor() string {
+	if x != nil {
+		return x.For
+	}
+	return ""
+}
+
+func (x *Waiting) GetDue() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Due
+	}
+	return nil
+}
+
+func (x *Waiting) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+func (x *Waiting) GetFiles() string {
+	if x != nil {
+		return x.Files
+	}
+	return ""
+}
+
+func (x *Waiting) GetApproval() string {
+	if x != nil {
+		return x.Approval
+	}
+	return ""
+}
+
+// Artifact is one version of an artifact that a run has published.
+type Artifact struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Artifact string                 `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	// Counts from 1 within the run.
+	Version int32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The path of the step that published it.
+	Producer string `protobuf:"bytes,3,opt,name=producer,proto3" json:"producer,omitempty"`
+	Value    string `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
+	// Names the stored content of a file; else empty.
+	Digest string `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Bytes of the content.
+	Size          int64  `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
+	RunId         string `protobuf:"bytes,7,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Artifact) Reset() {
+	*x = Artifact{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Artifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Artifact) ProtoMessage() {}
+
+func (x *Artifact) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
+func (*Artifact) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Artifact) GetArtifact() string {
+	if x != nil {
+		return x.Artifact
+	}
+	return ""
+}
+
+func (x *Artifact) GetVersion() int32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Artifact) GetProducer() string {
+	if x != nil {
+		return x.Producer
+	}
+	return ""
+}
+
+func (x *Artifact) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Artifact) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Artifact) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Artifact) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
 // Event is one record of a run's log.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -644,7 +842,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[4]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -656,7 +854,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[4]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -669,7 +867,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{4}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Event) GetRunId() string {
@@ -738,7 +936,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[5]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +948,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[5]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +961,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{5}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LogLine) GetPath() string {
@@ -822,14 +1020,23 @@ type CreateRunRequest struct {
 	// The same key and request again answer the first run.
 	IdempotencyKey string `protobuf:"bytes,7,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// The source's name in messages; default pipeline.yaml.
-	File          string `protobuf:"bytes,8,opt,name=file,proto3" json:"file,omitempty"`
+	File string `protobuf:"bytes,8,opt,name=file,proto3" json:"file,omitempty"`
+	// The files that travel with the source, by path relative to it: imported
+	// pipelines, prompts, skills.
+	Files map[string][]byte `protobuf:"bytes,9,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// An object: answers to <AUTO> tags, by step.param.
+	Answers string `protobuf:"bytes,10,opt,name=answers,proto3" json:"answers,omitempty"`
+	// Say what would run, and run nothing. Only in REST; in gRPC it is DryRun.
+	DryRun bool `protobuf:"varint,11,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Files that are put into the run's workspace before it starts, by path.
+	Uploads       map[string][]byte `protobuf:"bytes,12,rep,name=uploads,proto3" json:"uploads,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateRunRequest) Reset() {
 	*x = CreateRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[6]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +1048,7 @@ func (x *CreateRunRequest) String() string {
 func (*CreateRunRequest) ProtoMessage() {}
 
 func (x *CreateRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[6]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +1061,7 @@ func (x *CreateRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunRequest.ProtoReflect.Descriptor instead.
 func (*CreateRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{6}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateRunRequest) GetSource() string {
@@ -913,6 +1120,230 @@ func (x *CreateRunRequest) GetFile() string {
 	return ""
 }
 
+func (x *CreateRunRequest) GetFiles() map[string][]byte {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *CreateRunRequest) GetAnswers() string {
+	if x != nil {
+		return x.Answers
+	}
+	return ""
+}
+
+func (x *CreateRunRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *CreateRunRequest) GetUploads() map[string][]byte {
+	if x != nil {
+		return x.Uploads
+	}
+	return nil
+}
+
+type DryRunResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Plan          []*PlannedStep         `protobuf:"bytes,1,rep,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DryRunResponse) Reset() {
+	*x = DryRunResponse{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DryRunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DryRunResponse) ProtoMessage() {}
+
+func (x *DryRunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DryRunResponse.ProtoReflect.Descriptor instead.
+func (*DryRunResponse) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DryRunResponse) GetPlan() []*PlannedStep {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+// PlannedStep is a step as a dry run sees it.
+type PlannedStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Kind  string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// yes, no, or unknown where it depends on what other steps give.
+	WouldRun string `protobuf:"bytes,3,opt,name=would_run,json=wouldRun,proto3" json:"would_run,omitempty"`
+	// The command line, as far as it is known.
+	Command string `protobuf:"bytes,4,opt,name=command,proto3" json:"command,omitempty"`
+	// What a model, an agent or a person would be asked.
+	Prompt string `protobuf:"bytes,5,opt,name=prompt,proto3" json:"prompt,omitempty"`
+	// Why it would not run, or what is not known yet.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedStep) Reset() {
+	*x = PlannedStep{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedStep) ProtoMessage() {}
+
+func (x *PlannedStep) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedStep.ProtoReflect.Descriptor instead.
+func (*PlannedStep) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PlannedStep) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *PlannedStep) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *PlannedStep) GetWouldRun() string {
+	if x != nil {
+		return x.WouldRun
+	}
+	return ""
+}
+
+func (x *PlannedStep) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *PlannedStep) GetPrompt() string {
+	if x != nil {
+		return x.Prompt
+	}
+	return ""
+}
+
+func (x *PlannedStep) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type SendSignalRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The run.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The signal's name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// What the waiting step gives as its output.
+	Data          string `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendSignalRequest) Reset() {
+	*x = SendSignalRequest{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendSignalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendSignalRequest) ProtoMessage() {}
+
+func (x *SendSignalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendSignalRequest.ProtoReflect.Descriptor instead.
+func (*SendSignalRequest) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SendSignalRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SendSignalRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SendSignalRequest) GetData() string {
+	if x != nil {
+		return x.Data
+	}
+	return ""
+}
+
 type ListRunsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in: status:failed pipeline:nightly label.customer=42
@@ -926,7 +1357,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[7]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1369,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[7]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1382,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{7}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListRunsRequest) GetFilter() string {
@@ -986,7 +1417,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[8]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1429,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[8]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1442,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{8}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListRunsResponse) GetRuns() []*Run {
@@ -1037,7 +1468,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[9]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1480,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[9]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1493,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{9}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetRunRequest) GetId() string {
@@ -1083,7 +1514,7 @@ type ListStepsRequest struct {
 
 func (x *ListStepsRequest) Reset() {
 	*x = ListStepsRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[10]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1526,7 @@ func (x *ListStepsRequest) String() string {
 func (*ListStepsRequest) ProtoMessage() {}
 
 func (x *ListStepsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[10]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1539,7 @@ func (x *ListStepsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStepsRequest.ProtoReflect.Descriptor instead.
 func (*ListStepsRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{10}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListStepsRequest) GetId() string {
@@ -1142,7 +1573,7 @@ type ListStepsResponse struct {
 
 func (x *ListStepsResponse) Reset() {
 	*x = ListStepsResponse{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[11]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1585,7 @@ func (x *ListStepsResponse) String() string {
 func (*ListStepsResponse) ProtoMessage() {}
 
 func (x *ListStepsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[11]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1598,7 @@ func (x *ListStepsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStepsResponse.ProtoReflect.Descriptor instead.
 func (*ListStepsResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{11}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListStepsResponse) GetSteps() []*Step {
@@ -1198,7 +1629,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[12]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +1641,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[12]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +1654,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{12}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListEventsRequest) GetId() string {
@@ -1264,7 +1695,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[13]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1707,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[13]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1720,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{13}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -1316,7 +1747,7 @@ type WatchRunRequest struct {
 
 func (x *WatchRunRequest) Reset() {
 	*x = WatchRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[14]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1759,7 @@ func (x *WatchRunRequest) String() string {
 func (*WatchRunRequest) ProtoMessage() {}
 
 func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[14]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1772,7 @@ func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunRequest.ProtoReflect.Descriptor instead.
 func (*WatchRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{14}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchRunRequest) GetId() string {
@@ -1373,7 +1804,7 @@ type ReadLogsRequest struct {
 
 func (x *ReadLogsRequest) Reset() {
 	*x = ReadLogsRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[15]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1816,7 @@ func (x *ReadLogsRequest) String() string {
 func (*ReadLogsRequest) ProtoMessage() {}
 
 func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[15]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1829,7 @@ func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogsRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogsRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{15}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReadLogsRequest) GetId() string {
@@ -1438,7 +1869,7 @@ type CancelRunRequest struct {
 
 func (x *CancelRunRequest) Reset() {
 	*x = CancelRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[16]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1450,7 +1881,7 @@ func (x *CancelRunRequest) String() string {
 func (*CancelRunRequest) ProtoMessage() {}
 
 func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[16]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1463,7 +1894,7 @@ func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunRequest.ProtoReflect.Descriptor instead.
 func (*CancelRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{16}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CancelRunRequest) GetId() string {
@@ -1482,7 +1913,7 @@ type GetGraphRequest struct {
 
 func (x *GetGraphRequest) Reset() {
 	*x = GetGraphRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[17]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +1925,7 @@ func (x *GetGraphRequest) String() string {
 func (*GetGraphRequest) ProtoMessage() {}
 
 func (x *GetGraphRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[17]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +1938,7 @@ func (x *GetGraphRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGraphRequest.ProtoReflect.Descriptor instead.
 func (*GetGraphRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{17}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetGraphRequest) GetId() string {
@@ -1526,7 +1957,7 @@ type GetDefinitionRequest struct {
 
 func (x *GetDefinitionRequest) Reset() {
 	*x = GetDefinitionRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[18]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +1969,7 @@ func (x *GetDefinitionRequest) String() string {
 func (*GetDefinitionRequest) ProtoMessage() {}
 
 func (x *GetDefinitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[18]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +1982,7 @@ func (x *GetDefinitionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDefinitionRequest.ProtoReflect.Descriptor instead.
 func (*GetDefinitionRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{18}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetDefinitionRequest) GetId() string {
@@ -1573,7 +2004,7 @@ type Definition struct {
 
 func (x *Definition) Reset() {
 	*x = Definition{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[19]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +2016,7 @@ func (x *Definition) String() string {
 func (*Definition) ProtoMessage() {}
 
 func (x *Definition) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[19]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +2029,7 @@ func (x *Definition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Definition.ProtoReflect.Descriptor instead.
 func (*Definition) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{19}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Definition) GetPlanDigest() string {
@@ -1635,7 +2066,7 @@ type Graph struct {
 
 func (x *Graph) Reset() {
 	*x = Graph{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[20]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +2078,7 @@ func (x *Graph) String() string {
 func (*Graph) ProtoMessage() {}
 
 func (x *Graph) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[20]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +2091,7 @@ func (x *Graph) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Graph.ProtoReflect.Descriptor instead.
 func (*Graph) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{20}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Graph) GetNodes() []*GraphNode {
@@ -1714,7 +2145,7 @@ type GraphNode struct {
 
 func (x *GraphNode) Reset() {
 	*x = GraphNode{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[21]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +2157,7 @@ func (x *GraphNode) String() string {
 func (*GraphNode) ProtoMessage() {}
 
 func (x *GraphNode) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[21]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +2170,7 @@ func (x *GraphNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphNode.ProtoReflect.Descriptor instead.
 func (*GraphNode) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{21}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GraphNode) GetId() string {
@@ -1824,7 +2255,7 @@ type GraphEdge struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	From  string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
 	To    string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
-	// declared, reference, state or sequence.
+	// declared, reference, state, sequence, jump or artifact.
 	Cause string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
 	// x and y in turn.
 	Points        []float64 `protobuf:"fixed64,4,rep,packed,name=points,proto3" json:"points,omitempty"`
@@ -1834,7 +2265,7 @@ type GraphEdge struct {
 
 func (x *GraphEdge) Reset() {
 	*x = GraphEdge{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[22]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1846,7 +2277,7 @@ func (x *GraphEdge) String() string {
 func (*GraphEdge) ProtoMessage() {}
 
 func (x *GraphEdge) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[22]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1859,7 +2290,7 @@ func (x *GraphEdge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphEdge.ProtoReflect.Descriptor instead.
 func (*GraphEdge) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{22}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GraphEdge) GetFrom() string {
@@ -1943,7 +2374,7 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\finput_tokens\x18\x01 \x01(\x05R\vinputTokens\x12#\n" +
 	"\routput_tokens\x18\x02 \x01(\x05R\foutputTokens\x12\x19\n" +
 	"\bcost_usd\x18\x03 \x01(\x01R\acostUsd\x12\x14\n" +
-	"\x05steps\x18\x04 \x01(\x05R\x05steps\"\xa3\x05\n" +
+	"\x05steps\x18\x04 \x01(\x05R\x05steps\"\x90\x06\n" +
 	"\x04Step\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -1965,7 +2396,9 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\x05model\x18\r \x01(\tR\x05model\x12,\n" +
 	"\x05usage\x18\x0e \x01(\v2\x16.orchestrator.v1.UsageR\x05usage\x12\x1b\n" +
 	"\tcache_hit\x18\x0f \x01(\bR\bcacheHit\x12\x16\n" +
-	"\x06reason\x18\x10 \x01(\tR\x06reason\"~\n" +
+	"\x06reason\x18\x10 \x01(\tR\x06reason\x122\n" +
+	"\awaiting\x18\x11 \x01(\v2\x18.orchestrator.v1.WaitingR\awaiting\x127\n" +
+	"\tartifacts\x18\x12 \x03(\v2\x19.orchestrator.v1.ArtifactR\tartifacts\"~\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\v\n" +
@@ -1975,7 +2408,21 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\n" +
 	"\x06FAILED\x10\x05\x12\v\n" +
 	"\aSKIPPED\x10\x06\x12\r\n" +
-	"\tCANCELLED\x10\a\"\xb8\x01\n" +
+	"\tCANCELLED\x10\a\"\x93\x01\n" +
+	"\aWaiting\x12\x10\n" +
+	"\x03for\x18\x01 \x01(\tR\x03for\x12,\n" +
+	"\x03due\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\x12\x16\n" +
+	"\x06signal\x18\x03 \x01(\tR\x06signal\x12\x14\n" +
+	"\x05files\x18\x04 \x01(\tR\x05files\x12\x1a\n" +
+	"\bapproval\x18\x05 \x01(\tR\bapproval\"\xbb\x01\n" +
+	"\bArtifact\x12\x1a\n" +
+	"\bartifact\x18\x01 \x01(\tR\bartifact\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x1a\n" +
+	"\bproducer\x18\x03 \x01(\tR\bproducer\x12\x1a\n" +
+	"\x05value\x18\x04 \x01(\tB\x04\xe8\xe0\x18\x01R\x05value\x12\x16\n" +
+	"\x06digest\x18\x05 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04size\x18\x06 \x01(\x03R\x04size\x12\x15\n" +
+	"\x06run_id\x18\a \x01(\tR\x05runId\"\xb8\x01\n" +
 	"\x05Event\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x05R\x03seq\x12\x12\n" +
@@ -1990,7 +2437,7 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\x01n\x18\x03 \x01(\x05R\x01n\x12*\n" +
 	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
 	"\x06stream\x18\x05 \x01(\tR\x06stream\x12\x12\n" +
-	"\x04text\x18\x06 \x01(\tR\x04text\"\xd9\x02\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\"\x96\x05\n" +
 	"\x10CreateRunRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1a\n" +
 	"\bpipeline\x18\x02 \x01(\tR\bpipeline\x12\x18\n" +
@@ -1999,10 +2446,35 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\x06labels\x18\x05 \x03(\v2-.orchestrator.v1.CreateRunRequest.LabelsEntryR\x06labels\x12\x1a\n" +
 	"\bpriority\x18\x06 \x01(\x05R\bpriority\x12'\n" +
 	"\x0fidempotency_key\x18\a \x01(\tR\x0eidempotencyKey\x12\x12\n" +
-	"\x04file\x18\b \x01(\tR\x04file\x1a9\n" +
+	"\x04file\x18\b \x01(\tR\x04file\x12B\n" +
+	"\x05files\x18\t \x03(\v2,.orchestrator.v1.CreateRunRequest.FilesEntryR\x05files\x12\x1e\n" +
+	"\aanswers\x18\n" +
+	" \x01(\tB\x04\xe8\xe0\x18\x01R\aanswers\x12\x17\n" +
+	"\adry_run\x18\v \x01(\bR\x06dryRun\x12H\n" +
+	"\auploads\x18\f \x03(\v2..orchestrator.v1.CreateRunRequest.UploadsEntryR\auploads\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"e\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
+	"\n" +
+	"FilesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\x1a:\n" +
+	"\fUploadsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"B\n" +
+	"\x0eDryRunResponse\x120\n" +
+	"\x04plan\x18\x01 \x03(\v2\x1c.orchestrator.v1.PlannedStepR\x04plan\"\x9c\x01\n" +
+	"\vPlannedStep\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1b\n" +
+	"\twould_run\x18\x03 \x01(\tR\bwouldRun\x12\x18\n" +
+	"\acommand\x18\x04 \x01(\tR\acommand\x12\x16\n" +
+	"\x06prompt\x18\x05 \x01(\tR\x06prompt\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"Q\n" +
+	"\x11SendSignalRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\x04data\x18\x03 \x01(\tB\x04\xe8\xe0\x18\x01R\x04data\"e\n" +
 	"\x0fListRunsRequest\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -2072,7 +2544,7 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x14\n" +
 	"\x05cause\x18\x03 \x01(\tR\x05cause\x12\x16\n" +
-	"\x06points\x18\x04 \x03(\x01R\x06points2\xfb\x05\n" +
+	"\x06points\x18\x04 \x03(\x01R\x06points2\x91\a\n" +
 	"\x04Runs\x12D\n" +
 	"\tCreateRun\x12!.orchestrator.v1.CreateRunRequest\x1a\x14.orchestrator.v1.Run\x12O\n" +
 	"\bListRuns\x12 .orchestrator.v1.ListRunsRequest\x1a!.orchestrator.v1.ListRunsResponse\x12>\n" +
@@ -2082,7 +2554,10 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"ListEvents\x12\".orchestrator.v1.ListEventsRequest\x1a#.orchestrator.v1.ListEventsResponse\x12F\n" +
 	"\bWatchRun\x12 .orchestrator.v1.WatchRunRequest\x1a\x16.orchestrator.v1.Event0\x01\x12H\n" +
 	"\bReadLogs\x12 .orchestrator.v1.ReadLogsRequest\x1a\x18.orchestrator.v1.LogLine0\x01\x12D\n" +
-	"\tCancelRun\x12!.orchestrator.v1.CancelRunRequest\x1a\x14.orchestrator.v1.Run\x12D\n" +
+	"\tCancelRun\x12!.orchestrator.v1.CancelRunRequest\x1a\x14.orchestrator.v1.Run\x12L\n" +
+	"\x06DryRun\x12!.orchestrator.v1.CreateRunRequest\x1a\x1f.orchestrator.v1.DryRunResponse\x12F\n" +
+	"\n" +
+	"SendSignal\x12\".orchestrator.v1.SendSignalRequest\x1a\x14.orchestrator.v1.Run\x12D\n" +
 	"\bGetGraph\x12 .orchestrator.v1.GetGraphRequest\x1a\x16.orchestrator.v1.Graph\x12S\n" +
 	"\rGetDefinition\x12%.orchestrator.v1.GetDefinitionRequest\x1a\x1b.orchestrator.v1.DefinitionBSZQgithub.com/orchestrator-project/orchestrator/proto/orchestrator/v1;orchestratorv1b\x06proto3"
 
@@ -2099,7 +2574,7 @@ func file_orchestrator_v1_runs_proto_rawDescGZIP() []byte {
 }
 
 var file_orchestrator_v1_runs_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_orchestrator_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_orchestrator_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_orchestrator_v1_runs_proto_goTypes = []any{
 	(Run_Status)(0),               // 0: orchestrator.v1.Run.Status
 	(Step_Status)(0),              // 1: orchestrator.v1.Step.Status
@@ -2107,75 +2582,92 @@ var file_orchestrator_v1_runs_proto_goTypes = []any{
 	(*Failure)(nil),               // 3: orchestrator.v1.Failure
 	(*Usage)(nil),                 // 4: orchestrator.v1.Usage
 	(*Step)(nil),                  // 5: orchestrator.v1.Step
-	(*Event)(nil),                 // 6: orchestrator.v1.Event
-	(*LogLine)(nil),               // 7: orchestrator.v1.LogLine
-	(*CreateRunRequest)(nil),      // 8: orchestrator.v1.CreateRunRequest
-	(*ListRunsRequest)(nil),       // 9: orchestrator.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),      // 10: orchestrator.v1.ListRunsResponse
-	(*GetRunRequest)(nil),         // 11: orchestrator.v1.GetRunRequest
-	(*ListStepsRequest)(nil),      // 12: orchestrator.v1.ListStepsRequest
-	(*ListStepsResponse)(nil),     // 13: orchestrator.v1.ListStepsResponse
-	(*ListEventsRequest)(nil),     // 14: orchestrator.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 15: orchestrator.v1.ListEventsResponse
-	(*WatchRunRequest)(nil),       // 16: orchestrator.v1.WatchRunRequest
-	(*ReadLogsRequest)(nil),       // 17: orchestrator.v1.ReadLogsRequest
-	(*CancelRunRequest)(nil),      // 18: orchestrator.v1.CancelRunRequest
-	(*GetGraphRequest)(nil),       // 19: orchestrator.v1.GetGraphRequest
-	(*GetDefinitionRequest)(nil),  // 20: orchestrator.v1.GetDefinitionRequest
-	(*Definition)(nil),            // 21: orchestrator.v1.Definition
-	(*Graph)(nil),                 // 22: orchestrator.v1.Graph
-	(*GraphNode)(nil),             // 23: orchestrator.v1.GraphNode
-	(*GraphEdge)(nil),             // 24: orchestrator.v1.GraphEdge
-	nil,                           // 25: orchestrator.v1.Run.LabelsEntry
-	nil,                           // 26: orchestrator.v1.CreateRunRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*Waiting)(nil),               // 6: orchestrator.v1.Waiting
+	(*Artifact)(nil),              // 7: orchestrator.v1.Artifact
+	(*Event)(nil),                 // 8: orchestrator.v1.Event
+	(*LogLine)(nil),               // 9: orchestrator.v1.LogLine
+	(*CreateRunRequest)(nil),      // 10: orchestrator.v1.CreateRunRequest
+	(*DryRunResponse)(nil),        // 11: orchestrator.v1.DryRunResponse
+	(*PlannedStep)(nil),           // 12: orchestrator.v1.PlannedStep
+	(*SendSignalRequest)(nil),     // 13: orchestrator.v1.SendSignalRequest
+	(*ListRunsRequest)(nil),       // 14: orchestrator.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),      // 15: orchestrator.v1.ListRunsResponse
+	(*GetRunRequest)(nil),         // 16: orchestrator.v1.GetRunRequest
+	(*ListStepsRequest)(nil),      // 17: orchestrator.v1.ListStepsRequest
+	(*ListStepsResponse)(nil),     // 18: orchestrator.v1.ListStepsResponse
+	(*ListEventsRequest)(nil),     // 19: orchestrator.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 20: orchestrator.v1.ListEventsResponse
+	(*WatchRunRequest)(nil),       // 21: orchestrator.v1.WatchRunRequest
+	(*ReadLogsRequest)(nil),       // 22: orchestrator.v1.ReadLogsRequest
+	(*CancelRunRequest)(nil),      // 23: orchestrator.v1.CancelRunRequest
+	(*GetGraphRequest)(nil),       // 24: orchestrator.v1.GetGraphRequest
+	(*GetDefinitionRequest)(nil),  // 25: orchestrator.v1.GetDefinitionRequest
+	(*Definition)(nil),            // 26: orchestrator.v1.Definition
+	(*Graph)(nil),                 // 27: orchestrator.v1.Graph
+	(*GraphNode)(nil),             // 28: orchestrator.v1.GraphNode
+	(*GraphEdge)(nil),             // 29: orchestrator.v1.GraphEdge
+	nil,                           // 30: orchestrator.v1.Run.LabelsEntry
+	nil,                           // 31: orchestrator.v1.CreateRunRequest.LabelsEntry
+	nil,                           // 32: orchestrator.v1.CreateRunRequest.FilesEntry
+	nil,                           // 33: orchestrator.v1.CreateRunRequest.UploadsEntry
+	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
 }
 var file_orchestrator_v1_runs_proto_depIdxs = []int32{
 	0,  // 0: orchestrator.v1.Run.status:type_name -> orchestrator.v1.Run.Status
 	3,  // 1: orchestrator.v1.Run.error:type_name -> orchestrator.v1.Failure
-	25, // 2: orchestrator.v1.Run.labels:type_name -> orchestrator.v1.Run.LabelsEntry
-	27, // 3: orchestrator.v1.Run.created_at:type_name -> google.protobuf.Timestamp
-	27, // 4: orchestrator.v1.Run.started_at:type_name -> google.protobuf.Timestamp
-	27, // 5: orchestrator.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
+	30, // 2: orchestrator.v1.Run.labels:type_name -> orchestrator.v1.Run.LabelsEntry
+	34, // 3: orchestrator.v1.Run.created_at:type_name -> google.protobuf.Timestamp
+	34, // 4: orchestrator.v1.Run.started_at:type_name -> google.protobuf.Timestamp
+	34, // 5: orchestrator.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
 	4,  // 6: orchestrator.v1.Run.usage:type_name -> orchestrator.v1.Usage
 	1,  // 7: orchestrator.v1.Step.status:type_name -> orchestrator.v1.Step.Status
 	3,  // 8: orchestrator.v1.Step.error:type_name -> orchestrator.v1.Failure
-	27, // 9: orchestrator.v1.Step.started_at:type_name -> google.protobuf.Timestamp
-	27, // 10: orchestrator.v1.Step.finished_at:type_name -> google.protobuf.Timestamp
+	34, // 9: orchestrator.v1.Step.started_at:type_name -> google.protobuf.Timestamp
+	34, // 10: orchestrator.v1.Step.finished_at:type_name -> google.protobuf.Timestamp
 	4,  // 11: orchestrator.v1.Step.usage:type_name -> orchestrator.v1.Usage
-	27, // 12: orchestrator.v1.Event.at:type_name -> google.protobuf.Timestamp
-	27, // 13: orchestrator.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	26, // 14: orchestrator.v1.CreateRunRequest.labels:type_name -> orchestrator.v1.CreateRunRequest.LabelsEntry
-	2,  // 15: orchestrator.v1.ListRunsResponse.runs:type_name -> orchestrator.v1.Run
-	5,  // 16: orchestrator.v1.ListStepsResponse.steps:type_name -> orchestrator.v1.Step
-	6,  // 17: orchestrator.v1.ListEventsResponse.events:type_name -> orchestrator.v1.Event
-	23, // 18: orchestrator.v1.Graph.nodes:type_name -> orchestrator.v1.GraphNode
-	24, // 19: orchestrator.v1.Graph.edges:type_name -> orchestrator.v1.GraphEdge
-	8,  // 20: orchestrator.v1.Runs.CreateRun:input_type -> orchestrator.v1.CreateRunRequest
-	9,  // 21: orchestrator.v1.Runs.ListRuns:input_type -> orchestrator.v1.ListRunsRequest
-	11, // 22: orchestrator.v1.Runs.GetRun:input_type -> orchestrator.v1.GetRunRequest
-	12, // 23: orchestrator.v1.Runs.ListSteps:input_type -> orchestrator.v1.ListStepsRequest
-	14, // 24: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
-	16, // 25: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
-	17, // 26: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
-	18, // 27: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
-	19, // 28: orchestrator.v1.Runs.GetGraph:input_type -> orchestrator.v1.GetGraphRequest
-	20, // 29: orchestrator.v1.Runs.GetDefinition:input_type -> orchestrator.v1.GetDefinitionRequest
-	2,  // 30: orchestrator.v1.Runs.CreateRun:output_type -> orchestrator.v1.Run
-	10, // 31: orchestrator.v1.Runs.ListRuns:output_type -> orchestrator.v1.ListRunsResponse
-	2,  // 32: orchestrator.v1.Runs.GetRun:output_type -> orchestrator.v1.Run
-	13, // 33: orchestrator.v1.Runs.ListSteps:output_type -> orchestrator.v1.ListStepsResponse
-	15, // 34: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
-	6,  // 35: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
-	7,  // 36: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
-	2,  // 37: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
-	22, // 38: orchestrator.v1.Runs.GetGraph:output_type -> orchestrator.v1.Graph
-	21, // 39: orchestrator.v1.Runs.GetDefinition:output_type -> orchestrator.v1.Definition
-	30, // [30:40] is the sub-list for method output_type
-	20, // [20:30] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	6,  // 12: orchestrator.v1.Step.waiting:type_name -> orchestrator.v1.Waiting
+	7,  // 13: orchestrator.v1.Step.artifacts:type_name -> orchestrator.v1.Artifact
+	34, // 14: orchestrator.v1.Waiting.due:type_name -> google.protobuf.Timestamp
+	34, // 15: orchestrator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	34, // 16: orchestrator.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	31, // 17: orchestrator.v1.CreateRunRequest.labels:type_name -> orchestrator.v1.CreateRunRequest.LabelsEntry
+	32, // 18: orchestrator.v1.CreateRunRequest.files:type_name -> orchestrator.v1.CreateRunRequest.FilesEntry
+	33, // 19: orchestrator.v1.CreateRunRequest.uploads:type_name -> orchestrator.v1.CreateRunRequest.UploadsEntry
+	12, // 20: orchestrator.v1.DryRunResponse.plan:type_name -> orchestrator.v1.PlannedStep
+	2,  // 21: orchestrator.v1.ListRunsResponse.runs:type_name -> orchestrator.v1.Run
+	5,  // 22: orchestrator.v1.ListStepsResponse.steps:type_name -> orchestrator.v1.Step
+	8,  // 23: orchestrator.v1.ListEventsResponse.events:type_name -> orchestrator.v1.Event
+	28, // 24: orchestrator.v1.Graph.nodes:type_name -> orchestrator.v1.GraphNode
+	29, // 25: orchestrator.v1.Graph.edges:type_name -> orchestrator.v1.GraphEdge
+	10, // 26: orchestrator.v1.Runs.CreateRun:input_type -> orchestrator.v1.CreateRunRequest
+	14, // 27: orchestrator.v1.Runs.ListRuns:input_type -> orchestrator.v1.ListRunsRequest
+	16, // 28: orchestrator.v1.Runs.GetRun:input_type -> orchestrator.v1.GetRunRequest
+	17, // 29: orchestrator.v1.Runs.ListSteps:input_type -> orchestrator.v1.ListStepsRequest
+	19, // 30: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
+	21, // 31: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
+	22, // 32: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
+	23, // 33: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
+	10, // 34: orchestrator.v1.Runs.DryRun:input_type -> orchestrator.v1.CreateRunRequest
+	13, // 35: orchestrator.v1.Runs.SendSignal:input_type -> orchestrator.v1.SendSignalRequest
+	24, // 36: orchestrator.v1.Runs.GetGraph:input_type -> orchestrator.v1.GetGraphRequest
+	25, // 37: orchestrator.v1.Runs.GetDefinition:input_type -> orchestrator.v1.GetDefinitionRequest
+	2,  // 38: orchestrator.v1.Runs.CreateRun:output_type -> orchestrator.v1.Run
+	15, // 39: orchestrator.v1.Runs.ListRuns:output_type -> orchestrator.v1.ListRunsResponse
+	2,  // 40: orchestrator.v1.Runs.GetRun:output_type -> orchestrator.v1.Run
+	18, // 41: orchestrator.v1.Runs.ListSteps:output_type -> orchestrator.v1.ListStepsResponse
+	20, // 42: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
+	8,  // 43: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
+	9,  // 44: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
+	2,  // 45: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
+	11, // 46: orchestrator.v1.Runs.DryRun:output_type -> orchestrator.v1.DryRunResponse
+	2,  // 47: orchestrator.v1.Runs.SendSignal:output_type -> orchestrator.v1.Run
+	27, // 48: orchestrator.v1.Runs.GetGraph:output_type -> orchestrator.v1.Graph
+	26, // 49: orchestrator.v1.Runs.GetDefinition:output_type -> orchestrator.v1.Definition
+	38, // [38:50] is the sub-list for method output_type
+	26, // [26:38] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_orchestrator_v1_runs_proto_init() }
@@ -2190,7 +2682,7 @@ func file_orchestrator_v1_runs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orchestrator_v1_runs_proto_rawDesc), len(file_orchestrator_v1_runs_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   25,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,8 @@ const (
 	Runs_WatchRun_FullMethodName      = "/orchestrator.v1.Runs/WatchRun"
 	Runs_ReadLogs_FullMethodName      = "/orchestrator.v1.Runs/ReadLogs"
 	Runs_CancelRun_FullMethodName     = "/orchestrator.v1.Runs/CancelRun"
+	Runs_DryRun_FullMethodName        = "/orchestrator.v1.Runs/DryRun"
+	Runs_SendSignal_FullMethodName    = "/orchestrator.v1.Runs/SendSignal"
 	Runs_GetGraph_FullMethodName      = "/orchestrator.v1.Runs/GetGraph"
 	Runs_GetDefinition_FullMethodName = "/orchestrator.v1.Runs/GetDefinition"
 )
@@ -56,6 +58,12 @@ type RunsClient interface {
 	// CancelRun asks a run to end. It answers once the wish is durable; the run
 	// is CANCELLED when what ran has stopped and its finally steps have run.
 	CancelRun(ctx context.Context, in *CancelRunRequest, opts ...grpc.CallOption) (*Run, error)
+	// DryRun says what CreateRun would run, with which command lines and prompts;
+	// it stores and starts nothing. In REST, POST /v1/runs with dry_run does it.
+	DryRun(ctx context.Context, in *CreateRunRequest, opts ...grpc.CallOption) (*DryRunResponse, error)
+	// SendSignal leaves a signal for a run: the step that waits for its name, or
+	// will, goes on with the data.
+	SendSignal(ctx context.Context, in *SendSignalRequest, opts ...grpc.CallOption) (*Run, error)
 	// GetGraph reads the drawing of a run's plan.
 	GetGraph(ctx context.Context, in *GetGraphRequest, opts ...grpc.CallOption) (*Graph, error)
 	// GetDefinition reads the pipeline as it was when the run began.
@@ -168,6 +176,26 @@ func (c *runsClient) CancelRun(ctx context.Context, in *CancelRunRequest, opts .
 	return out, nil
 }
 
+func (c *runsClient) DryRun(ctx context.Context, in *CreateRunRequest, opts ...grpc.CallOption) (*DryRunResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DryRunResponse)
+	err := c.cc.Invoke(ctx, Runs_DryRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *runsClient) SendSignal(ctx context.Context, in *SendSignalRequest, opts ...grpc.CallOption) (*Run, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Run)
+	err := c.cc.Invoke(ctx, Runs_SendSignal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *runsClient) GetGraph(ctx context.Context, in *GetGraphRequest, opts ...grpc.CallOption) (*Graph, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Graph)
@@ -213,6 +241,12 @@ type RunsServer interface {
 	// CancelRun asks a run to end. It answers once the wish is durable; the run
 	// is CANCELLED when what ran has stopped and its finally steps have run.
 	CancelRun(context.Context, *CancelRunRequest) (*Run, error)
+	// DryRun says what CreateRun would run, with which command lines and prompts;
+	// it stores and starts nothing. In REST, POST /v1/runs with dry_run does it.
+	DryRun(context.Context, *CreateRunRequest) (*DryRunResponse, error)
+	// SendSignal leaves a signal for a run: the step that waits for its name, or
+	// will, goes on with the data.
+	SendSignal(context.Context, *SendSignalRequest) (*Run, error)
 	// GetGraph reads the drawing of a run's plan.
 	GetGraph(context.Context, *GetGraphRequest) (*Graph, error)
 	// GetDefinition reads the pipeline as it was when the run began.
@@ -250,6 +284,12 @@ func (UnimplementedRunsServer) ReadLogs(*ReadLogsRequest, grpc.ServerStreamingSe
 }
 func (UnimplementedRunsServer) CancelRun(context.Context, *CancelRunRequest) (*Run, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelRun not implemented")
+}
+func (UnimplementedRunsServer) DryRun(context.Context, *CreateRunRequest) (*DryRunResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DryRun not implemented")
+}
+func (UnimplementedRunsServer) SendSignal(context.Context, *SendSignalRequest) (*Run, error) {
+	return nil, status.Error(codes.Unimplemented, "method SendSignal not implemented")
 }
 func (UnimplementedRunsServer) GetGraph(context.Context, *GetGraphRequest) (*Graph, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetGraph not implemented")
@@ -408,6 +448,42 @@ func _Runs_CancelRun_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Runs_DryRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunsServer).DryRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runs_DryRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunsServer).DryRun(ctx, req.(*CreateRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Runs_SendSignal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SendSignalRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunsServer).SendSignal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runs_SendSignal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunsServer).SendSignal(ctx, req.(*SendSignalRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Runs_GetGraph_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetGraphRequest)
 	if err := dec(in); err != nil {
@@ -474,6 +550,14 @@ var Runs_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelRun",
 			Handler:    _Runs_CancelRun_Handler,
+		},
+		{
+			MethodName: "DryRun",
+			Handler:    _Runs_DryRun_Handler,
+		},
+		{
+			MethodName: "SendSignal",
+			Handler:    _Runs_SendSignal_Handler,
 		},
 		{
 			MethodName: "GetGraph",
