@@ -362,6 +362,7 @@ func (c *compiler) finish() {
 	p := c.plan
 	p.Root = c.root.plan()
 	p.Finally = c.finally.plan()
+	p.Templates = c.templates
 	for name := range c.state {
 		p.State = append(p.State, name)
 	}

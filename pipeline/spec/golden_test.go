@@ -25,8 +25,9 @@ func goldenSource(b []byte) []byte {
 	return []byte(r.Replace(string(b)))
 }
 
-// golden runs f on every input of the archives, and compares what it gives.
-func golden(t *testing.T, pattern, ext string, f func(t *testing.T, file string, src []byte) string) {
+// golden runs f on every input of the archives, and compares what it gives. Files
+// in folders are what travels with them.
+func golden(t *testing.T, pattern, ext string, f func(t *testing.T, src Source) string) {
 	t.Helper()
 	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
@@ -40,17 +41,21 @@ func golden(t *testing.T, pattern, ext string, f func(t *testing.T, file string,
 			}
 			want := map[string]string{}
 			var out []txtar.File
+			bundle := bundleOf(ar)
 			for _, x := range ar.Files {
+				if bundle[x.Name] != nil {
+					out = append(out, x)
+				}
 				if name, ok := strings.CutSuffix(x.Name, ext); ok {
 					want[name] = string(x.Data)
 				}
 			}
 			for _, x := range ar.Files {
 				name, ok := strings.CutSuffix(x.Name, ".yaml")
-				if !ok {
+				if !ok || bundle[x.Name] != nil {
 					continue
 				}
-				got := f(t, x.Name, goldenSource(x.Data))
+				got := f(t, Source{File: x.Name, Text: goldenSource(x.Data), Files: bundle})
 				out = append(out, x, txtar.File{Name: name + ext, Data: []byte(got)})
 				if d := cmp.Diff(want[name], got); d != "" && !*update {
 					t.Errorf("%s:\n%s", x.Name, d)
@@ -66,12 +71,23 @@ func golden(t *testing.T, pattern, ext string, f func(t *testing.T, file string,
 	}
 }
 
+// bundleOf is the files of an archive that stand in folders.
+func bundleOf(ar *txtar.Archive) pipeline.Bundle {
+	b := pipeline.Bundle{}
+	for _, x := range ar.Files {
+		if strings.Contains(x.Name, "/") {
+			b[x.Name] = x.Data
+		}
+	}
+	return b
+}
+
 // TestDiagnostics holds each file of testdata/diag against what Compile finds.
 // The file of a code has a case in which it is found.
 func TestDiagnostics(t *testing.T) {
-	golden(t, "testdata/diag/*.txtar", ".out", func(t *testing.T, file string, src []byte) string {
+	golden(t, "testdata/diag/*.txtar", ".out", func(t *testing.T, src Source) string {
 		t.Helper()
-		plan, d, err := Compile(Source{File: file, Text: src}, testCatalog())
+		plan, d, err := Compile(src, testCatalog())
 		var refusal *pipeline.Diagnostics
 		switch {
 		case err == nil && (plan == nil || d.HasErrors()):
@@ -80,7 +96,7 @@ func TestDiagnostics(t *testing.T) {
 			t.Errorf("refused, but with a plan or without errors: %v", err)
 		}
 		code, _, _ := strings.Cut(filepath.Base(t.Name()), "-")
-		found := len(code) != 5 || strings.Contains(file, "good")
+		found := len(code) != 5 || strings.Contains(src.File, "good")
 		for _, x := range d.List {
 			found = found || x.Code == code
 			if x.Line < 1 || x.Column < 1 || x.EndLine < x.Line || x.EndLine == x.Line && x.EndColumn <= x.Column {
@@ -88,7 +104,7 @@ func TestDiagnostics(t *testing.T) {
 			}
 		}
 		if !found {
-			t.Errorf("%s does not find %s", file, code)
+			t.Errorf("%s does not find %s", src.File, code)
 		}
 		var b bytes.Buffer
 		Format(&b, d, false)
@@ -101,13 +117,13 @@ func TestDiagnostics(t *testing.T) {
 
 // TestPlans holds the plans of testdata/plan against their encoding.
 func TestPlans(t *testing.T) {
-	golden(t, "testdata/plan/*.txtar", ".json", func(t *testing.T, file string, src []byte) string {
+	golden(t, "testdata/plan/*.txtar", ".json", func(t *testing.T, src Source) string {
 		t.Helper()
-		plan, d, err := Compile(Source{File: file, Text: src}, testCatalog())
+		plan, d, err := Compile(src, testCatalog())
 		if err != nil {
 			var b bytes.Buffer
 			Format(&b, d, false)
-			t.Fatalf("%s: %s", file, b.String())
+			t.Fatalf("%s: %s", src.File, b.String())
 		}
 		enc, _, err := EncodePlan(plan)
 		if err != nil {
@@ -118,7 +134,7 @@ func TestPlans(t *testing.T) {
 			t.Fatal(err)
 		}
 		if d := cmp.Diff(plan, back); d != "" {
-			t.Errorf("%s changes in its codec:\n%s", file, d)
+			t.Errorf("%s changes in its codec:\n%s", src.File, d)
 		}
 		var b bytes.Buffer
 		if err := json.Indent(&b, enc, "", " "); err != nil {

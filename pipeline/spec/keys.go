@@ -351,10 +351,10 @@ func (c *compiler) fields(n *node, in place, w where) *fields {
 			}
 			f.broken = true
 			x := fault{code: "E0110", at: p.key.at, msg: fmt.Sprintf("%s has no key %q", in, p.name)}
-			if s := c.suggest(p.name, spellings(in)); s != "" {
-				x.msg += fmt.Sprintf(" (did you mean %q?)", s)
-			} else {
-				x.hint = elsewhere(p.name, in)
+			if x.hint = elsewhere(p.name, in); x.hint == "" {
+				if s := c.suggest(p.name, spellings(in)); s != "" {
+					x.msg += fmt.Sprintf(" (did you mean %q?)", s)
+				}
 			}
 			c.error(x, w)
 		case k.later:

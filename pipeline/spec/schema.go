@@ -21,6 +21,8 @@ func Schema(cat pipeline.Catalog) []byte {
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["$id"] = schemaURI
 	root["title"] = "Orchestrator pipeline"
+	judge := mapShape(inStep) // its id is judge
+	delete(judge, "required")
 	step := mapShape(inStep)
 	step["allOf"] = actionRules(c)
 	root["$defs"] = object{
@@ -31,6 +33,7 @@ func Schema(cat pipeline.Catalog) []byte {
 		"retry":    anyOf(mapShape(inRetry), object{"const": false}),
 		"type":     anyOf(mapShape(inType), object{"type": "string"}),
 		"action":   actionShape(c),
+		"judge":    judge,
 	}
 	b, err := json.MarshalIndent(root, "", "  ")
 	if err != nil {
@@ -107,7 +110,7 @@ func shape(name string) object {
 		return object{"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_-]*$", "maxLength": 100}
 	case "steps":
 		return object{"$ref": "#/$defs/steps"}
-	case "settings", "context", "retry", "type", "action":
+	case "settings", "context", "retry", "type", "action", "judge":
 		return ref(name)
 	case "inputs":
 		return object{"type": "object", "additionalProperties": true}
@@ -132,7 +135,67 @@ func shape(name string) object {
 	case "checkpoint":
 		return enum("adaptive", "fixed", "none")
 	case "on_failure":
-		return enum("fail", "continue", "skip", "retry")
+		return anyOf(enum(failureWords...), shape("id"))
+	case "on":
+		return mapShape(inOn)
+	case "goto":
+		return mapShape(inGoto)
+	case "rules":
+		return anyOf(mapShape(inRule), object{"type": "array", "items": mapShape(inRule)})
+	case "rule":
+		return enum(ruleActions...)
+	case "failure":
+		return mapShape(inFailure)
+	case "categories":
+		return anyOf(enum(failureCategories...), object{"type": "array", "items": enum(failureCategories...)})
+	case "codes":
+		return anyOf(shape("scalar"), object{"type": "array", "items": shape("scalar")})
+	case "cache":
+		return anyOf(object{"type": "boolean"}, mapShape(inCache))
+	case "sandbox":
+		return anyOf(object{"type": "boolean"}, mapShape(inSandbox))
+	case "resources":
+		return mapShape(inResources)
+	case "auto":
+		return mapShape(inAuto)
+	case "unknown_actions":
+		return enum("error", "model")
+	case "integer":
+		return object{"type": "integer"}
+	case "bytes":
+		return anyOf(object{"type": "number", "minimum": 1}, object{"type": "string", "pattern": "^[0-9.]+ *([KMG]i?B|B|[kmg])?$"})
+	case "imports":
+		return object{"type": "object", "additionalProperties": object{"type": "string"}}
+	case "wait":
+		return mapShape(inWait)
+	case "field_duration":
+		return anyOf(shape("duration"), template())
+	case "ask":
+		return anyOf(mapShape(inAsk), object{"type": "string"})
+	case "approve":
+		return anyOf(mapShape(inApprove), object{"type": "string"})
+	case "ask_timeout":
+		return enum("fail", "default")
+	case "approve_timeout":
+		return enum("reject", "approve", "fail")
+	case "field_names":
+		return shape("names")
+	case "repeat":
+		return mapShape(inRepeat)
+	case "on_exhausted":
+		return anyOf(enum("fail", "continue"), object{"type": "object"})
+	case "queue":
+		return mapShape(inQueue)
+	case "match":
+		return mapShape(inMatch)
+	case "cases":
+		return object{"type": "object", "additionalProperties": shape("steps")}
+	case "compete":
+		return mapShape(inCompete)
+	case "document":
+		return object{"$ref": "#"}
+	case "tie_break":
+		return enum("first", "shortest", "longest")
 	case "on_item_error":
 		return enum("fail", "continue")
 	case "effect":
