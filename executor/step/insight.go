@@ -46,7 +46,7 @@ func (w *analysis) notice(facts *profileFacts, statistics map[string]any) {
 	for _, c := range facts.columns {
 		if c.outliers > 0 {
 			w.add("outliers", []string{c.name}, float64(c.outliers), float64(c.outliers)/float64(max(1, c.count)),
-				"%s has %d unusual values among %d", c.name, c.outliers, c.count)
+				"%s has %s among %d", c.name, plural(int(c.outliers), "unusual value"), c.count)
 		}
 		if all := c.count + c.nulls; c.nulls > 0 {
 			share := float64(c.nulls) / float64(all)
@@ -57,7 +57,7 @@ func (w *analysis) notice(facts *profileFacts, statistics map[string]any) {
 		}
 	}
 	if facts.duplicates > 0 {
-		w.add("duplicates", nil, float64(facts.duplicates), 1, "%d rows are equal to an earlier one", facts.duplicates)
+		w.add("duplicates", nil, float64(facts.duplicates), 1, "rows that are equal to an earlier one: %d", facts.duplicates)
 	}
 }
 

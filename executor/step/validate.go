@@ -244,7 +244,8 @@ func typeSchema(v any, at string, depth int) (map[string]any, error) {
 				return fieldsSchema(t, t, false, at, depth)
 			}
 		}
-		if _, isName := t["type"].(string); !isName && t["values"] == nil && t["items"] == nil && t["properties"] == nil {
+		_, isName := t["type"].(string)
+		if !isName && (t["type"] != nil || t["values"] == nil && t["items"] == nil && t["properties"] == nil) {
 			return fieldsSchema(t, t, false, at, depth) // fields that are called like keys
 		}
 		return declaredType(t, at, depth)

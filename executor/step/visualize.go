@@ -257,7 +257,7 @@ func fromColumns(f *profileFacts, pies bool) []chart {
 		if n.outliers > 0 {
 			add(30-float64(i), chart{
 				kind: "box", y: n.name, title: "Unusual values of " + n.name,
-				reason: fmt.Sprintf("%s has %d unusual values", n.name, n.outliers),
+				reason: fmt.Sprintf("%s has %s", n.name, plural(int(n.outliers), "unusual value")),
 			})
 		}
 	}

@@ -257,21 +257,22 @@ func dateFormat(code string) bool {
 func (w *workbook) cells(part string) ([][]any, error) {
 	var rows [][]any
 	var row []any
-	n, left := 0, maxValue
+	n, next, left := 0, 0, maxValue
 	err := w.walk(part, func(d *xml.Decoder, t xml.Token) error {
 		switch e := t.(type) {
 		case xml.StartElement:
 			switch e.Name.Local {
 			case "row":
-				row = nil
+				row, next = nil, 0
 			case "c":
-				at := len(row)
+				at := next
 				if ref := attr(e, "r"); ref != "" {
 					var ok bool
 					if at, ok = columnOf(ref); !ok {
 						return invalid("%s: %s: there is no cell %q", w.name, part, head(ref, 20))
 					}
 				}
+				next = at + 1
 				v, err := w.cell(d, e)
 				if err != nil || v == nil {
 					return err
