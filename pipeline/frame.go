@@ -384,7 +384,7 @@ func (m *Machine) haltFrame(f *frame, reason string) {
 		default:
 			why := reason
 			for _, d := range x.def.Deps {
-				if y := f.insts[d.On]; y.stop && y.step.Status == StepFailed {
+				if y := f.insts[d.On]; y.stop && (y.step.Status == StepFailed || y.step.Status == StepCompleted) {
 					why = ReasonUpstream
 				}
 			}
