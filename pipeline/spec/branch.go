@@ -139,7 +139,7 @@ func (c *compiler) compete(f *fields, s *step) {
 		return
 	}
 	g := c.fields(n, inCompete, w)
-	b := &body{graph: true, apart: "candidates"}
+	b := &body{graph: true, apart: "compete"}
 	s.bodies = append(s.bodies, b)
 	if v := g.get("candidates"); v != nil {
 		c.stepList(v, s, w.in("candidates"), b)

@@ -100,7 +100,7 @@ type body struct {
 	graph   bool
 	loop    bool    // the body of a for or while
 	final   bool    // finally
-	apart   string  // its steps stand apart, none waits for another: parallel or candidates
+	apart   string  // its steps stand apart, none waits for another: parallel or compete
 	label   *string // of a case of match: its value; nil: another body, or default
 }
 

@@ -33,7 +33,7 @@ func (c *compiler) wait(f *fields, s *step) {
 			continue
 		}
 		if first != nil {
-			c.found.error(c.placed(fault{code: "E0112", at: p.key.at, msg: fmt.Sprintf("a step waits for one thing, not for %s and %s", first.name, key)}, w), c.found.related(first.key.off, "it waits for this already"))
+			c.found.error(c.placed(fault{code: "E0112", at: p.key.at, msg: fmt.Sprintf("a step waits for one thing; %s and %s are two", first.name, key)}, w), c.found.related(first.key.off, "it waits for this already"))
 			continue
 		}
 		first = p

@@ -222,11 +222,13 @@ var failureCategories = retryCategories
 func (c *compiler) jumps(b *body, add func(i, on, off int, cause string)) {
 	back := make([]bool, len(b.steps)) // steps that a jump leads back to
 	var all []leap
+	lost := false
 	for _, s := range b.steps {
 		for i := range s.jumps {
 			j := &s.jumps[i]
 			t := c.target(s, j)
 			if t == nil {
+				lost = true
 				continue
 			}
 			to := t.index
@@ -239,7 +241,7 @@ func (c *compiler) jumps(b *body, add func(i, on, off int, cause string)) {
 		}
 	}
 	for i, s := range b.steps {
-		if s.def.MaxVisits > 0 && !back[i] {
+		if s.def.MaxVisits > 0 && !back[i] && !lost {
 			c.warn(fault{code: "W0702", at: s.visits, msg: "max_visits means nothing: no jump leads back to this step"}, where{s, "max_visits"})
 		}
 	}
@@ -247,7 +249,7 @@ func (c *compiler) jumps(b *body, add func(i, on, off int, cause string)) {
 		jumpEdges(len(b.steps), all, add)
 		return
 	}
-	if len(all) > 0 {
+	if len(all) > 0 && !lost {
 		c.endless(b, all)
 	}
 }
@@ -296,7 +298,7 @@ func (c *compiler) target(s *step, j *jump) *step {
 		c.noTarget(s, j, w)
 		return nil
 	case b.apart != "":
-		c.error(fault{code: "E0407", at: j.node.at, msg: fmt.Sprintf("what stands in %s runs at the same time; there is no going on from one to another", b.apart)}, w)
+		c.error(fault{code: "E0407", at: j.node.at, msg: fmt.Sprintf("steps of %s run at the same time; none goes on with another", b.apart)}, w)
 		return nil
 	case b.graph && t.index <= s.index:
 		c.found.error(c.placed(fault{
@@ -319,7 +321,7 @@ func (c *compiler) noTarget(s *step, j *jump, w where) {
 	if others := c.steps[id]; len(others) > 0 {
 		x := fault{code: "E0407", at: j.node.at, msg: fmt.Sprintf("the step %s stands in another list: a jump stays in its own", id)}
 		if p := s.parent(); p != nil && p.def.ID != "" {
-			x.hint = fmt.Sprintf("let %s go on from the end of the block: give its route to %s", s.def.ID, p.def.ID)
+			x.hint = fmt.Sprintf("a route of %s itself goes on from the end of the block", p.def.ID)
 		}
 		c.found.error(c.placed(x, w), c.found.related(others[0].at.off, "%s is here", id))
 		return
@@ -362,12 +364,12 @@ func (c *compiler) endless(b *body, all []leap) {
 			}
 		}
 	}
-	for i, s := range b.steps {
-		if !reached[i] && i > 0 && reached[i-1] && c.found.errs == 0 {
-			c.warn(fault{code: "W0701", at: s.at, msg: fmt.Sprintf("the step %s never runs: every way jumps over it", s.def.ID)}, where{step: s})
-		}
-	}
 	if reached[n] {
+		for i, s := range b.steps {
+			if !reached[i] && reached[max(i-1, 0)] {
+				c.warn(fault{code: "W0701", at: s.at, msg: fmt.Sprintf("the step %s never runs: every way jumps over it", s.def.ID)}, where{step: s})
+			}
+		}
 		return
 	}
 	for k := len(all) - 1; k >= 0; k-- {
@@ -403,10 +405,7 @@ func (s *step) successors(i int) []int {
 	}
 	route(r.Success, r.Always)
 	if s.def.Condition != nil {
-		route(r.False, nil)
-		if r.False == nil && r.Always != nil {
-			out = append(out, *r.Always)
-		}
+		route(r.False, r.Always)
 	}
 	if r.Failure != nil || r.Always != nil || s.def.OnFailure == "continue" || s.def.OnFailure == "skip" {
 		route(r.Failure, r.Always)
@@ -416,7 +415,7 @@ func (s *step) successors(i int) []int {
 		case rule.To != nil:
 			out = append(out, *rule.To)
 		case rule.Do == "fallback":
-			out = append(out, i+1)
+			route(nil, r.Always)
 		}
 	}
 	return out

@@ -485,7 +485,14 @@ func (c *compiler) outOfScope(u *use, t *step, at span) {
 		x.hint = fmt.Sprintf("%s.last.%s is its output in the last pass, %s.results has all passes", t.parent().def.ID, id, t.parent().def.ID)
 	case t.parent() != nil:
 		x.msg = fmt.Sprintf("the step %s runs within the block %s and cannot be named outside it", id, t.parent().def.ID)
-		x.hint = "hand its result on with state"
+		switch outer := t.parent(); outer.def.Kind {
+		case pipeline.KindCompete:
+			x.hint = fmt.Sprintf("%s.candidates.%s is its output", outer.def.ID, id)
+		case pipeline.KindIf, pipeline.KindMatch:
+			x.hint = fmt.Sprintf("%s.%s is its output where its arm was taken", outer.def.ID, id)
+		default:
+			x.hint = fmt.Sprintf("%s.%s is its output", outer.def.ID, id)
+		}
 	default:
 		x.msg = fmt.Sprintf("the step %s cannot be named here", id)
 	}

@@ -98,7 +98,7 @@ func (c *compiler) dependency(s *step, n *node) int {
 	w := where{s, "dependencies"}
 	t := s.body.byID[n.text]
 	if t != nil && t != s && s.body.apart != "" {
-		c.error(fault{code: "E0401", at: n.at, msg: fmt.Sprintf("what stands in %s runs at the same time and cannot wait for each other", s.body.apart), hint: "a block with order: graph holds steps that depend on each other"}, w)
+		c.error(fault{code: "E0401", at: n.at, msg: fmt.Sprintf("steps of %s run at the same time and cannot wait for each other", s.body.apart), hint: "a block with order: graph holds steps that depend on each other"}, w)
 		return -1
 	}
 	switch {

@@ -253,6 +253,8 @@ func (c *compiler) only(f *fields, s *step, doings ...string) {
 			switch {
 			case doings[0] == "ask" || doings[0] == "approve":
 				x.hint = "how long people may take is said by deadline"
+			case doings[0] == "call":
+				x.hint = "give it to the steps of the called pipeline"
 			case !slices.Contains([]string{"set", "assert", "wait"}, doings[0]):
 				x.hint = "give it to the steps within"
 			}
@@ -339,6 +341,19 @@ func (c *compiler) command(f *fields, s *step, kind string) {
 			d.Command = append(d.Command, field)
 		}
 	}
+	c.environment(f, s)
+	d.Capture = c.oneOf(f.get("capture"), w.in("capture"), "text", "lines", "json")
+	switch d.Capture {
+	case "":
+		s.returns = &pipeline.Type{Kind: "string"}
+	case "lines":
+		s.returns = &pipeline.Type{Kind: "list", Items: &pipeline.Type{Kind: "string"}}
+	}
+}
+
+// environment reads what a program finds in its environment.
+func (c *compiler) environment(f *fields, s *step) {
+	w := where{step: s}
 	if n := f.get("env"); n != nil && !n.isNull() {
 		if n.kind != mapping {
 			c.wrong(n, w.in("env"), "a mapping")
@@ -356,14 +371,7 @@ func (c *compiler) command(f *fields, s *step, kind string) {
 			c.error(x, w.in("secrets"))
 		}
 	}
-	d.Secrets = names
-	d.Capture = c.oneOf(f.get("capture"), w.in("capture"), "text", "lines", "json")
-	switch d.Capture {
-	case "":
-		s.returns = &pipeline.Type{Kind: "string"}
-	case "lines":
-		s.returns = &pipeline.Type{Kind: "list", Items: &pipeline.Type{Kind: "string"}}
-	}
+	s.def.Secrets = names
 }
 
 func (c *compiler) env(n *node, s *step) {

@@ -49,7 +49,7 @@ func (c *compiler) hasRun(u *use, t *step, b *body, name span) bool {
 		return false
 	case b.apart != "" && !a.judge:
 		c.found.error(c.placed(fault{
-			code: "E0204", at: c.at(u, name.off, name.end), msg: fmt.Sprintf("%s runs at the same time as %s: what stands in %s does not wait for each other", id, a.def.ID, b.apart),
+			code: "E0204", at: c.at(u, name.off, name.end), msg: fmt.Sprintf("%s runs at the same time as %s: steps of %s do not wait for each other", id, a.def.ID, b.apart),
 		}, u.where), c.found.related(t.at.off, "%s is here", id))
 		return false
 	case b.graph:
