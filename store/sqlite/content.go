@@ -122,7 +122,11 @@ const (
 // Cached implements store.Store.
 func (s *Store) Cached(ctx context.Context, key pipeline.Digest) ([]byte, error) {
 	var value []byte
-	err := s.query(ctx, readCache, []any{text(key), time.Now().UnixMicro()}, func(r *sql.Rows) error { return r.Scan(&value) })
+	err := s.query(ctx, readCache, []any{text(key), time.Now().UnixMicro()}, func(r *sql.Rows) error {
+		err := r.Scan(&value)
+		value = nonNil(value)
+		return err
+	})
 	return value, storeError("read the cache", err)
 }
 
