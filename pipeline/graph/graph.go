@@ -13,6 +13,7 @@ package graph
 // Graph is a drawing of a plan. Coordinates are in pixels from the top left.
 type Graph struct {
 	Nodes         []Node // a block stands before what it holds
+	Arms          []Arm  // of blocks that choose
 	Edges         []Edge
 	Width, Height float64
 }
@@ -22,7 +23,7 @@ type Node struct {
 	ID     string // the ids of the blocks around it and its own, joined by "/"
 	Label  string
 	Kind   string // as in pipeline.Kind
-	Action string
+	Action string // the action, skill, agent or pipeline that it names
 	Parent string // the block that holds it, or empty
 	Layer  int    // within its body, from 0
 	X, Y   float64
@@ -30,10 +31,21 @@ type Node struct {
 	Line   int // in the source
 }
 
-// Edge says that one step of a body waits for another.
+// Arm is one of the ways that a block may take: the part of its box where the
+// steps of the arm stand, below its label. An arm may be empty.
+type Arm struct {
+	Block      string // the id of its node
+	Label      string // a condition, the value of a case, else or default
+	Nodes      []string
+	X, Y, W, H float64
+}
+
+// Edge says that one step of a body waits for another, or may go on with it.
 type Edge struct {
 	From, To string // ids of nodes
-	Cause    string // declared, reference, state, sequence
+	Cause    string // declared, reference, state, sequence, artifact, jump
+	Label    string // of jumps: success, failure, false, always or error
+	Back     bool   // a jump to a step above, or to the same one
 	Points   []Point
 }
 

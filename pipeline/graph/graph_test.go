@@ -30,8 +30,8 @@ func diamond() *pipeline.Plan {
 	loop.Kind, loop.Loop = pipeline.KindFor, &pipeline.Loop{Body: body(leaf("x"), leaf("y", 0))}
 	choice := leaf("choice", 0)
 	choice.Kind = pipeline.KindIf
-	choice.Branches = []pipeline.Branch{{Body: body(leaf("yes"))}, {Body: body(leaf("no"), leaf("then", 0))}}
-	return &pipeline.Plan{Root: body(leaf("a"), loop, choice, leaf("b", 1, 2), leaf("c", 0, 3)), Finally: body(leaf("tidy"))}
+	choice.Branches = []pipeline.Branch{{Condition: &pipeline.Template{Src: "{{ a }}"}, Body: body(leaf("yes"))}, {Body: body(leaf("no"), leaf("then", 0))}}
+	return &pipeline.Plan{Unit: pipeline.Unit{Root: body(leaf("a"), loop, choice, leaf("b", 1, 2), leaf("c", 0, 3)), Finally: body(leaf("tidy"))}}
 }
 
 func TestLayout(t *testing.T) {
@@ -69,7 +69,22 @@ func check(t interface {
 			}
 		}
 	}
+	for _, a := range g.Arms {
+		if b := byID[a.Block]; a.X < b.X || a.Y < b.Y || a.X+a.W > b.X+b.W+0.2 || a.Y+a.H > b.Y+b.H+0.2 {
+			t.Errorf("the arm %s is outside its block %s", a.Label, a.Block)
+		}
+		for _, id := range a.Nodes {
+			if n := byID[id]; n.X < a.X || n.Y < a.Y || n.X+n.W > a.X+a.W+0.2 || n.Y+n.H > a.Y+a.H+0.2 {
+				t.Errorf("%s is outside its arm %s", id, a.Label)
+			}
+		}
+	}
 	for _, e := range g.Edges {
+		for _, p := range e.Points {
+			if p.X < 0 || p.Y < 0 || p.X > g.Width+0.2 || p.Y > g.Height+0.2 {
+				t.Errorf("the edge %s to %s leaves the drawing: %v", e.From, e.To, p)
+			}
+		}
 		from, to := byID[e.From], byID[e.To]
 		first, last := e.Points[0], e.Points[len(e.Points)-1]
 		if first.Y != from.Y+from.H || last.Y != to.Y || first.X < from.X || first.X > from.X+from.W || last.X < to.X || last.X > to.X+to.W {
@@ -88,8 +103,17 @@ func randomBody(t *rapid.T, depth int, next *int) pipeline.Body {
 				s.Deps = append(s.Deps, pipeline.Dep{On: k, Cause: "reference"})
 			}
 		}
+		if rapid.IntRange(0, 4).Draw(t, "jump") == 0 {
+			to, back := i, rapid.IntRange(0, i).Draw(t, "to")
+			s.Routes = &pipeline.Routes{Always: &back}
+			if len(s.Deps) > 0 {
+				b.Steps[s.Deps[0].On].Routes = &pipeline.Routes{Success: &to}
+			}
+		}
 		if depth < 3 && rapid.IntRange(0, 4).Draw(t, "block") == 0 {
-			s.Kind = pipeline.KindIf
+			s.Kind = pipeline.KindMatch
+			label := "case"
+			s.Branches = append(s.Branches, pipeline.Branch{Case: &label})
 			for range rapid.IntRange(1, 3).Draw(t, "arms") {
 				s.Branches = append(s.Branches, pipeline.Branch{Body: randomBody(t, depth+1, next)})
 			}
@@ -102,7 +126,7 @@ func randomBody(t *rapid.T, depth int, next *int) pipeline.Body {
 func TestLayoutOfAnyPlan(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		next := 0
-		p := &pipeline.Plan{Root: randomBody(t, 0, &next), Finally: randomBody(t, 2, &next)}
+		p := &pipeline.Plan{Unit: pipeline.Unit{Root: randomBody(t, 0, &next), Finally: randomBody(t, 2, &next)}}
 		g := graph.Layout(p)
 		check(t, &g)
 		if len(g.Nodes) != next {
@@ -125,9 +149,13 @@ func TestMermaid(t *testing.T) {
     n3["y<br/>debug"]
   end
   subgraph n4["if: choice<br/>debug"]
-    n5["yes<br/>debug"]
-    n6["no<br/>debug"]
-    n7["then<br/>debug"]
+    subgraph a0["a"]
+      n5["yes<br/>debug"]
+    end
+    subgraph a1["else"]
+      n6["no<br/>debug"]
+      n7["then<br/>debug"]
+    end
   end
   n8["b<br/>debug"]
   n9["c<br/>debug"]
@@ -143,6 +171,96 @@ func TestMermaid(t *testing.T) {
 `
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// flow is a plan with every kind of block and jump.
+func flow() *pipeline.Plan {
+	at := func(i int) *int { return &i }
+	bug := "bug"
+	match := leaf("sort", 0)
+	match.Kind, match.Action = pipeline.KindMatch, ""
+	match.Branches = []pipeline.Branch{{Case: &bug, Body: body(leaf("fix"))}, {}}
+	each := leaf("each", 1)
+	each.Kind, each.Action = pipeline.KindFor, ""
+	both := &pipeline.StepDef{Kind: pipeline.KindParallel, Branches: []pipeline.Branch{{Body: body(leaf("l"), leaf("r"))}}}
+	each.Loop = &pipeline.Loop{Single: true, Body: body(both)}
+	call := leaf("check", 2)
+	call.Kind, call.Action, call.Call = pipeline.KindCall, "", &pipeline.Call{Name: "review"}
+	call.Routes = &pipeline.Routes{Failure: at(0), Success: at(5)}
+	child := leaf("child", 3)
+	child.Kind, child.Action, child.Call = pipeline.KindCall, "", &pipeline.Call{Name: "review", Detach: true}
+	ask := leaf("ask", 4)
+	ask.Kind, ask.Action = pipeline.KindAsk, ""
+	ask.OnError = []pipeline.Rule{{Do: "goto", To: at(5)}}
+	return &pipeline.Plan{
+		Unit:  pipeline.Unit{Root: body(leaf("a"), match, each, call, child, ask)},
+		Units: []*pipeline.Unit{{Root: body(leaf("read")), Finally: body(leaf("tidy"))}},
+	}
+}
+
+func TestBlocksAndJumps(t *testing.T) {
+	g := graph.Layout(flow())
+	check(t, &g)
+	want := `flowchart TD
+  n0["a<br/>debug"]
+  subgraph n1["match: sort"]
+    subgraph a0["bug"]
+      n2["fix<br/>debug"]
+    end
+  end
+  subgraph n3["for: each"]
+    n4["l<br/>debug"]
+    n5["r<br/>debug"]
+  end
+  subgraph n6["call: check<br/>review"]
+    n7["read<br/>debug"]
+    n8["tidy<br/>debug"]
+  end
+  n9[["child<br/>review"]]
+  n10(["ask"])
+  n0 --> n1
+  n1 --> n3
+  n3 --> n6
+  n6 -.->|success| n10
+  n6 --> n9
+  n9 --> n10
+  n6 -.->|failure| n0
+  n10 -.->|error| n10
+`
+	if d := cmp.Diff(want, g.Mermaid()); d != "" {
+		t.Error(d)
+	}
+	for _, e := range g.Edges {
+		if (e.Label == "failure" || e.Label == "error") != e.Back {
+			t.Errorf("%s to %s: back %v", e.From, e.To, e.Back)
+		}
+	}
+	var labels []string
+	for _, a := range g.Arms {
+		labels = append(labels, a.Label)
+	}
+	if d := cmp.Diff([]string{"bug", "default"}, labels); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestManyCalls: pipelines that call each other more than once are drawn in part.
+func TestManyCalls(t *testing.T) {
+	p := &pipeline.Plan{}
+	for i := range 16 {
+		twice := func(id string) *pipeline.StepDef {
+			return &pipeline.StepDef{ID: id, Kind: pipeline.KindCall, Call: &pipeline.Call{Name: "next", Unit: i - 1}}
+		}
+		u := &pipeline.Unit{Root: body(leaf("end"))}
+		if i > 0 {
+			u.Root = body(twice("a"), twice("b"))
+		}
+		p.Units = append(p.Units, u)
+	}
+	p.Unit = *p.Units[15]
+	if g := graph.Layout(p); len(g.Nodes) < 5000 || len(g.Nodes) > 5100 {
+		t.Errorf("%d nodes", len(g.Nodes))
 	}
 }
 

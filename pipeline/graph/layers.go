@@ -20,6 +20,7 @@ type drawing struct {
 	steps  int
 	boxes  []box
 	edges  []drawnEdge
+	back   []drawnEdge // jumps to a step above
 	layer  []int
 	w, h   []float64
 	up     [][]int // neighbours in the layer above, and below
@@ -34,7 +35,9 @@ type drawing struct {
 type drawnEdge struct {
 	from, to int
 	cause    string
-	via      []int // dummies from top to bottom
+	label    string // of a jump
+	hidden   bool   // for the order alone
+	via      []int  // dummies from top to bottom
 }
 
 func newDrawing(b *pipeline.Body, boxes []box) *drawing {
@@ -46,11 +49,36 @@ func newDrawing(b *pipeline.Body, boxes []box) *drawing {
 	for i, s := range b.Steps {
 		for _, dep := range s.Deps {
 			if dep.On >= 0 && dep.On < n && dep.On != i {
-				d.edges = append(d.edges, drawnEdge{from: dep.On, to: i, cause: dep.Cause})
+				d.edges = append(d.edges, drawnEdge{from: dep.On, to: i, cause: dep.Cause, hidden: dep.Cause == jump})
 			}
 		}
+		d.jumps(s, i, n)
 	}
 	return d
+}
+
+const jump = "jump"
+
+// jumps adds where a step may go on.
+func (d *drawing) jumps(s *pipeline.StepDef, i, n int) {
+	add := func(label string, to *int) {
+		switch {
+		case to == nil || *to < 0 || *to >= n:
+		case *to <= i:
+			d.back = append(d.back, drawnEdge{from: i, to: *to, cause: jump, label: label})
+		default:
+			d.edges = append(d.edges, drawnEdge{from: i, to: *to, cause: jump, label: label})
+		}
+	}
+	if r := s.Routes; r != nil {
+		add("success", r.Success)
+		add("failure", r.Failure)
+		add("false", r.False)
+		add("always", r.Always)
+	}
+	for k := range s.OnError {
+		add("error", s.OnError[k].To)
+	}
 }
 
 func (d *drawing) run() {
@@ -336,6 +364,15 @@ func (d *drawing) points(e *drawnEdge) []Point {
 	}
 	add(d.x[e.to]+round(d.w[e.to]/2), d.y[e.to])
 	return pts
+}
+
+// around is the line of a jump back: below its step, up beside the boxes in a
+// lane of its own, and down to the other step.
+func (d *drawing) around(e *drawnEdge, lane int) []Point {
+	x := d.width + float64(lane+1)*laneGap
+	from, to := d.x[e.from]+round(d.w[e.from]/2), d.x[e.to]+round(d.w[e.to]/2)
+	below, above := d.bottom[d.layer[e.from]]+laneGap/2, d.top[d.layer[e.to]]-laneGap/2
+	return []Point{{from, d.y[e.from] + d.h[e.from]}, {from, below}, {x, below}, {x, above}, {to, above}, {to, d.y[e.to]}}
 }
 
 // round keeps coordinates short in what is made of them.

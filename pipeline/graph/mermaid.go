@@ -17,37 +17,63 @@ func (g Graph) Mermaid() string {
 		index[n.ID] = i
 		children[n.Parent] = append(children[n.Parent], i)
 	}
+	arms := map[string][]int{}
+	for i := range g.Arms {
+		arms[g.Arms[i].Block] = append(arms[g.Arms[i].Block], i)
+	}
 	var write func(parent string, indent string)
+	node := func(i int, indent string) {
+		n := &g.Nodes[i]
+		text := escape(n.Label)
+		if n.Action != "" && n.Action != n.Label {
+			text += "<br/>" + escape(n.Action)
+		}
+		if len(children[n.ID]) > 0 {
+			fmt.Fprintf(&b, "%ssubgraph n%d[\"%s: %s\"]\n", indent, i, escape(n.Kind), text)
+			write(n.ID, indent+"  ")
+			fmt.Fprintf(&b, "%send\n", indent)
+			return
+		}
+		left, right := "[", "]"
+		switch n.Kind {
+		case "set", "assert":
+			left, right = "(", ")"
+		case "if", "match":
+			left, right = "{", "}"
+		case "for", "while", "repeat", "queue", "call", "parallel", "compete":
+			left, right = "[[", "]]"
+		case "wait", "ask":
+			left, right = "([", "])"
+		}
+		fmt.Fprintf(&b, "%sn%d%s\"%s\"%s\n", indent, i, left, text, right)
+	}
 	write = func(parent, indent string) {
-		for _, i := range children[parent] {
-			n := &g.Nodes[i]
-			text := escape(n.Label)
-			if n.Action != "" && n.Action != n.Label {
-				text += "<br/>" + escape(n.Action)
-			}
-			if len(children[n.ID]) > 0 {
-				fmt.Fprintf(&b, "%ssubgraph n%d[\"%s: %s\"]\n", indent, i, escape(n.Kind), text)
-				write(n.ID, indent+"  ")
+		if len(arms[parent]) > 0 {
+			for _, a := range arms[parent] {
+				if len(g.Arms[a].Nodes) == 0 {
+					continue // Mermaid has no empty subgraphs
+				}
+				fmt.Fprintf(&b, "%ssubgraph a%d[\"%s\"]\n", indent, a, escape(g.Arms[a].Label))
+				for _, id := range g.Arms[a].Nodes {
+					node(index[id], indent+"  ")
+				}
 				fmt.Fprintf(&b, "%send\n", indent)
-				continue
 			}
-			left, right := "[", "]"
-			switch n.Kind {
-			case "set":
-				left, right = "(", ")"
-			case "if":
-				left, right = "{", "}"
-			case "for", "while":
-				left, right = "[[", "]]"
-			}
-			fmt.Fprintf(&b, "%sn%d%s\"%s\"%s\n", indent, i, left, text, right)
+			return
+		}
+		for _, i := range children[parent] {
+			node(i, indent)
 		}
 	}
 	write("", "  ")
-	for _, e := range g.Edges {
+	for i := range g.Edges {
+		e := &g.Edges[i]
 		arrow := "-->"
-		if e.Cause == "state" {
+		if e.Cause == "state" || e.Cause == jump {
 			arrow = "-.->"
+		}
+		if e.Label != "" {
+			arrow += "|" + e.Label + "|"
 		}
 		fmt.Fprintf(&b, "  n%d %s n%d\n", index[e.From], arrow, index[e.To])
 	}
