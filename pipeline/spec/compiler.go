@@ -34,6 +34,11 @@ type compiler struct {
 	steps     map[string][]*step // by id, in every body
 	docUses   []*use             // of vars and outputs
 	autos     autos
+	agents    map[string]*agent
+	actions   map[string]*ownAction
+	artifacts map[string]*artifact
+	consumers []consumer
+	prompts   map[string]*text // prompt files by their path in the bundle
 }
 
 // input is a declared or inferred input.
@@ -58,8 +63,10 @@ type step struct {
 	at       span  // of its id, or its beginning
 	declared []*node
 	uses     []*use
-	bodies   []*body         // that it holds
-	returns  *pipeline.Type  // of a leaf's output, nil: unknown
+	bodies   []*body        // that it holds
+	returns  *pipeline.Type // of a leaf's output, nil: unknown
+	spec     *pipeline.ActionSpec
+	inflow   []edge          // from this step, or what it holds, to producers of artifacts that it consumes
 	refs     []edge          // from this step, or what it holds, to steps of the same body
 	access   map[string]*pos // of state variables, by this step or what it holds
 	writes   []string        // the state variables that it sets,
@@ -153,6 +160,7 @@ const (
 	useTest                   // the condition of a while: in the loop, before a pass
 	useCollect                // after a pass, within it
 	useExhausted              // after the passes of a repeat that did not come to its end
+	useAgent                  // of an agent's command: as useField, with the name model
 	useVars                   // when the run begins
 	useOutputs                // at its end
 )

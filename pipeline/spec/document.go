@@ -24,6 +24,10 @@ func (c *compiler) document(root *node) *pipeline.Plan {
 	c.declareVars(f)
 	c.declareSecrets(f.get("secrets"))
 	c.declareImports(f.get("imports"))
+	c.declareArtifacts(f.get("artifacts"))
+	c.declareAgents(f.get("agents"))
+	c.declareActions(f.get("actions"))
+	c.bundlePatterns(f.get("bundle"))
 	steps := f.get("steps")
 	if steps == nil {
 		c.error(fault{code: "E0111", at: span{root.off, root.off + 1}, msg: "the key steps is missing"}, where{})
@@ -40,6 +44,7 @@ func (c *compiler) document(root *node) *pipeline.Plan {
 		c.plan.Outputs = c.documentMap(n, "outputs", useOutputs)
 	}
 	c.closeAutos()
+	c.lineage()
 	c.resolve()
 	c.order()
 	c.outputPaths()

@@ -109,9 +109,9 @@ func (c *compiler) template(n *node, s string, w where, when usage, condition bo
 type form uint8
 
 const (
-	mayCompile  form = iota // a template, if it has placeholders
+	mayCompile    form = iota // a template, if it has placeholders
 	alwaysCompile             // a template, also without
-	asCondition             // a condition
+	asCondition               // a condition
 )
 
 // compile compiles a text whose bytes stand in the source where to says; nil: as

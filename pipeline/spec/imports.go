@@ -19,7 +19,8 @@ type program struct {
 	plan     *pipeline.Plan
 	imported map[string]*callee // by path in the bundle; nil while it is being read
 	reading  []string           // the files that are being read, outer ones first
-	findings []*findings        // of the imported files
+	findings []*findings        // of the imported files and skills
+	skills   map[string]*SkillFile
 }
 
 // finish puts the outermost pipeline into the plan.
@@ -123,7 +124,7 @@ func (c *compiler) importFile(n *node, name string, w where) *callee {
 	if c.tooDeep(n, depth, w) {
 		return nil
 	}
-	t, bad := newText(path.Join(path.Dir(strings.ReplaceAll(whole.file, `\`, "/")), file), string(data))
+	t, bad := newText(whole.shown(file), string(data))
 	found := newFindings(t)
 	whole.findings = append(whole.findings, found)
 	if bad != nil {

@@ -35,6 +35,13 @@ const (
 	inAsk
 	inApprove
 	inType
+	inAgent
+	inOwnAction
+	inPublish
+	inConsume
+	inFiles
+	inInject
+	inSkill
 	endOfPlaces
 )
 
@@ -46,6 +53,8 @@ var placeNames = map[place]string{
 	inOn: "on", inGoto: "a route", inRule: "a rule", inFailure: "match of a rule", inCache: "cache", inResources: "resources", inSandbox: "sandbox",
 	inFor: "for", inWhile: "while", inRepeat: "repeat", inQueue: "queue", inIf: "if", inElif: "elif", inMatch: "match", inCompete: "compete",
 	inWait: "wait", inAsk: "ask", inApprove: "approve", inType: "a type",
+	inAgent: "an agent", inOwnAction: "an action of the pipeline's own", inPublish: "publish", inConsume: "consume", inFiles: "files", inInject: "inject",
+	inSkill: "SKILL.md",
 }
 
 func (p place) String() string { return placeNames[p] }
@@ -79,12 +88,12 @@ var keys = []key{
 	{name: "finally", in: inDocument, shape: "steps", doc: "Steps that run once at the end, after success, failure or cancellation, one after the other."},
 	{name: "outputs", in: inDocument, shape: "map", doc: "What the run gives, by name; without it, the output of each step."},
 	{name: "models", in: inDocument, later: true},
-	{name: "agents", in: inDocument, later: true},
+	{name: "agents", in: inDocument, shape: "agents", doc: "Agents that steps hand prompts to, by name: programs with a command, or models with instructions and tools."},
 	{name: "mcp_servers", in: inDocument, later: true},
-	{name: "actions", in: inDocument, later: true},
+	{name: "actions", in: inDocument, shape: "own_actions", doc: "Actions of the pipeline's own, by name: prompts with typed parameters and results."},
 	{name: "imports", in: inDocument, shape: "imports", doc: "Other pipelines that steps call, by name: files beside this one."},
-	{name: "bundle", in: inDocument, later: true},
-	{name: "artifacts", in: inDocument, later: true},
+	{name: "bundle", in: inDocument, shape: "names", doc: "Patterns of further files that travel with the pipeline, relative to its folder."},
+	{name: "artifacts", in: inDocument, shape: "types", doc: "What steps publish and consume, by name, with its type."},
 	{name: "on", in: inDocument, later: true},
 
 	// Settings.
@@ -162,18 +171,56 @@ var keys = []key{
 	{name: "steps", in: inStep, shape: "steps", doc: "The body of for, while and repeat, one step after the other."},
 	{name: "detach", in: inStep, shape: "boolean", doc: "Of a call: begins a run of its own and goes on without waiting for it."},
 
-	{name: "agent", in: inStep, later: true},
-	{name: "prompt", in: inStep, later: true},
-	{name: "prompt_file", in: inStep, later: true},
+	{name: "skill", in: inStep | inDoing, shape: "text", doc: "A skill to use, by name: skills/NAME/SKILL.md beside the pipeline."},
+	{name: "agent", in: inStep | inDoing, shape: "text", doc: "An agent of the pipeline's, which is handed the prompt."},
+	{name: "prompt", in: inStep, shape: "text", doc: "What an agent or model is asked."},
+	{name: "prompt_file", in: inStep, shape: "text", doc: "The file that holds the prompt, relative to the pipeline's folder. It is a template."},
+	{name: "model", in: inStep, shape: "text", doc: "The model that is asked, in place of the default."},
+	{name: "returns", in: inStep, shape: "returns", doc: "What the step promises to give: fields with their types, and from: where they are read. With by and cases, one of several sets of fields."},
+	{name: "publish", in: inStep, shape: "publish", doc: "Makes new versions of artifacts of fields of the result."},
+	{name: "consume", in: inStep, shape: "consume", doc: "Artifacts that the step is handed; it waits for their producers."},
+	{name: "files", in: inStep, shape: "files", doc: "Files that are put into the prompt."},
 	{name: "session", in: inStep, later: true},
-	{name: "model", in: inStep, later: true},
 	{name: "requires_model", in: inStep, later: true},
-	{name: "skill", in: inStep, later: true},
-	{name: "returns", in: inStep, later: true},
-	{name: "publish", in: inStep, later: true},
-	{name: "consume", in: inStep, later: true},
-	{name: "files", in: inStep, later: true},
 	{name: "artifacts", in: inStep, later: true},
+
+	// Agents and actions of the pipeline's own.
+	{name: "command", in: inAgent, shape: "list", doc: "The program with its arguments; {{ model }} is the step's model."},
+	{name: "input", in: inAgent, shape: "agent_input", doc: "How the program gets the prompt: stdin (default), or as its last argument."},
+	{name: "instructions", in: inAgent, shape: "text", doc: "What stands above every prompt."},
+	{name: "model", in: inAgent | inOwnAction, shape: "text", doc: "The model that is asked, unless a step says otherwise."},
+	{name: "tools", in: inAgent, shape: "names", doc: "Tools that a model may use."},
+	{name: "limits", in: inAgent, shape: "any", doc: "Bounds of what a model may do."},
+	{name: "prompt", in: inOwnAction, shape: "text", doc: "What the model is asked; the parameters can be named in it."},
+	{name: "prompt_file", in: inOwnAction, shape: "text", doc: "The file that holds the prompt."},
+	{name: "parameters", in: inOwnAction, shape: "types", doc: "What the action is given, by name, with its type."},
+	{name: "returns", in: inOwnAction, shape: "types", doc: "What it gives, by name, with its type; without it, a text."},
+	{name: "description", in: inOwnAction | inAgent, shape: "text", doc: "What it is for. Never rendered."},
+
+	// Contracts.
+	{name: "artifact", in: inPublish | inConsume, shape: "text", must: true, doc: "The name of the artifact."},
+	{name: "from", in: inPublish, shape: "text", must: true, doc: "The field of the result that becomes the new version."},
+	{name: "from", in: inConsume, shape: "names", doc: "Ids of the steps that may have published it; by default any."},
+	{name: "fresh", in: inConsume, shape: "fresh", doc: "any (default), or new: a version that this step has not consumed before."},
+	{name: "as", in: inConsume, shape: "consume_as", doc: "How the step is handed it: as reference (default), content or none."},
+	{name: "required", in: inFiles, shape: "names", doc: "Patterns that must match a file, relative to the workspace."},
+	{name: "optional", in: inFiles, shape: "names", doc: "Patterns that may match files."},
+	{name: "inject", in: inFiles, shape: "inject", doc: "How the files are put into the prompt."},
+	{name: "mode", in: inInject, shape: "inject_mode", doc: "content (default), or list: only their names."},
+	{name: "position", in: inInject, shape: "inject_position", doc: "after (default) the prompt, or before it."},
+
+	// The front matter of a skill.
+	{name: "name", in: inSkill, shape: "text", must: true, doc: "The skill's name, which is its folder's too."},
+	{name: "description", in: inSkill, shape: "text", must: true, doc: "What the skill does and when to use it."},
+	{name: "parameters", in: inSkill, shape: "types", doc: "What it is given, by name, with its type; without it, anything."},
+	{name: "returns", in: inSkill, shape: "types", doc: "What it gives, by name, with its type; without it, anything."},
+	{name: "run", in: inSkill, shape: "any", doc: "The program with its arguments, or a line for the shell; without it, a model is given the text of the skill."},
+	{name: "tools", in: inSkill, shape: "names", doc: "Tools that it uses."},
+	{name: "active", in: inSkill, shape: "boolean", doc: "false: it may not be used."},
+	{name: "license", in: inSkill, shape: "text", doc: "Its license."},
+	{name: "compatibility", in: inSkill, shape: "text", doc: "What it needs of its surroundings."},
+	{name: "metadata", in: inSkill, shape: "any", doc: "Notes of any form."},
+	{name: "allowed-tools", in: inSkill, shape: "any", doc: "Tools that it may use without asking; for other programs."},
 
 	// Retry.
 	{name: "max_attempts", in: inRetry, shape: "count", doc: "How often the step is tried in all; default 3."},

@@ -319,7 +319,7 @@ func (c *compiler) name(u *use, r *expr.Ref) {
 		}
 		return
 	}
-	if u.loopName(r.Root) {
+	if u.loopName(r.Root) || u.when == useAgent && r.Root == "model" {
 		return
 	}
 	if c.state[r.Root] != nil {
@@ -542,7 +542,7 @@ func (c *compiler) read(u *use, r *expr.Ref) {
 		return
 	}
 	if s := u.where.step; s != nil {
-		s.touch(r.Root, false, c.at(u, r.Off, r.End).off)
+		s.touch(r.Root, false, c.anchor(u, r.Off, r.End))
 	}
 }
 

@@ -16,6 +16,7 @@ const (
 	causeReference = "reference"
 	causeState     = "state"
 	causeSequence  = "sequence"
+	causeArtifact  = "artifact"
 	causeJump      = "jump"
 )
 
@@ -42,6 +43,9 @@ func (c *compiler) orderBody(b *body) {
 		}
 		for _, r := range s.refs {
 			add(i, r.on, r.off, causeReference)
+		}
+		for _, r := range s.inflow {
+			add(i, r.on, r.off, causeArtifact)
 		}
 		for on := 0; s.judge && on < i; on++ {
 			add(i, on, -1, causeSequence)
@@ -429,6 +433,8 @@ func because(cause string) string {
 		return "a declared dependency"
 	case causeReference:
 		return "it uses its result"
+	case causeArtifact:
+		return "it consumes what that one publishes"
 	case causeJump:
 		return "that one may jump over it or to it"
 	case causeState:

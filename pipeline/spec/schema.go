@@ -231,7 +231,7 @@ func shape(name string) object {
 	case "values":
 		return object{"type": "array", "minItems": 1}
 	}
-	return object{}
+	return contractShape(name)
 }
 
 // actionShape lists the actions with their descriptions.

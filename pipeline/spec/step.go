@@ -225,6 +225,13 @@ var suits = map[string][]string{
 	"env":         {"command", "run", "skill", "agent"},
 	"secrets":     {"command", "run", "skill", "agent"},
 	"capture":     {"command", "run"},
+	"prompt":      {"action", "agent"},
+	"prompt_file": {"action", "agent"},
+	"model":       {"action", "agent"},
+	"returns":     workDoings,
+	"publish":     workDoings,
+	"consume":     workDoings,
+	"files":       {"action", "skill", "agent"},
 	"effect":      workDoings,
 	"timeout":     append(slices.Clone(workDoings), "wait"),
 	"retry":       workDoings,
@@ -276,7 +283,11 @@ func (c *compiler) leaf(f *fields, s *step, kind string) {
 	switch kind {
 	case "action":
 		d.Kind = pipeline.KindAction
+		if c.modelAction(f, s) {
+			break
+		}
 		a := c.action(f, w)
+		s.spec = a
 		d.Parameters = c.parameters(a, f.get("parameters"), f.get("action"), w)
 		if a == nil {
 			break
@@ -284,12 +295,23 @@ func (c *compiler) leaf(f *fields, s *step, kind string) {
 		d.Action, d.Effect = a.Key, a.Effect
 		c.writesFile(s, f.get("parameters"))
 		s.returns = &a.Returns
+		c.askModel(f, s, a)
+		c.contract(f, s, a.Model, false)
+	case "skill":
+		c.skill(f, s)
+		if d.Skill != nil {
+			c.contract(f, s, d.Skill.Prompt != "", d.Skill.Prompt == "")
+		}
+	case "agent":
+		c.agentStep(f, s)
+		c.contract(f, s, false, true)
 	case "command", "run":
 		d.Kind, d.Effect = pipeline.KindCommand, pipeline.EffectAtLeastOnce
 		if f.get("timeout") == nil {
 			d.Timeout = commandTimeout
 		}
 		c.command(f, s, kind)
+		c.contract(f, s, false, true)
 	case "set":
 		d.Kind, d.Effect = pipeline.KindSet, pipeline.EffectPure
 		d.Set = c.assignments(f.get("set"), s, "set", useField)
@@ -300,6 +322,15 @@ func (c *compiler) leaf(f *fields, s *step, kind string) {
 	}
 	if effect != "" {
 		d.Effect = pipeline.Effect(effect)
+	}
+	if n := f.get("publish"); n != nil {
+		c.publish(n, s)
+	}
+	if n := f.get("consume"); n != nil {
+		c.consume(n, s)
+	}
+	if n := f.get("files"); n != nil {
+		d.Files = c.promptFiles(n, w.in("files"))
 	}
 }
 

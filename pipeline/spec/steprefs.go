@@ -53,7 +53,7 @@ func (c *compiler) hasRun(u *use, t *step, b *body, name span) bool {
 		}, u.where), c.found.related(t.at.off, "%s is here", id))
 		return false
 	case b.graph:
-		a.refs = append(a.refs, edge{t.index, c.at(u, name.off, name.end).off})
+		a.refs = append(a.refs, edge{t.index, c.anchor(u, name.off, name.end)})
 	case t.index > a.index:
 		c.found.error(c.placed(fault{code: "E0204", at: c.at(u, name.off, name.end), msg: fmt.Sprintf("the step %s comes later in this list and cannot have run", id)}, u.where), c.found.related(t.at.off, "%s is here", id))
 		return false
@@ -74,12 +74,23 @@ func (c *compiler) stepField(u *use, r *expr.Ref, t *step, skip int) {
 		}
 		return
 	}
-	if f := property(out, first.Name); f != nil {
+	f := property(out, first.Name)
+	if f == nil && out != nil && out.Kind == "union" {
+		reported := false
+		if f, reported = c.provenField(u, r, skip, t, out); reported {
+			return
+		}
+	}
+	if f != nil {
 		c.typed(u, r, skip+1, &f.Type, fmt.Sprintf("%s of step %s", first.Name, t.def.ID))
 		return
 	}
 	switch first.Name {
 	case "output", "result", "value", "outputs":
+		if out != nil && out.Kind == "union" && len(r.Path) > skip+1 && !r.Path[skip+1].IsIndex {
+			c.unionField(u, r, skip+1, t, out)
+			return
+		}
 		if out != nil {
 			c.typed(u, r, skip+1, out, "step "+t.def.ID)
 		}
@@ -125,6 +136,9 @@ func closed(t *pipeline.Type) bool {
 }
 
 func property(t *pipeline.Type, name string) *pipeline.Property {
+	if t != nil && t.Kind == "union" {
+		return unionField(t, name)
+	}
 	if t == nil || t.Kind != "map" {
 		return nil
 	}
@@ -150,6 +164,9 @@ func (c *compiler) noField(u *use, r *expr.Ref, i int, t *pipeline.Type, what st
 	var names []string
 	for k := range t.Properties {
 		names = append(names, t.Properties[k].Name)
+	}
+	if t.Kind == "union" {
+		names = unionFields(t)
 	}
 	if like := c.suggest(name, append(names, stepAttributes...)); like != "" {
 		x.msg += fmt.Sprintf(" (did you mean %q?)", like)
