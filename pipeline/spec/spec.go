@@ -57,7 +57,9 @@ func Compile(src Source, cat pipeline.Catalog) (*pipeline.Plan, *pipeline.Diagno
 	if plan == nil || errs > 0 {
 		return nil, d, d
 	}
-	return whole.finish(plan), d, nil
+	plan = whole.finish(plan)
+	plan.Bundle = src.Files.Digest()
+	return plan, d, nil
 }
 
 // Digest names what Compile's result depends on: the source with its name, the
