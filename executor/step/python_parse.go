@@ -1,6 +1,7 @@
 package step
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -274,12 +275,29 @@ func (p *pyParser) simple() ([]*pyStatement, error) {
 		case pyAssigns(part):
 			s.kind = "assign"
 		}
+		if at := pyAdjacent(part); at > 0 && s.kind != "type" {
+			return nil, &codeError{part[at].line, fmt.Sprintf("%s stands beside %s with nothing between", head(part[at].text, 40), head(part[at-1].text, 40))}
+		}
 		list = append(list, s)
 	}
 	if len(list) == 0 {
 		return nil, &codeError{tokens[0].line, "a statement is missing"}
 	}
 	return list, nil
+}
+
+// pyAdjacent finds two operands without an operator between them, as other
+// languages write them; 0: there are none.
+func pyAdjacent(tokens []pyToken) int {
+	operand := func(t *pyToken) bool {
+		return t.kind == pyNumber || t.kind == pyString || (t.kind == pyName && !pyKeyword(t.text))
+	}
+	for i := 1; i < len(tokens); i++ {
+		if operand(&tokens[i]) && operand(&tokens[i-1]) && (tokens[i].kind != pyString || tokens[i-1].kind != pyString) {
+			return i
+		}
+	}
+	return 0
 }
 
 var pyAssignments = []string{"=", "+=", "-=", "*=", "/=", "//=", "%=", "@=", "&=", "|=", "^=", ">>=", "<<=", "**=", ":"}

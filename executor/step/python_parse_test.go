@@ -150,3 +150,93 @@ func TestPythonAsPythonSeesIt(t *testing.T) {
 		})
 	}
 }
+
+func TestPythonThatPythonRefuses(t *testing.T) {
+	for src, want := range map[string]string{
+		"x = (1":                       "line 1: a bracket is not closed",
+		"x = 1)":                       "line 1: ')' closes nothing",
+		"x = (1]":                      "line 1: ']' stands where ')' is expected",
+		"x = 'abc\ny = 2":              "line 1: a string is not closed",
+		"x = '''abc\n\n":               "line 1: a string is not closed",
+		"x = f'{a'":                    "line 1: a string is not closed",
+		"x = f'{}'":                    "line 1: a field of an f-string is empty",
+		"x = f'}'":                     "line 1: a single } stands in an f-string",
+		"if x:\n        a\n    b":      "line 3: the indentation fits no outer block",
+		"if x:\n\ta\n        b":        "line 3: tabs and spaces are mixed",
+		"  x = 1":                      "line 1: an indentation is not expected here",
+		"if x:\ny = 1":                 "line 1: if has no block",
+		"if x":                         "line 1: a colon is missing after if",
+		"else:\n  pass":                "line 1: else follows nothing",
+		"try:\n  a\nelse:\n  b":        "line 3: else follows nothing",
+		"if x: pass\nfinally: pass":    "line 2: finally follows nothing",
+		"def :\n  pass":                "line 1: a def has no name",
+		"@a\nx = 1":                    "line 2: a decorator stands before neither",
+		"@a":                           "line 1: a decorator stands before nothing",
+		"x = 5 ? 3":                    "line 1: the character '?' has no meaning here",
+		"x = \\ 3":                     "line 1: a backslash stands within the line",
+		"x = 1\x00":                    "line 1: a null byte",
+		";":                            "line 1: a statement is missing",
+		strings.Repeat("(", 300):       "line 1: brackets are nested deeper",
+		strings.Repeat("f'{", 300):     "nested deeper",
+		"match x:\n  case 1: a\n  b\n": "line 3: only cases stand in a match",
+	} {
+		_, err := pyParse(src)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40q: got %v, want %s", src, err, want)
+		}
+	}
+}
+
+func TestPythonOfLaterVersions(t *testing.T) {
+	m, err := pyParse("type Pair[T] = tuple[T, T]\ndef first[T](p: Pair[T]) -> T: return p[0]\nclass Box[T](Base): pass\n" +
+		"s = f\"{names[\"first\"]} {'\\n'.join(lines)} {\n  x # why\n}\"\nq = t'{x}'\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	pyWalk(m.body, func(s *pyStatement) bool { got = append(got, s.kind+" "+s.name); return true })
+	if want := []string{"type Pair", "def first", "return ", "class Box", "pass ", "assign ", "assign "}; !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+	if names := m.body[1].params(); len(names) != 1 || names[0].name != "p" || !slices.Equal(m.body[2].bases(), []string{"Base"}) {
+		t.Errorf("got %v, %v", names, m.body[2].bases())
+	}
+}
+
+// FuzzPython wants tokens that stand in the source where they say, and no panic.
+func FuzzPython(f *testing.F) {
+	for _, name := range []string{"syntax.py", "layout.py", "insecure.py", "sloppy.py"} {
+		b, err := os.ReadFile(filepath.Join("testdata", "code", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(b))
+	}
+	f.Add("f'{x!r:{w}}' f\"{'a' if b else \"c\"}\"\n")
+	f.Fuzz(func(t *testing.T, src string) {
+		p := parseFile(sourceFile{path: "x.py", language: "python", text: src})
+		tokens, err := pyTokenize(src)
+		if err == nil {
+			line := 0
+			for _, k := range tokens {
+				if k.line < line || k.endLine < k.line || !strings.Contains(src, k.text) {
+					t.Fatalf("%+v after line %d", k, line)
+				}
+				line = k.line
+			}
+		}
+		if p.python == nil {
+			return
+		}
+		x := &findings{}
+		styleOfText(p, x, 79)
+		styleOfPython(p, x)
+		securityOfPython(p, x)
+		measure(p)
+		for _, fn := range p.functions {
+			if fn.line < 1 || fn.endLine < fn.line {
+				t.Fatalf("%+v", fn)
+			}
+		}
+	})
+}

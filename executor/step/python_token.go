@@ -57,9 +57,15 @@ type pyScanner struct {
 	start   int // of the line, in bytes
 	tokens  []pyToken
 	indents []pyIndentation
-	open    []byte // brackets, by what closes them
-	fresh   bool   // at the beginning of a logical line
-	nested  int    // f-strings around
+	open    []pyBracket
+	fresh   bool // at the beginning of a logical line
+	nested  int  // f-strings around
+}
+
+// pyBracket is an open bracket: what closes it, and its line.
+type pyBracket struct {
+	end  byte
+	line int
 }
 
 // pyIndentation is a column counted twice: with tabs to multiples of 8, and with
@@ -83,8 +89,8 @@ func pyTokenize(src string) ([]pyToken, error) {
 			return s.tokens, err
 		}
 	}
-	if len(s.open) > 0 {
-		return s.tokens, s.fail("a bracket is not closed: %q is missing", s.open[len(s.open)-1])
+	if n := len(s.open); n > 0 {
+		return s.tokens, &codeError{s.open[n-1].line, fmt.Sprintf("a bracket is not closed: %q is missing", s.open[n-1].end)}
 	}
 	if n := len(s.tokens); n > 0 && !s.fresh {
 		s.add(pyNewline, "", s.pos)
@@ -306,14 +312,14 @@ func (s *pyScanner) operator() error {
 		if len(s.open) >= maxNesting {
 			return s.fail("brackets are nested deeper than %d", maxNesting)
 		}
-		s.open = append(s.open, map[byte]byte{'(': ')', '[': ']', '{': '}'}[c])
+		s.open = append(s.open, pyBracket{map[byte]byte{'(': ')', '[': ']', '{': '}'}[c], s.line})
 	case ')', ']', '}':
 		n := len(s.open)
 		switch {
 		case n == 0:
 			return s.fail("%q closes nothing", c)
-		case s.open[n-1] != c:
-			return s.fail("%q stands where %q is expected", c, s.open[n-1])
+		case s.open[n-1].end != c:
+			return s.fail("%q stands where %q is expected", c, s.open[n-1].end)
 		}
 		s.open = s.open[:n-1]
 	case '+', '-', '*', '/', '%', '@', '&', '|', '^', '~', '<', '>', ',', ':', '.', ';', '=':
