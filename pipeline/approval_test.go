@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -33,12 +34,16 @@ func TestApprovalsAreDecided(t *testing.T) {
 		{"the quorum", pipeline.Approval{Kind: pipeline.ApprovalApprove, Quorum: 2}, []pipeline.Decision{say("ann", "approve", nil), say("bob", "approve", nil)}, pipeline.ApprovalDecided, 0, ""},
 		{"the same person twice", pipeline.Approval{Kind: pipeline.ApprovalApprove, Quorum: 2}, []pipeline.Decision{say("ann", "approve", nil), say("ann", "approve", nil)}, pipeline.ApprovalOpen, pipeline.Conflict, "already_decided"},
 		{
-			"answers that differ make no quorum", pipeline.Approval{Kind: pipeline.ApprovalAsk, Quorum: 2},
-			[]pipeline.Decision{say("ann", "answer", "x"), say("bob", "answer", "y")}, pipeline.ApprovalOpen, 0, "",
+			"answers that differ make no quorum",
+			pipeline.Approval{Kind: pipeline.ApprovalAsk, Quorum: 2},
+			[]pipeline.Decision{say("ann", "answer", "x"), say("bob", "answer", "y")},
+			pipeline.ApprovalOpen, 0, "",
 		},
 		{
-			"answers of which enough are equal", pipeline.Approval{Kind: pipeline.ApprovalAsk, Quorum: 2},
-			[]pipeline.Decision{say("ann", "answer", "x"), say("bob", "answer", "y"), say("cid", "answer", "x")}, pipeline.ApprovalDecided, 0, "",
+			"answers of which enough are equal",
+			pipeline.Approval{Kind: pipeline.ApprovalAsk, Quorum: 2},
+			[]pipeline.Decision{say("ann", "answer", "x"), say("bob", "answer", "y"), say("cid", "answer", "x")},
+			pipeline.ApprovalDecided, 0, "",
 		},
 		{"too late", pipeline.Approval{Kind: pipeline.ApprovalApprove}, []pipeline.Decision{say("ann", "approve", nil), say("bob", "reject", nil)}, pipeline.ApprovalDecided, pipeline.Conflict, "already_decided"},
 		{"withdrawn", pipeline.Approval{Kind: pipeline.ApprovalApprove, Status: pipeline.ApprovalWithdrawn}, []pipeline.Decision{say("ann", "approve", nil)}, pipeline.ApprovalWithdrawn, pipeline.Conflict, "already_decided"},
@@ -62,7 +67,7 @@ func TestApprovalsAreDecided(t *testing.T) {
 				t.Errorf("it is %s, want %s", a.Status, c.want)
 			}
 			if c.reason != "" {
-				e, ok := err.(*pipeline.Error)
+				e, ok := errors.AsType[*pipeline.Error](err)
 				if !ok || e.Kind != c.kind || e.Reason != c.reason || settled {
 					t.Errorf("%v, settled: %v", err, settled)
 				}

@@ -24,11 +24,15 @@ func TestRepeatEndsByItsConditionOrItsMaximum(t *testing.T) {
 		output          any
 	}{
 		{
-			"by its condition", "", script{"until r[1]": holds}, "r[0]/x COMPLETED\nr[1]/x COMPLETED\nr COMPLETED\nrun COMPLETED",
+			"by its condition", "",
+			script{"until r[1]": holds},
+			"r[0]/x COMPLETED\nr[1]/x COMPLETED\nr COMPLETED\nrun COMPLETED",
 			map[string]any{"results": []any{map[string]any{"x": "r[0]/x"}, map[string]any{"x": "r[1]/x"}}, "iterations": int64(2), "completed": true},
 		},
 		{
-			"by its condition in the last pass", "", script{"until r[2]": holds}, "r[0]/x COMPLETED\nr[1]/x COMPLETED\nr[2]/x COMPLETED\nr COMPLETED\nrun COMPLETED",
+			"by its condition in the last pass", "",
+			script{"until r[2]": holds},
+			"r[0]/x COMPLETED\nr[1]/x COMPLETED\nr[2]/x COMPLETED\nr COMPLETED\nrun COMPLETED",
 			map[string]any{"results": []any{map[string]any{"x": "r[0]/x"}, map[string]any{"x": "r[1]/x"}, map[string]any{"x": "r[2]/x"}}, "iterations": int64(3), "completed": true},
 		},
 		{"exhausted", "", nil, "r[0]/x COMPLETED\nr[1]/x COMPLETED\nr[2]/x COMPLETED\nr FAILED\nafter SKIPPED upstream_failed\nrun FAILED step_failed", nil},

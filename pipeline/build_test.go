@@ -65,8 +65,6 @@ func planOf(root pipeline.Body, units ...*pipeline.Unit) *pipeline.Plan {
 	return &pipeline.Plan{Unit: pipeline.Unit{ID: "main", Root: root}, Units: units}
 }
 
-func to(i int) *int { return &i }
-
 // script answers a driver's questions: "what path", as in "fails a/b", is mapped
 // to the answer; all else goes well.
 type script map[string]int

@@ -104,20 +104,26 @@ func mallocs(f func()) float64 {
 }
 
 func TestALoopOver100000ItemsHoldsOnlyItsWindow(t *testing.T) {
-	const n = 100_000
-	for _, parallel := range []int{1, -1} {
-		w := newMill(t, wide(parallel), n)
+	simple := loop(pipeline.KindFor, "each", graph(act("x")), pipeline.Loop{Parallel: -1, Collect: &pipeline.Template{}})
+	for name, c := range map[string]struct {
+		plan *pipeline.Plan
+		n    int
+	}{
+		"in parallel":           {planOf(graph(simple)), 100_000},
+		"one by one, with call": {wide(1), 10_000},
+	} {
+		w := newMill(t, c.plan, c.n)
 		early := int64(0)
 		w.passes = func(done int) {
 			switch done {
-			case n / 10:
+			case c.n / 10:
 				early = heap()
-			case n - 2000:
+			case c.n - 2000:
 				if grown := heap() - early; grown > 1<<20 {
-					t.Errorf("parallel %d: %d bytes more are held after %d passes than after %d", parallel, grown, done, n/10)
+					t.Errorf("%s: %d bytes more are held after %d passes than after %d", name, grown, done, c.n/10)
 				}
 				if w.m.Step("each[5]/x") != nil {
-					t.Error("a step of a pass that is over is held")
+					t.Errorf("%s: a step of a pass that is over is held", name)
 				}
 			}
 		}
@@ -156,8 +162,8 @@ func TestCostsGrowWithTheWork(t *testing.T) {
 		"steps of a graph": func(n int) { newMill(t, planOf(layers(n)), 0).run() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			run(1000) // what is allocated once
-			small, large := mallocs(func() { run(4000) }), mallocs(func() { run(16000) })
+			run(500) // what is allocated once
+			small, large := mallocs(func() { run(2000) }), mallocs(func() { run(8000) })
 			if large > 4.6*small {
 				t.Errorf("four times the work costs %.1f times the objects", large/small)
 			}
@@ -168,7 +174,7 @@ func TestCostsGrowWithTheWork(t *testing.T) {
 // jumping is a run that goes back n times.
 func jumping(t testing.TB, n int) *mill {
 	t.Helper()
-	plan := planOf(sequence(act("a"), branches(pipeline.KindParallel, "p", graph(act("x"))), routed(act("b"), pipeline.Routes{Failure: to(0)}), act("c")))
+	plan := planOf(sequence(act("a"), branches(pipeline.KindParallel, "p", graph(act("x"))), routed(act("b"), pipeline.Routes{Failure: new(0)}), act("c")))
 	plan.Settings.MaxTransitions = n
 	w := newMill(t, plan, 0)
 	left := n

@@ -42,8 +42,8 @@ func fill(t *testing.T, v reflect.Value, n *int64) {
 			v.Set(reflect.ValueOf(time.Unix(*n, 7).UTC()))
 			return
 		}
-		for i := range v.NumField() {
-			fill(t, v.Field(i), n)
+		for _, f := range v.Fields() {
+			fill(t, f, n)
 		}
 	default:
 		t.Fatalf("a field of kind %s: say here how it is filled", v.Kind())

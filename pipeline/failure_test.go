@@ -52,15 +52,15 @@ func TestFailureTable(t *testing.T) {
 			want: "a SKIPPED failed, b COMPLETED, c COMPLETED, d COMPLETED, tidy COMPLETED", run: "COMPLETED",
 		},
 		{
-			name: "routed by on_failure", script: script{"fails a": fails}, a: func(s *pipeline.StepDef) { s.Routes = &pipeline.Routes{Failure: to(2)} },
+			name: "routed by on_failure", script: script{"fails a": fails}, a: func(s *pipeline.StepDef) { s.Routes = &pipeline.Routes{Failure: new(2)} },
 			want: "a FAILED, b SKIPPED jumped, c COMPLETED, d COMPLETED, tidy COMPLETED", run: "COMPLETED",
 		},
 		{
-			name: "routed by on.always", script: script{"fails a": fails}, a: func(s *pipeline.StepDef) { s.Routes = &pipeline.Routes{Always: to(1)} },
+			name: "routed by on.always", script: script{"fails a": fails}, a: func(s *pipeline.StepDef) { s.Routes = &pipeline.Routes{Always: new(1)} },
 			want: "a FAILED, b COMPLETED, c COMPLETED, d COMPLETED, tidy COMPLETED", run: "COMPLETED",
 		},
 		{
-			name: "a rule goes on elsewhere", script: script{"fails a": fails}, a: rules(pipeline.Rule{Do: "goto", To: to(2)}),
+			name: "a rule goes on elsewhere", script: script{"fails a": fails}, a: rules(pipeline.Rule{Do: "goto", To: new(2)}),
 			want: "a FAILED, b SKIPPED jumped, c COMPLETED, d COMPLETED, tidy COMPLETED", run: "COMPLETED",
 		},
 		{
@@ -146,7 +146,7 @@ func TestAHandledFailureOfACallIsNotTheRuns(t *testing.T) {
 		want string
 	}{
 		{"skip", onFailure(call("sub", 0), "skip"), "sub/a FAILED\nsub SKIPPED failed\nrun COMPLETED"},
-		{"route", with(call("sub", 0), func(s *pipeline.StepDef) { s.Routes = &pipeline.Routes{Failure: to(1)} }), "sub/a FAILED\nsub FAILED\nthen COMPLETED\nrun COMPLETED"},
+		{"route", with(call("sub", 0), func(s *pipeline.StepDef) { s.Routes = &pipeline.Routes{Failure: new(1)} }), "sub/a FAILED\nsub FAILED\nthen COMPLETED\nrun COMPLETED"},
 		{"rule", with(call("sub", 0), func(s *pipeline.StepDef) { s.OnError = []pipeline.Rule{{Do: "fallback"}} }), "sub/a FAILED\nsub FAILED\nrun COMPLETED"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -26,22 +26,28 @@ func TestJumpsForward(t *testing.T) {
 		script script
 		want   string
 	}{
-		{"taken on success", pipeline.Routes{Success: to(2)}, nil, jumped},
-		{"not taken without the failure", pipeline.Routes{Failure: to(2)}, nil, everything},
-		{"to the next step", pipeline.Routes{Success: to(1)}, nil, everything},
-		{"always, on success", pipeline.Routes{Always: to(2)}, nil, jumped},
-		{"always, where no other is", pipeline.Routes{Success: to(2), Always: to(3)}, nil, jumped},
+		{"taken on success", pipeline.Routes{Success: new(2)}, nil, jumped},
+		{"not taken without the failure", pipeline.Routes{Failure: new(2)}, nil, everything},
+		{"to the next step", pipeline.Routes{Success: new(1)}, nil, everything},
+		{"always, on success", pipeline.Routes{Always: new(2)}, nil, jumped},
+		{"always, where no other is", pipeline.Routes{Success: new(2), Always: new(3)}, nil, jumped},
 		{
-			"on failure", pipeline.Routes{Failure: to(3)},
-			script{"fails a": fails}, "a FAILED\nb SKIPPED jumped\nc SKIPPED jumped\nd COMPLETED\nrun COMPLETED",
+			"on failure",
+			pipeline.Routes{Failure: new(3)},
+			script{"fails a": fails},
+			"a FAILED\nb SKIPPED jumped\nc SKIPPED jumped\nd COMPLETED\nrun COMPLETED",
 		},
 		{
-			"on false", pipeline.Routes{False: to(2), Success: to(3)},
-			script{"condition a": isOff}, "a SKIPPED condition_false\nb SKIPPED jumped\nc COMPLETED\nd COMPLETED\nrun COMPLETED",
+			"on false",
+			pipeline.Routes{False: new(2), Success: new(3)},
+			script{"condition a": isOff},
+			"a SKIPPED condition_false\nb SKIPPED jumped\nc COMPLETED\nd COMPLETED\nrun COMPLETED",
 		},
 		{
-			"always, on false", pipeline.Routes{Always: to(2)},
-			script{"condition a": isOff}, "a SKIPPED condition_false\nb SKIPPED jumped\nc COMPLETED\nd COMPLETED\nrun COMPLETED",
+			"always, on false",
+			pipeline.Routes{Always: new(2)},
+			script{"condition a": isOff},
+			"a SKIPPED condition_false\nb SKIPPED jumped\nc COMPLETED\nd COMPLETED\nrun COMPLETED",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -56,13 +62,13 @@ func TestJumpsForward(t *testing.T) {
 
 func TestAJumpIsNotTakenOnceTheRunIsStopping(t *testing.T) {
 	// b succeeds after a has failed: d, past which it would jump, is stopped as c is.
-	plan := planOf(graph(act("a"), routed(act("b"), pipeline.Routes{Success: to(3)}), act("c", 1), act("d", 1, 2)))
+	plan := planOf(graph(act("a"), routed(act("b"), pipeline.Routes{Success: new(3)}), act("c", 1), act("d", 1, 2)))
 	ran(t, plan, script{"fails a": fails}).tells(t, "a FAILED\nc SKIPPED run_stopped\nd SKIPPED run_stopped\nb COMPLETED\nrun FAILED step_failed")
 }
 
 func TestJumpsBack(t *testing.T) {
 	body := func() pipeline.Body {
-		return sequence(act("a"), visits(act("b"), 3), act("c"), routed(act("d"), pipeline.Routes{Failure: to(1)}), act("e"))
+		return sequence(act("a"), visits(act("b"), 3), act("c"), routed(act("d"), pipeline.Routes{Failure: new(1)}), act("e"))
 	}
 	for _, c := range []struct {
 		name   string
@@ -71,19 +77,23 @@ func TestJumpsBack(t *testing.T) {
 	}{
 		{"not taken", nil, "a COMPLETED\nb COMPLETED\nc COMPLETED\nd COMPLETED\ne COMPLETED\nrun COMPLETED"},
 		{
-			"begin the steps between again", script{"fails d": fails},
+			"begin the steps between again",
+			script{"fails d": fails},
 			"a COMPLETED\nb COMPLETED\nc COMPLETED\nd FAILED\nb~2 COMPLETED\nc~2 COMPLETED\nd~2 COMPLETED\ne COMPLETED\nrun COMPLETED",
 		},
 		{
-			"again and again, within the bound", script{"fails d": fails, "fails d~2": fails, "condition c~2": isOff},
+			"again and again, within the bound",
+			script{"fails d": fails, "fails d~2": fails, "condition c~2": isOff},
 			"a COMPLETED\nb COMPLETED\nc COMPLETED\nd FAILED\nb~2 COMPLETED\nc~2 SKIPPED condition_false\nd~2 FAILED\nb~3 COMPLETED\nc~3 COMPLETED\nd~3 COMPLETED\ne COMPLETED\nrun COMPLETED",
 		},
 		{
-			"never beyond max_visits", script{"fails d": fails, "fails d~2": fails, "fails d~3": fails},
+			"never beyond max_visits",
+			script{"fails d": fails, "fails d~2": fails, "fails d~3": fails},
 			"a COMPLETED\nb COMPLETED\nc COMPLETED\nd FAILED\nb~2 COMPLETED\nc~2 COMPLETED\nd~2 FAILED\nb~3 COMPLETED\nc~3 COMPLETED\nd~3 FAILED\ne SKIPPED upstream_failed\nrun FAILED step_failed",
 		},
 		{
-			"not after a failure that nothing handles", script{"fails c": fails},
+			"not after a failure that nothing handles",
+			script{"fails c": fails},
 			"a COMPLETED\nb COMPLETED\nc FAILED\nd SKIPPED upstream_failed\ne SKIPPED run_stopped\nrun FAILED step_failed",
 		},
 	} {
@@ -103,7 +113,7 @@ func TestJumpsBack(t *testing.T) {
 }
 
 func TestJumpsBackAreBounded(t *testing.T) {
-	again := func(s *pipeline.StepDef) *pipeline.StepDef { return routed(s, pipeline.Routes{Success: to(0)}) }
+	again := func(s *pipeline.StepDef) *pipeline.StepDef { return routed(s, pipeline.Routes{Success: new(0)}) }
 	plan := planOf(sequence(act("a"), again(act("b")), act("c")))
 	plan.Settings.MaxTransitions = 2
 	d := ran(t, plan, nil)
@@ -115,21 +125,21 @@ func TestJumpsBackAreBounded(t *testing.T) {
 	ran(t, plan, nil).tells(t, "a COMPLETED\nb COMPLETED\na~2 COMPLETED\nb~2 COMPLETED\na~3 COMPLETED\nb~3 COMPLETED\nc SKIPPED upstream_failed\nrun FAILED step_failed")
 
 	ran(t, planOf(sequence(act("a"), again(act("b")))), nil).tells(t, "a COMPLETED\nb COMPLETED\nrun FAILED step_failed")
-	ran(t, planOf(sequence(visits(routed(act("a"), pipeline.Routes{Failure: to(0)}), 2), act("b"))), script{"fails a": fails}).
+	ran(t, planOf(sequence(visits(routed(act("a"), pipeline.Routes{Failure: new(0)}), 2), act("b"))), script{"fails a": fails}).
 		tells(t, "a FAILED\na~2 COMPLETED\nb COMPLETED\nrun COMPLETED")
 }
 
 func TestAJumpBackReturnsToWhatWasJumped(t *testing.T) {
 	// a leads past b to c; c leads back to b, and from there all goes straight on.
-	plan := planOf(sequence(routed(act("a"), pipeline.Routes{Success: to(2)}), visits(act("b"), 2), routed(act("c"), pipeline.Routes{Failure: to(1)}), act("d")))
+	plan := planOf(sequence(routed(act("a"), pipeline.Routes{Success: new(2)}), visits(act("b"), 2), routed(act("c"), pipeline.Routes{Failure: new(1)}), act("d")))
 	ran(t, plan, script{"fails c": fails}).tells(t, "a COMPLETED\nb SKIPPED jumped\nc FAILED\nb~2 COMPLETED\nc~2 COMPLETED\nd COMPLETED\nrun COMPLETED")
 }
 
 func TestJumpsByRule(t *testing.T) {
 	a := visits(act("a"), 2)
 	b := with(act("b"), func(s *pipeline.StepDef) {
-		s.OnError = []pipeline.Rule{{Category: []string{"tool"}, Do: "goto", To: to(0)}, {Do: "goto", To: to(3)}}
-		s.Routes = &pipeline.Routes{Failure: to(1), Success: to(3)}
+		s.OnError = []pipeline.Rule{{Category: []string{"tool"}, Do: "goto", To: new(0)}, {Do: "goto", To: new(3)}}
+		s.Routes = &pipeline.Routes{Failure: new(1), Success: new(3)}
 	})
 	plan := planOf(sequence(a, b, act("c"), act("d")))
 	ran(t, plan, script{"fails b": fails, "category b": 2}).tells(t, "a COMPLETED\nb FAILED\na~2 COMPLETED\nb~2 COMPLETED\nc SKIPPED jumped\nd COMPLETED\nrun COMPLETED")
@@ -137,7 +147,7 @@ func TestJumpsByRule(t *testing.T) {
 	// A fallback leaves only the route that is always taken.
 	b.OnError = []pipeline.Rule{{Do: "fallback"}}
 	ran(t, plan, script{"fails b": fails}).tells(t, "a COMPLETED\nb FAILED\nc COMPLETED\nd COMPLETED\nrun COMPLETED")
-	b.Routes.Always = to(3)
+	b.Routes.Always = new(3)
 	ran(t, plan, script{"fails b": fails}).tells(t, "a COMPLETED\nb FAILED\nc SKIPPED jumped\nd COMPLETED\nrun COMPLETED")
 }
 
@@ -147,7 +157,7 @@ func TestBlocksAreVisitedAgain(t *testing.T) {
 		branches(pipeline.KindIf, "choice", graph(act("yes"))),
 		loop(pipeline.KindFor, "each", graph(act("x")), pipeline.Loop{}),
 		call("sub", 0),
-		routed(act("check"), pipeline.Routes{Failure: to(0)}),
+		routed(act("check"), pipeline.Routes{Failure: new(0)}),
 	), sub)
 	plan.Settings.MaxTransitions = 1
 	d := ran(t, plan, script{"fails check": fails, "items each": 1, "items each~2": 2})
@@ -178,7 +188,7 @@ func TestBlocksAreVisitedAgain(t *testing.T) {
 }
 
 func TestEachPassCountsItsOwnVisits(t *testing.T) {
-	body := sequence(visits(act("a"), 2), routed(act("b"), pipeline.Routes{Failure: to(0)}))
+	body := sequence(visits(act("a"), 2), routed(act("b"), pipeline.Routes{Failure: new(0)}))
 	plan := planOf(graph(loop(pipeline.KindFor, "each", body, pipeline.Loop{OnItemError: "continue"})))
 	d := ran(t, plan, script{"items each": 2, "fails each[0]/b": fails, "fails each[0]/b~2": fails, "fails each[1]/b": fails})
 	d.tells(t, `
