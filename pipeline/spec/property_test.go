@@ -388,74 +388,55 @@ func FuzzCompile(f *testing.F) {
 func sound(t *testing.T, plan *pipeline.Plan) {
 	t.Helper()
 	ids := make([]bool, plan.Templates)
-	template := func(x *pipeline.Template) {
-		if x == nil {
+	var walk func(v reflect.Value)
+	walk = func(v reflect.Value) {
+		switch v.Kind() {
+		case reflect.Pointer:
+			if !v.IsNil() {
+				walk(v.Elem())
+			}
+			return
+		case reflect.Slice:
+			for i := range v.Len() {
+				walk(v.Index(i))
+			}
+			return
+		case reflect.Struct:
+		default:
 			return
 		}
-		if x.ID < 0 || x.ID >= len(ids) || ids[x.ID] {
-			t.Fatalf("template %d of %d", x.ID, plan.Templates)
-		}
-		ids[x.ID] = true
-		compile := expr.Compile
-		if x.Condition {
-			compile = expr.CompileCondition
-		}
-		if _, err := compile(x.Src); err != nil {
-			t.Errorf("%q: %v", x.Src, err)
-		}
-	}
-	var entries func([]pipeline.Entry)
-	var field func(*pipeline.Field)
-	field = func(f *pipeline.Field) {
-		if f == nil {
-			return
-		}
-		template(f.Template)
-		for i := range f.List {
-			field(&f.List[i])
-		}
-		entries(f.Map)
-	}
-	entries = func(es []pipeline.Entry) {
-		for i := range es {
-			field(&es[i].Value)
-		}
-	}
-	var body func(*pipeline.Body)
-	body = func(b *pipeline.Body) {
-		edges := make([][]int, len(b.Steps))
-		for i, s := range b.Steps {
-			for _, d := range s.Deps {
-				edges[i] = append(edges[i], d.On)
+		switch x := v.Addr().Interface().(type) {
+		case *pipeline.Template:
+			if x.ID < 0 || x.ID >= len(ids) || ids[x.ID] {
+				t.Fatalf("template %d of %d", x.ID, plan.Templates)
 			}
-			template(s.Condition)
-			entries(s.State)
-			entries(s.Parameters)
-			for k := range s.Command {
-				field(&s.Command[k])
+			ids[x.ID] = true
+			compile := expr.Compile
+			if x.Condition {
+				compile = expr.CompileCondition
 			}
-			field(s.Run)
-			entries(s.Env)
-			entries(s.Set)
-			if l := s.Loop; l != nil {
-				field(l.Items)
-				template(l.Collect)
-				template(l.Condition)
-				body(&l.Body)
+			if _, err := compile(x.Src); err != nil {
+				t.Errorf("%q: %v", x.Src, err)
 			}
-			for k := range s.Branches {
-				template(s.Branches[k].Condition)
-				body(&s.Branches[k].Body)
+		case *pipeline.Body:
+			edges := make([][]int, len(x.Steps))
+			for i, s := range x.Steps {
+				for _, d := range s.Deps {
+					edges[i] = append(edges[i], d.On)
+				}
+				if s.Call != nil && (s.Call.Unit < 0 || s.Call.Unit >= len(plan.Units)) {
+					t.Errorf("%s calls unit %d", s.ID, s.Call.Unit)
+				}
+			}
+			if !acyclic(edges) {
+				t.Error("the plan has a cycle")
 			}
 		}
-		if !acyclic(edges) {
-			t.Error("the plan has a cycle")
+		for i := range v.NumField() {
+			walk(v.Field(i))
 		}
 	}
-	entries(plan.Vars)
-	entries(plan.Outputs)
-	body(&plan.Root)
-	body(&plan.Finally)
+	walk(reflect.ValueOf(plan))
 	if slices.Contains(ids, false) {
 		t.Errorf("templates without a place: %v", ids)
 	}
