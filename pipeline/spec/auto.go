@@ -612,4 +612,5 @@ func (c *compiler) autoAction(n *node, tool string, s *step) {
 	}
 	c.expect(t, &pipeline.Type{Kind: "enum", Values: keys})
 	s.def.ActionAuto = t.Autos[0]
+	c.templates-- // the template around the tag, the last one, is not needed
 }

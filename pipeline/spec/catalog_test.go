@@ -19,12 +19,13 @@ func result(names ...string) pipeline.Type {
 // testCatalog is a small catalogue with one action of each sort.
 func testCatalog() pipeline.Catalog {
 	list := []*pipeline.ActionSpec{
-		{Key: "generate", Name: "generate", Doc: "Asks a model.", Params: []pipeline.Property{str("prompt", true), {Name: "max_tokens", Type: pipeline.Type{Kind: "integer"}}}, Returns: pipeline.Type{Kind: "string"}, Effect: pipeline.EffectAtLeastOnce, Model: true},
+		{Key: "generate", Name: "generate", Doc: "Asks a model.", Params: []pipeline.Property{str("prompt", true), {Name: "max_tokens", Type: pipeline.Type{Kind: "integer"}}, str("model", false)}, Returns: pipeline.Type{Kind: "string"}, Effect: pipeline.EffectAtLeastOnce, Model: true},
+		{Key: "generate_structured", Name: "generate_structured", Doc: "Asks a model for a value.", Params: []pipeline.Property{str("prompt", true), {Name: "schema", Type: pipeline.Type{Kind: "map", Additional: true}, Required: true}, str("model", false)}, Returns: pipeline.Type{Kind: "any"}, Effect: pipeline.EffectAtLeastOnce, Model: true},
 		{Key: "analyze", Name: "analyze", Open: true, Params: []pipeline.Property{{Name: "input", Type: pipeline.Type{Kind: "any"}}}, Returns: pipeline.Type{Kind: "any"}, Effect: pipeline.EffectAtLeastOnce},
 		{Key: "search", Name: "search", Params: []pipeline.Property{{Name: "queries", Type: pipeline.Type{Kind: "list"}, Required: true}, {Name: "depth", Type: pipeline.Type{Kind: "enum", Values: []any{"shallow", "deep"}}}}, Returns: result("results"), Effect: pipeline.EffectAtLeastOnce},
 		{Key: "parse_code", Name: "parse_code", Params: []pipeline.Property{str("source", true)}, Returns: result("parsed_code", "language"), Effect: pipeline.EffectPure},
 		{Key: "security_analysis", Name: "security_analysis", Params: []pipeline.Property{{Name: "code", Type: pipeline.Type{Kind: "any"}, Required: true}}, Returns: result("findings")},
-		{Key: "http", Name: "http", Params: []pipeline.Property{str("url", true), str("method", false), {Name: "headers", Type: pipeline.Type{Kind: "map", Additional: true}}}, Returns: result("status", "body")},
+		{Key: "http", Name: "http", Params: []pipeline.Property{str("url", true), str("method", false), {Name: "headers", Type: pipeline.Type{Kind: "map", Additional: true}}}, Returns: result("status", "body"), Secret: []string{"headers"}},
 		{Key: "filesystem.write", Tool: "filesystem", Name: "write", Params: []pipeline.Property{{Name: "path", Type: pipeline.Type{Kind: "path"}, Required: true}, {Name: "content", Type: pipeline.Type{Kind: "any"}}}, Returns: result("path", "size"), Effect: pipeline.EffectIdempotent},
 		{Key: "filesystem.list", Tool: "filesystem", Name: "list", Params: []pipeline.Property{str("pattern", false)}, Returns: pipeline.Type{Kind: "list", Items: &pipeline.Type{Kind: "string"}}, Effect: pipeline.EffectIdempotent},
 		{Key: "data.filter", Tool: "data", Name: "filter", Bare: true, Params: []pipeline.Property{{Name: "data", Type: pipeline.Type{Kind: "list"}, Required: true}}, Returns: result("data"), Effect: pipeline.EffectPure},

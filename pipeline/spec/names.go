@@ -403,12 +403,7 @@ func (c *compiler) builtin(u *use, r *expr.Ref) bool {
 	case "env":
 		c.error(fault{code: "E0201", at: at, msg: "the environment cannot be read in expressions", hint: "hand values in as inputs; a command finds its environment itself"}, u.where)
 	case "secrets":
-		x := fault{code: "E0211", at: at, msg: "a secret cannot be used here"}
-		if first != nil {
-			x.hint = fmt.Sprintf("secrets: [%s] in the step gives it to the command as the environment variable %s", first.Name, first.Name)
-			x.at = c.at(u, r.Off, first.End)
-		}
-		c.error(x, u.where)
+		c.secretRef(u, r, first)
 	case "item", "index", "position", "loop_iteration":
 		x := fault{code: "E0210", at: at, msg: fmt.Sprintf("%s has a meaning only within a loop", r.Root)}
 		if r.Root == "item" && u.inLoop() {

@@ -148,17 +148,16 @@ func (c *compiler) modelAction(f *fields, s *step) bool {
 	w := where{step: s}
 	d := s.def
 	d.Effect = pipeline.EffectAtLeastOnce
+	c.contract(f, s, true, false)
+	first := c.templates
 	es := c.parameters(a.spec, f.get("parameters"), n, w)
 	if !a.good {
 		s.returns = &pipeline.Type{Kind: "any"}
 		return true
 	}
 	returns := a.returns
-	if f.get("returns") != nil {
-		c.contract(f, s, true, false)
-		if d.Returns != nil {
-			returns = &d.Returns.Type
-		}
+	if d.Returns != nil {
+		returns = &d.Returns.Type
 	}
 	d.Action = askText
 	if returns != nil {
@@ -168,7 +167,7 @@ func (c *compiler) modelAction(f *fields, s *step) bool {
 		c.error(fault{code: "E0301", at: n.at, msg: fmt.Sprintf("%s asks a model by the action %s, which the catalogue does not have", n.text, d.Action)}, w.in("action"))
 		return true
 	}
-	d.Parameters = []pipeline.Entry{{Name: "prompt", Value: c.join(a, es, n), Pos: c.text.pos(n.off)}}
+	d.Parameters = []pipeline.Entry{{Name: "prompt", Value: c.join(a, es, n, first), Pos: c.text.pos(n.off)}}
 	if returns == nil {
 		s.returns = &pipeline.Type{Kind: "string"}
 	} else {
@@ -214,8 +213,10 @@ func (c *compiler) unknownAction(f *fields, name string) *ownAction {
 var answerName = regexp.MustCompile(`\b` + pipeline.AutoName + `\[(\d+)\]`)
 
 // join makes one template of an action's prompt and the values of its
-// parameters, which it sets as names before the prompt.
-func (c *compiler) join(a *ownAction, es []pipeline.Entry, n *node) pipeline.Field {
+// parameters, which it sets as names before the prompt. The templates of the
+// parameters, which began with number first, are gone then; what is left of them
+// gets their numbers.
+func (c *compiler) join(a *ownAction, es []pipeline.Entry, n *node, first int) pipeline.Field {
 	j := joined{}
 	for i := range a.spec.Params {
 		p := &a.spec.Params[i]
@@ -238,9 +239,25 @@ func (c *compiler) join(a *ownAction, es []pipeline.Entry, n *node) pipeline.Fie
 		c.error(fault{code: "E0205", at: n.at, msg: "the prompt does not go together with its parameters: " + err.Error()}, where{})
 		return pipeline.Field{}
 	}
+	c.templates = first
+	c.renumber(j.autos)
 	t := &pipeline.Template{ID: c.templates, Src: src, Pos: c.text.pos(n.off), Impure: x.Impure(), Autos: j.autos}
 	c.templates++
 	return pipeline.Field{Template: t}
+}
+
+func (c *compiler) renumber(autos []*pipeline.Auto) {
+	take := func(t *pipeline.Template) {
+		c.renumber(t.Autos)
+		t.ID = c.templates
+		c.templates++
+	}
+	for _, a := range autos {
+		take(a.Prompt)
+		if a.Fallback != nil && a.Fallback.Template != nil {
+			take(a.Fallback.Template)
+		}
+	}
 }
 
 // joined is a template in the making.
