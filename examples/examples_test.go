@@ -184,6 +184,17 @@ var examples = map[string]example{
 		files: map[string]string{"out/data-analysis.md": "| setosa | 50 | 1.462 | 0.174 | 1.0 | 1.5 | 1.7 | 1.9 |\n" +
 			"| versicolor | 50 | 4.260 | 0.470 | 3.0 | 4.35 | 4.8 | 5.1 |\n"},
 	},
+	"formats.yaml": {
+		want: `{"cleaned":1,"filed":"archive/2024/priced.parquet","first":[{"customer":"Ada","day":"2024-05-01","order":1,"price":2.5,"product":"P1","quantity":2},` +
+			`{"customer":"Bob","day":"2024-05-01","order":2,"price":10.0,"product":"P2","quantity":1}],"matched":4,"rows":5,"violations":["/4/price"]}`,
+	},
+	"statistics.yaml": {
+		want: `{"charts":["box","box","scatter"],"columns":["petal_length","petal_width","sepal_length","sepal_width","species=setosa",` +
+			`"species=versicolor","species=virginica"],"duplicates":1,"rows":149,"strongest":"petal_length differs by species: its mean is 5.552 for ` +
+			`virginica and 1.462 for setosa; one-way analysis of variance F = 1180.16, p \u003c 0.001"}`,
+		files: map[string]string{"out/irises.md": "| difference | petal_length, species | 0.941372 | 2.85678e-91 |\n"},
+	},
+	"execute.yaml": {want: `{"squares":"1 4 9","unit":"m2"}`},
 	"seeds/generate-uppercase.yaml": {
 		script: "seeds/generate-uppercase.script.yaml",
 		want:   `{"step1":"You said: Hello, world!","step2":"YOU SAID: HELLO, WORLD!"}`,

@@ -27,7 +27,7 @@ const executeDoc = `Runs a piece of code in the workspace.
           print(sum(int(line) for line in sys.stdin))
         stdin: "1\n2\n3\n"
 
-language is python (python3), javascript (node), bash or sh; the program must be in the step's PATH. The code sees what a command step sees, and environment; stdin is its standard input. It is shown as it comes and is the output in the end: stdout and stderr, each without its final newline; of stderr the first 1 MiB. An exit code other than 0 fails the step, and the output is kept. At the end of timeout (default: the step's own) all its processes are killed.
+language is python (python3), javascript (node), bash or sh; the program must be in the step's PATH; sh is /bin/sh. The code sees what a command step sees, and environment; stdin is its standard input. It is shown as it comes and is the output in the end: stdout and stderr, each without its final newline; of stderr the first 1 MiB. An exit code other than 0 fails the step, and the output is kept. At the end of timeout (default: the step's own) all its processes are killed.
 
 sandbox: auto runs the code in bubblewrap (bwrap) where the machine has it and lets it work: without a network, with the file system read-only but for the workspace and an empty /tmp, without the machine's other processes, and without privileges. It can read what the server's user can read. Where there is no bubblewrap, auto runs the code as a command step runs; required fails instead, and none does without in any case. sandbox in the result says which it was.`
 
@@ -69,7 +69,7 @@ var interpreters = map[string]struct {
 	"python":     {[]string{"python3", "python"}, ".py"},
 	"javascript": {[]string{"node", "nodejs"}, ".js"},
 	"bash":       {[]string{"bash"}, ".sh"},
-	"sh":         {[]string{"sh"}, ".sh"},
+	"sh":         {[]string{"/bin/sh"}, ".sh"}, // as of command steps
 }
 
 // Run writes the code to a folder outside the workspace, which is removed in the

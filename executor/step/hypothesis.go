@@ -2,8 +2,8 @@ package step
 
 import "math"
 
-// finding is the result of a test of a hypothesis.
-type finding struct {
+// testResult is what came out of a test of a hypothesis.
+type testResult struct {
 	statistic, p, effect float64
 	df                   []float64
 	n                    int
@@ -11,9 +11,9 @@ type finding struct {
 
 // welch compares the means of two groups that may vary differently; its effect
 // is Cohen's d, by the pooled deviation.
-func welch(a, b []float64) finding {
+func welch(a, b []float64) testResult {
 	na, nb := float64(len(a)), float64(len(b))
-	f := finding{n: len(a) + len(b), statistic: math.NaN(), p: math.NaN(), effect: math.NaN()}
+	f := testResult{n: len(a) + len(b), statistic: math.NaN(), p: math.NaN(), effect: math.NaN()}
 	va, vb := spread(a), spread(b)
 	if sa, sb := va/na, vb/nb; sa+sb > 0 {
 		distance := average(a) - average(b)
@@ -28,8 +28,8 @@ func welch(a, b []float64) finding {
 
 // anova compares the means of groups, one way; its effect is eta squared, the
 // share of the variation that lies between the groups.
-func anova(groups [][]float64) finding {
-	f := finding{statistic: math.NaN(), p: math.NaN(), effect: math.NaN()}
+func anova(groups [][]float64) testResult {
+	f := testResult{statistic: math.NaN(), p: math.NaN(), effect: math.NaN()}
 	var all []float64
 	for _, g := range groups {
 		all = append(all, g...)
@@ -55,8 +55,8 @@ func anova(groups [][]float64) finding {
 // chiSquare tests whether two classifications are independent, without a
 // correction for continuity; its effect is Cramér's V. lowest is the smallest
 // expected count.
-func chiSquare(counts [][]float64) (f finding, lowest float64) {
-	f = finding{statistic: math.NaN(), p: math.NaN(), effect: math.NaN()}
+func chiSquare(counts [][]float64) (f testResult, lowest float64) {
+	f = testResult{statistic: math.NaN(), p: math.NaN(), effect: math.NaN()}
 	lowest = math.Inf(1)
 	if len(counts) < 2 || len(counts[0]) < 2 {
 		return f, lowest
@@ -88,8 +88,8 @@ func chiSquare(counts [][]float64) (f finding, lowest float64) {
 
 // jarqueBera tests whether numbers may come from a normal distribution, by their
 // skewness, which is its effect, and kurtosis.
-func jarqueBera(x []float64) finding {
+func jarqueBera(x []float64) testResult {
 	skew, kurtosis := shape(x)
 	jb := float64(len(x)) / 6 * (skew*skew + kurtosis*kurtosis/4)
-	return finding{statistic: jb, df: []float64{2}, p: chiSquareP(jb, 2), n: len(x), effect: skew}
+	return testResult{statistic: jb, df: []float64{2}, p: chiSquareP(jb, 2), n: len(x), effect: skew}
 }

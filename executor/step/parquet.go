@@ -2,6 +2,7 @@ package step
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/deprecated"
+	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -41,6 +43,9 @@ func readParquet(name string, b []byte) (t *loaded, err error) {
 			t, err = nil, invalid("%s is not sound parquet: %v", name, r)
 		}
 	}()
+	if len(b) < 12 || int64(binary.LittleEndian.Uint32(b[len(b)-8:])) > int64(len(b)-12) { // the library would make room for it
+		return nil, invalid("%s is not sound parquet: its footer is longer than it is", name)
+	}
 	f, err := parquet.OpenFile(bytes.NewReader(b), int64(len(b)), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
 	if err != nil {
 		return nil, invalid("%s is not sound parquet: %v", name, err)
@@ -48,18 +53,8 @@ func readParquet(name string, b []byte) (t *loaded, err error) {
 	if f.NumRows() > maxRows {
 		return nil, tooManyRows(name)
 	}
-	inflated := int64(0)
-	for _, g := range f.Metadata().RowGroups {
-		for i := range g.Columns {
-			if n := g.Columns[i].MetaData.TotalUncompressedSize; n < 0 || n > maxInflated {
-				inflated = maxInflated
-			} else {
-				inflated += n
-			}
-		}
-	}
-	if inflated >= maxInflated {
-		return nil, tooLarge("%s holds more than %s; let a command pick what is needed", name, size(maxInflated))
+	if err := checkPages(name, b, f.Metadata()); err != nil {
+		return nil, err
 	}
 	columns, err := parquetColumns(name, f.Schema())
 	if err != nil {
@@ -76,6 +71,41 @@ func readParquet(name string, b []byte) (t *loaded, err error) {
 		}
 	}
 	return t, nil
+}
+
+// checkPages walks the headers of all pages, before the library makes room for
+// what they say that they hold.
+func checkPages(name string, b []byte, m *format.FileMetaData) error {
+	left := int64(maxInflated)
+	for _, g := range m.RowGroups {
+		for i := range g.Columns {
+			c := &g.Columns[i].MetaData
+			at := c.DataPageOffset
+			if d := c.DictionaryPageOffset; d > 0 && d < at {
+				at = d
+			}
+			end := at + c.TotalCompressedSize
+			if at < 0 || c.TotalCompressedSize < 0 || end > int64(len(b)) {
+				return invalid("%s is not sound parquet: a column lies outside the file", name)
+			}
+			for at < end {
+				r := bytes.NewReader(b[at:end])
+				var h format.PageHeader
+				if err := thrift.NewDecoder(new(thrift.CompactProtocol).NewReader(r)).Decode(&h); err != nil {
+					return invalid("%s is not sound parquet: %v", name, err)
+				}
+				at = end - int64(r.Len()) + int64(h.CompressedPageSize)
+				values := h.DataPageHeader.V.NumValues + h.DataPageHeaderV2.V.NumValues + h.DictionaryPageHeader.V.NumValues
+				if h.CompressedPageSize < 0 || at > end || h.UncompressedPageSize < 0 || values < 0 {
+					return invalid("%s is not sound parquet: a page has no possible size", name)
+				}
+				if left -= int64(h.UncompressedPageSize) + int64(values); left < 0 {
+					return tooLarge("%s holds more than %s; let a command pick what is needed", name, size(maxInflated))
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func readRowGroup(name string, g parquet.RowGroup, columns []parquetColumn, t *loaded, left *int) error {

@@ -44,8 +44,8 @@ var technicalWords = map[string]string{
 	"high": "high", "technical": "high", "detailed": "high", "expert": "high", "advanced": "high", "comprehensive": "high", "deep": "high",
 }
 
-// report is one that is being written.
-type report struct {
+// analysisReport is one that is being written.
+type analysisReport struct {
 	depth    string
 	insights []map[string]any
 	charts   []map[string]any
@@ -58,7 +58,7 @@ func (c CreateAnalysisReport) Run(_ context.Context, _ executor.Env) (executor.O
 	if !ok {
 		return executor.Output{}, invalid("parameter technical_depth is %q; it can be low, medium, high", head(c.TechnicalDepth, 80))
 	}
-	r := &report{depth: depth, sections: []any{}}
+	r := &analysisReport{depth: depth, sections: []any{}}
 	var err error
 	if r.insights, err = table("insights", c.Insights); err != nil {
 		return executor.Output{}, err
@@ -96,11 +96,11 @@ func (c CreateAnalysisReport) Run(_ context.Context, _ executor.Env) (executor.O
 	return bounded("the report", map[string]any{"report": b.String(), "sections": r.sections})
 }
 
-func (r *report) section(title, text string) {
+func (r *analysisReport) section(title, text string) {
 	r.sections = append(r.sections, map[string]any{"title": title, "text": text})
 }
 
-func (r *report) summary() {
+func (r *analysisReport) summary() {
 	if len(r.insights) == 0 {
 		r.section("Summary", "Nothing stands out.")
 		return
@@ -120,7 +120,7 @@ func plural(n int, noun string) string {
 }
 
 // said is an insight's text; at the depth low without the figures behind it.
-func (r *report) said(m map[string]any) string {
+func (r *analysisReport) said(m map[string]any) string {
 	text := oneLine(cellOf(m["text"]))
 	kind, _ := m["kind"].(string)
 	if r.depth == "low" && insightOrder[kind] == 0 && kind != "" {
@@ -130,7 +130,7 @@ func (r *report) said(m map[string]any) string {
 }
 
 // listed is a section of the insights of some kinds, if there are any.
-func (r *report) listed(title string, kinds ...string) {
+func (r *analysisReport) listed(title string, kinds ...string) {
 	var lines []string
 	for _, kind := range kinds {
 		for _, m := range r.insights {
@@ -145,7 +145,7 @@ func (r *report) listed(title string, kinds ...string) {
 }
 
 // others lists the insights of kinds that only their author knows.
-func (r *report) others() {
+func (r *analysisReport) others() {
 	var lines []string
 	for _, m := range r.insights {
 		kind, _ := m["kind"].(string)
@@ -158,7 +158,7 @@ func (r *report) others() {
 	}
 }
 
-func (r *report) drawn() {
+func (r *analysisReport) drawn() {
 	if len(r.charts) == 0 {
 		return
 	}
@@ -172,7 +172,7 @@ func (r *report) drawn() {
 	r.section("Charts", strings.Join(lines, "\n"))
 }
 
-func (r *report) figures() {
+func (r *analysisReport) figures() {
 	if len(r.insights) == 0 {
 		return
 	}

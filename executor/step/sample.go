@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// sample says which rows of a table to keep.
-type sample struct {
+// rowSample says which rows of a table to keep.
+type rowSample struct {
 	kind    string // full, first or random
 	rows    int64
 	percent float64 // above 0: instead of rows
@@ -29,9 +29,9 @@ var (
 
 // sampling reads the strategy from a text that a person or a model wrote: "Full
 // load", first_100, "random 10%".
-func (l LoadData) sampling() (sample, error) {
-	s := sample{rows: l.Limit, seed: l.Seed}
-	refuse := func() (sample, error) {
+func (l LoadData) sampling() (rowSample, error) {
+	s := rowSample{rows: l.Limit, seed: l.Seed}
+	refuse := func() (rowSample, error) {
 		return s, invalid("parameter sampling_strategy is %q; it can be full, first N, random N or random N%%", head(l.SamplingStrategy, 80))
 	}
 	if l.Limit < 0 {
@@ -83,7 +83,7 @@ func (l LoadData) sampling() (sample, error) {
 
 // of picks the rows. A random sample is by selection: each set of rows is as
 // likely as any other, and the order stays.
-func (s sample) of(rows []any) []any {
+func (s rowSample) of(rows []any) []any {
 	want := int64(len(rows))
 	switch {
 	case s.kind == "full":

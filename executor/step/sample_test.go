@@ -10,7 +10,7 @@ import (
 )
 
 func TestSamplingIsReadAsPeopleWriteIt(t *testing.T) {
-	for text, want := range map[string]sample{
+	for text, want := range map[string]rowSample{
 		"":                              {kind: "full", rows: 1000},
 		"full":                          {kind: "full", rows: 1000},
 		"Full load":                     {kind: "full", rows: 1000},
@@ -90,7 +90,7 @@ func TestRandomSamplesKeepOrderAndSize(t *testing.T) {
 		for i := range rows {
 			rows[i] = int64(i)
 		}
-		s := sample{kind: "random", rows: rapid.Int64Range(0, 250).Draw(t, "limit"), seed: rapid.Int64().Draw(t, "seed")}
+		s := rowSample{kind: "random", rows: rapid.Int64Range(0, 250).Draw(t, "limit"), seed: rapid.Int64().Draw(t, "seed")}
 		got := s.of(rows)
 		if int64(len(got)) != min(s.rows, int64(len(rows))) {
 			t.Fatalf("got %d rows of %d, want %d", len(got), len(rows), s.rows)

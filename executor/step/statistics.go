@@ -311,7 +311,7 @@ func sortedTallies(values []any, most int) []tally {
 }
 
 // record keeps a test, and says whether it is significant.
-func (w *analysis) record(test, method string, columns []string, f finding, more map[string]any) bool {
+func (w *analysis) record(test, method string, columns []string, f testResult, more map[string]any) bool {
 	df := []any{}
 	for _, d := range f.df {
 		df = append(df, finite(d))
@@ -352,7 +352,7 @@ func (w *analysis) correlate(ctx context.Context, chosen map[string]bool) {
 				if math.IsNaN(r) {
 					continue
 				}
-				f := finding{statistic: r, effect: r, p: correlationP(r, len(x)), df: []float64{float64(len(x) - 2)}, n: len(x)}
+				f := testResult{statistic: r, effect: r, p: correlationP(r, len(x)), df: []float64{float64(len(x) - 2)}, n: len(x)}
 				if !w.record(test, method, []string{a, b}, f, nil) || told || math.Abs(r) < 0.3 {
 					continue
 				}
@@ -419,7 +419,7 @@ func (w *analysis) compareGroups(chosen map[string]bool, g grouping, number stri
 	if len(groups) < 2 || !chosen[test] {
 		return
 	}
-	var f finding
+	var f testResult
 	if test == "t_test" {
 		f = welch(groups[0], groups[1])
 	} else {
