@@ -208,8 +208,14 @@ func TestMachineAlwaysEnds(t *testing.T) {
 				}
 			}
 		}
+		d.late = rapid.IntRange(0, 60).Draw(t, "late")
 		for n := 0; !d.m.Run.Status.Final(); n++ {
-			d.pump()
+			for d.answerOne() {
+				if crashes > 0 && !d.m.Run.Status.Final() && d.choose("crash amid", "", 20) == 19 {
+					crashes--
+					d = d.crash()
+				}
+			}
 			if d.m.Run.Status.Final() {
 				break
 			}
