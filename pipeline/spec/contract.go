@@ -213,7 +213,7 @@ func (c *compiler) provenField(u *use, r *expr.Ref, i int, t *step, union *pipel
 	if r.Guarded && i == len(r.Path)-1 {
 		return field, false
 	}
-	for _, tag := range c.possible(u, t, union) {
+	for _, tag := range possible(u, r.Path[i].Off, t, union) {
 		if !slices.Contains(tags, tag) {
 			c.error(fault{code: "E0505", at: c.at(u, r.Path[i].Off, r.Path[i].End),
 				msg:  fmt.Sprintf("%s of step %s is there only where its %s is %s, which is not certain here", name, t.def.ID, union.By, strings.Join(tags, " or ")),
@@ -255,7 +255,7 @@ func unionFields(t *pipeline.Type) []string {
 
 // possible lists the cases of a step's result that can be where u is evaluated:
 // those that no condition and no case of a match around it rules out.
-func (c *compiler) possible(u *use, t *step, union *pipeline.Type) []string {
+func possible(u *use, off int, t *step, union *pipeline.Type) []string {
 	left := make([]string, len(union.Cases))
 	for i := range union.Cases {
 		left[i] = union.Cases[i].Tag
@@ -271,6 +271,11 @@ func (c *compiler) possible(u *use, t *step, union *pipeline.Type) []string {
 			if tags, in := caseTest(part, t.def.ID, union.By); tags != nil {
 				keep(tags, in)
 			}
+		}
+	}
+	for _, part := range provenWithin(u.expr.Source(), off) {
+		if tags, in := caseTest(part, t.def.ID, union.By); tags != nil {
+			keep(tags, in)
 		}
 	}
 	for s := u.where.step; s != nil; s = s.parent() {
@@ -310,6 +315,47 @@ func (c *compiler) possible(u *use, t *step, union *pipeline.Type) []string {
 	return left
 }
 
+var (
+	lastIf  = regexp.MustCompile(`(?s)^.*\{%[-+]?\s*if\s+(.*?)\s*[-+]?%\}`)
+	endIf   = regexp.MustCompile(`\{%[-+]?\s*(else|elif|endif)\b`)
+	ternary = regexp.MustCompile(`^(.*?)\sif\s+(.*?)(?:\selse\s.*)?$`)
+)
+
+// provenWithin lists the tests that hold where the name at off of a template is
+// evaluated, as far as the template itself says: those before it in a chain of
+// and, the condition of x if c else y around it, and of the {% if %} around it.
+func provenWithin(src string, off int) []string {
+	var proofs []string
+	if m := lastIf.FindStringSubmatchIndex(src[:off]); m != nil && !endIf.MatchString(src[m[1]:off]) {
+		proofs = append(proofs, conjuncts(src[m[2]:m[3]])...)
+	}
+	from, end := 0, len(src)
+	if i := max(strings.LastIndex(src[:off], "{{"), strings.LastIndex(src[:off], "{%")); i >= 0 {
+		from = i + 2
+	}
+	if i := strings.IndexAny(src[off:], "}%"); i >= 0 {
+		end = off + i
+	}
+	x := src[from:end]
+	before := x
+	if m := ternary.FindStringSubmatchIndex(x); m != nil {
+		switch at := off - from; {
+		case at < m[3]:
+			proofs = append(proofs, conjuncts(x[m[4]:m[5]])...)
+		case at < m[5]:
+			before = x[m[4]:m[5]]
+			from += m[4]
+		default:
+			return proofs
+		}
+	}
+	if !strings.ContainsAny(before, "()") && !either.MatchString(before) {
+		parts := and.Split(before[:max(off-from, 0)], -1)
+		proofs = append(proofs, parts[:len(parts)-1]...)
+	}
+	return proofs
+}
+
 // inBraces is an expression without the braces around it.
 func inBraces(src string) string {
 	s := strings.TrimSpace(src)
@@ -332,6 +378,7 @@ func isField(x, id, field string) bool {
 }
 
 var (
+	or     = regexp.MustCompile(`\s+or\s+`)
 	and    = regexp.MustCompile(`\s+and\s+`)
 	either = regexp.MustCompile(`\s(or|if|else)\s`)
 )
@@ -355,6 +402,16 @@ var (
 // whether it is one of them where the test holds. Anything else gives nil.
 func caseTest(x, id, field string) (tags []string, in bool) {
 	x = strings.TrimSpace(x)
+	if parts := or.Split(x, -1); len(parts) > 1 {
+		for _, part := range parts {
+			one, in := caseTest(part, id, field)
+			if one == nil || !in {
+				return nil, false
+			}
+			tags = append(tags, one...)
+		}
+		return tags, true
+	}
 	if m := equals.FindStringSubmatch(x); m != nil && isField(m[1], id, field) {
 		return []string{m[3][1 : len(m[3])-1]}, m[2] == "=="
 	}
