@@ -9,7 +9,7 @@ import (
 )
 
 // Explanation is a pipeline told to people: what it is for, what it takes and
-// gives, and what it does.
+// gives, what it needs, and what it does.
 type Explanation struct {
 	ID, Name, Version, Description string
 	Inferred                       bool // the inputs were inferred from use
@@ -17,7 +17,13 @@ type Explanation struct {
 	Outputs                        []ExplainedOutput
 	Steps                          []ExplainedStep // blocks before what they hold
 	State                          []string
+	Models                         []string // that it names
+	AnyModel                       bool     // it asks a model and leaves open which
+	Tools                          []string // the actions, skills and agents that it uses
 	Secrets                        []string
+	Holes                          []string // keys of the <AUTO> tags without a fallback
+	People                         bool     // it asks people
+	Estimate                       Estimate
 	Example                        string // a command line that runs it
 }
 
@@ -36,17 +42,30 @@ type ExplainedStep struct {
 	Path, Title, Does, Doc string
 	Condition              string
 	Needs                  []string // ids of the steps of its list that it waits for
-	Arm                    string   // of a choice: then, elif or else; finally
+	Jumps                  []string // where it goes on, as in "on failure: repair"
+	Arm                    string   // of a block that chooses: its condition or case; finally
 	Depth                  int      // of the list item that it is; one more in an arm
-	Line                   int
+	Line                   int      // in File
+	File                   string   // of a called pipeline, where it is another one
+}
+
+// maxExplained is how many steps are listed before calls are left closed.
+const maxExplained = 5000
+
+// explainer builds an explanation.
+type explainer struct {
+	Explanation
+	plan *pipeline.Plan
+	cat  pipeline.Catalog
+	file string
 }
 
 // Explain describes a plan.
 func Explain(plan *pipeline.Plan, cat pipeline.Catalog) Explanation {
-	x := Explanation{
+	x := explainer{plan: plan, cat: cat, Explanation: Explanation{
 		ID: plan.ID, Name: plan.Name, Version: plan.Version, Description: strings.TrimSpace(plan.Description),
 		Inferred: plan.Inferred, State: plan.State, Secrets: plan.Secrets,
-	}
+	}}
 	for i := range plan.Inputs {
 		in := &plan.Inputs[i]
 		x.Inputs = append(x.Inputs, ExplainedInput{
@@ -61,122 +80,158 @@ func Explain(plan *pipeline.Plan, cat pipeline.Catalog) Explanation {
 			x.Outputs = append(x.Outputs, ExplainedOutput{s.ID, "the output of " + s.ID})
 		}
 	}
-	x.body(&plan.Root, cat, "", "", 0)
-	x.body(&plan.Finally, cat, "", "finally", 0)
+	x.unit(&plan.Unit, "", 0)
+	x.needs(&plan.Unit)
+	for _, u := range plan.Units {
+		x.needs(u)
+	}
+	slices.Sort(x.Models)
+	slices.Sort(x.Tools)
+	for _, h := range Holes(plan) {
+		if !h.Fallback {
+			x.Holes = append(x.Holes, h.Key)
+		}
+	}
+	x.AnyModel = x.AnyModel || len(x.Holes) > 0
+	x.Estimate = estimate(plan)
 	x.Example = example(plan)
-	return x
+	return x.Explanation
 }
 
-func (x *Explanation) body(b *pipeline.Body, cat pipeline.Catalog, prefix, arm string, depth int) {
+func (x *explainer) unit(u *pipeline.Unit, prefix string, depth int) {
+	file := x.file
+	if u.File != x.plan.File {
+		x.file = u.File
+	}
+	x.body(&u.Root, prefix, "", depth)
+	x.body(&u.Finally, prefix, "finally", depth)
+	x.file = file
+}
+
+func (x *explainer) body(b *pipeline.Body, prefix, arm string, depth int) {
 	if arm != "" {
 		depth++
 	}
 	for _, s := range b.Steps {
-		e := ExplainedStep{Path: prefix + s.ID, Title: s.Name, Arm: arm, Depth: depth, Line: s.Pos.Line}
-		e.Does, e.Doc = does(s, cat)
+		e := ExplainedStep{Path: prefix + s.ID, Title: s.Name, Arm: arm, Depth: depth, Line: s.Pos.Line, File: x.file}
+		e.Does, e.Doc = does(s, x.cat)
 		if s.Condition != nil {
-			e.Condition = bare(s.Condition.Src)
+			e.Condition = bare(templateText(s.Condition))
 		}
 		if b.Order == "graph" {
 			for _, d := range s.Deps {
 				e.Needs = append(e.Needs, b.Steps[d.On].ID)
 			}
 		}
+		e.Jumps = jumpTexts(s, b)
 		x.Steps = append(x.Steps, e)
-		if s.Loop != nil && !s.Loop.Single {
-			x.body(&s.Loop.Body, cat, e.Path+"/", "", depth+1)
-		}
-		for i := range s.Branches {
-			name := "else"
-			if c := s.Branches[i].Condition; c != nil {
-				name = "if " + bare(c.Src)
-			}
-			x.body(&s.Branches[i].Body, cat, e.Path+"/", name, depth+1)
-		}
+		x.within(s, e.Path+"/", depth+1)
 	}
 }
 
-// does says what a step does, and the first line of its action's manual.
-func does(s *pipeline.StepDef, cat pipeline.Catalog) (text, doc string) {
-	switch s.Kind {
-	case pipeline.KindAction:
-		if a := cat.Actions[s.Action]; a != nil {
-			doc, _, _ = strings.Cut(strings.TrimSpace(a.Doc), "\n")
-		}
-		return "action " + s.Action, doc
-	case pipeline.KindCommand:
-		if s.Run != nil {
-			line, _, more := strings.Cut(strings.TrimSpace(source(s.Run)), "\n")
-			if more {
-				line += " ..."
-			}
-			return "runs " + line, ""
-		}
-		parts := make([]string, len(s.Command))
-		for i := range s.Command {
-			parts[i] = source(&s.Command[i])
-		}
-		return "runs " + strings.Join(parts, " "), ""
-	case pipeline.KindSet:
-		var names []string
-		for _, e := range append(slices.Clip(s.Set), s.State...) {
-			names = append(names, e.Name)
-		}
-		return "sets " + quoteList(names), ""
-	case pipeline.KindFor:
-		text = fmt.Sprintf("for each %s of %s", s.Loop.Variable, source(s.Loop.Items))
-		switch {
-		case s.Loop.Parallel == -1:
-			text += ", in parallel"
-		case s.Loop.Parallel > 1:
-			text += fmt.Sprintf(", %d at once", s.Loop.Parallel)
-		}
-		if s.Loop.Single && len(s.Loop.Body.Steps) == 1 {
-			inner, d := does(s.Loop.Body.Steps[0], cat)
-			return text + ": " + inner, d
-		}
-		return text, ""
-	case pipeline.KindWhile:
-		return fmt.Sprintf("while %s, at most %d times", bare(s.Loop.Condition.Src), s.Loop.Max), ""
-	case pipeline.KindIf:
-		return "chooses", ""
-	}
-	return string(s.Kind), ""
-}
-
-// bare is a condition without its braces.
-func bare(src string) string {
-	s := strings.TrimSpace(src)
-	if strings.HasPrefix(s, "{{") && strings.HasSuffix(s, "}}") && strings.Count(s, "{{") == 1 {
-		s = strings.TrimSpace(s[2 : len(s)-2])
-	}
-	return strings.Join(strings.Fields(s), " ")
-}
-
-// source is a field as it might stand in the document.
-func source(f *pipeline.Field) string {
+// within tells what a step holds.
+func (x *explainer) within(s *pipeline.StepDef, prefix string, depth int) {
 	switch {
-	case f == nil:
-		return ""
-	case f.Template != nil:
-		return f.Template.Src
-	case f.List != nil:
-		parts := make([]string, len(f.List))
-		for i := range f.List {
-			parts[i] = source(&f.List[i])
-		}
-		return "[" + strings.Join(parts, ", ") + "]"
-	case f.Map != nil:
-		parts := make([]string, len(f.Map))
-		for i := range f.Map {
-			parts[i] = f.Map[i].Name + ": " + source(&f.Map[i].Value)
-		}
-		return "{" + strings.Join(parts, ", ") + "}"
+	case s.Loop != nil && s.Loop.Single && len(s.Loop.Body.Steps) == 1:
+		x.within(s.Loop.Body.Steps[0], prefix, depth)
+	case s.Loop != nil:
+		x.body(&s.Loop.Body, prefix, "", depth)
+	case s.Call != nil && !s.Call.Detach && len(x.Steps) < maxExplained:
+		x.unit(x.plan.Units[s.Call.Unit], prefix, depth)
 	}
-	if s, ok := f.Const.(string); ok {
-		return s
+	for i := range s.Branches {
+		b := &s.Branches[i]
+		name := ""
+		switch {
+		case b.Condition != nil:
+			name = "if " + bare(templateText(b.Condition))
+		case b.Case != nil:
+			name = "case " + *b.Case
+		case s.Kind == pipeline.KindIf:
+			name = "else"
+		case s.Kind == pipeline.KindMatch:
+			name = "default"
+		}
+		x.body(&b.Body, prefix, name, depth)
 	}
-	return string(pipeline.EncodeValue(f.Const))
+}
+
+// jumpTexts tells where a step goes on.
+func jumpTexts(s *pipeline.StepDef, b *pipeline.Body) []string {
+	var out []string
+	add := func(when string, to *int) {
+		if to != nil {
+			out = append(out, when+": "+b.Steps[*to].ID)
+		}
+	}
+	if r := s.Routes; r != nil {
+		add("on success", r.Success)
+		add("on failure", r.Failure)
+		add("when skipped", r.False)
+		add("in any case", r.Always)
+	}
+	for i := range s.OnError {
+		add("on error", s.OnError[i].To)
+	}
+	return out
+}
+
+// needs collects the models and tools of a pipeline.
+func (x *explainer) needs(u *pipeline.Unit) {
+	eachStep(u, func(s *pipeline.StepDef) {
+		tool := s.Action
+		asks := false
+		switch {
+		case s.Action != "":
+			a := x.cat.Actions[s.Action]
+			asks = a == nil || a.Model
+			if a != nil && a.Tool != "" {
+				tool = a.Tool
+			}
+		case s.Skill != nil:
+			tool = "skill " + s.Skill.Name
+			asks = s.Skill.Prompt != ""
+		case s.Agent != nil:
+			tool = "agent " + s.Agent.Name
+			asks = len(s.Agent.Command) == 0
+		}
+		if tool != "" && !slices.Contains(x.Tools, tool) {
+			x.Tools = append(x.Tools, tool)
+		}
+		model := func(name string) {
+			if name != "" && !slices.Contains(x.Models, name) {
+				x.Models = append(x.Models, name)
+			}
+		}
+		if s.Model != nil {
+			model(source(s.Model))
+		} else if asks {
+			x.AnyModel = true
+		}
+		for i := range s.OnError {
+			model(s.OnError[i].Model)
+		}
+		x.People = x.People || s.Kind == pipeline.KindAsk
+	})
+}
+
+// eachStep calls f for every step of a pipeline, but not for those of the
+// pipelines that it calls.
+func eachStep(u *pipeline.Unit, f func(*pipeline.StepDef)) {
+	var body func(b *pipeline.Body)
+	body = func(b *pipeline.Body) {
+		for _, s := range b.Steps {
+			f(s)
+			if s.Loop != nil {
+				body(&s.Loop.Body)
+			}
+			for i := range s.Branches {
+				body(&s.Branches[i].Body)
+			}
+		}
+	}
+	body(&u.Root)
+	body(&u.Finally)
 }
 
 // TypeText names a type, as in list<string> or one of a, b.
@@ -284,7 +339,7 @@ func (x Explanation) String() string {
 			fmt.Fprintf(&b, "- `%s`: %s\n", o.Name, o.Value)
 		}
 	}
-	b.WriteString("\n## Steps\n\n")
+	fmt.Fprintf(&b, "\n## Steps\n\n%s.\n\n", x.Estimate)
 	labelled := "" // the arm whose label stands above
 	for _, s := range x.Steps {
 		indent := strings.Repeat("  ", s.Depth)
@@ -307,11 +362,27 @@ func (x Explanation) String() string {
 		if len(s.Needs) > 0 {
 			fmt.Fprintf(&b, " (after %s)", quoteList(s.Needs))
 		}
+		if len(s.Jumps) > 0 {
+			fmt.Fprintf(&b, "; %s", quoteList(s.Jumps))
+		}
 		b.WriteByte('\n')
 	}
-	if len(x.Secrets) > 0 {
-		fmt.Fprintf(&b, "\n## Secrets\n\n%s\n", quoteList(x.Secrets))
-	}
+	x.writeNeeds(&b)
 	fmt.Fprintf(&b, "\n## Run it\n\n    %s\n", x.Example)
 	return b.String()
+}
+
+func (x *Explanation) writeNeeds(b *strings.Builder) {
+	models := slices.Clone(x.Models)
+	if x.AnyModel {
+		models = append(models, "any that the server has")
+	}
+	for _, part := range []struct {
+		name  string
+		words []string
+	}{{"Tools", x.Tools}, {"Models", models}, {"Secrets", x.Secrets}, {"Values to fill in", x.Holes}} {
+		if len(part.words) > 0 {
+			fmt.Fprintf(b, "\n## %s\n\n%s\n", part.name, quoteList(part.words))
+		}
+	}
 }
