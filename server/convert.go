@@ -9,6 +9,7 @@ import (
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/graph"
+	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	orchestratorv1 "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 	"github.com/orchestrator-project/orchestrator/proto/wire"
 	"github.com/orchestrator-project/orchestrator/store"
@@ -89,7 +90,58 @@ func fromStep(s *pipeline.Step) *orchestratorv1.Step {
 		Parameters: fromValue(s.Parameters), Output: fromValue(s.Output), Error: fromFailure(s.Error),
 		StartedAt: fromTime(s.StartedAt), FinishedAt: fromTime(s.FinishedAt),
 		Worker: s.Worker, Model: s.Model, Usage: fromUsage(s.Usage), CacheHit: s.CacheHit, Reason: s.Reason,
+		Waiting: fromWaiting(s.Waiting), Artifacts: fromVersions(s.Artifacts),
 	}
+}
+
+func fromWaiting(w *pipeline.Waiting) *orchestratorv1.Waiting {
+	if w == nil {
+		return nil
+	}
+	return &orchestratorv1.Waiting{For: w.For, Due: fromTime(w.Due), Signal: w.Signal, Files: w.Files, Approval: string(w.Approval)}
+}
+
+func fromVersions(list []pipeline.Version) []*orchestratorv1.Artifact {
+	var out []*orchestratorv1.Artifact
+	for i := range list {
+		out = append(out, fromVersion("", &list[i]))
+	}
+	return out
+}
+
+func fromVersion(run pipeline.RunID, v *pipeline.Version) *orchestratorv1.Artifact {
+	return &orchestratorv1.Artifact{
+		RunId: string(run), Artifact: v.Artifact, Version: v.Version, Producer: string(v.Producer),
+		Value: fromValue(v.Value), Digest: string(v.Blob), Size: v.Size,
+	}
+}
+
+func fromPlanned(p *pipeline.Planned) *orchestratorv1.PlannedStep {
+	return &orchestratorv1.PlannedStep{
+		Path: string(p.Path), Kind: string(p.Kind), WouldRun: p.WouldRun, Command: p.Command, Prompt: p.Prompt, Reason: p.Reason,
+	}
+}
+
+func fromApproval(a *pipeline.Approval) *orchestratorv1.Approval {
+	out := &orchestratorv1.Approval{
+		Id: string(a.ID), RunId: string(a.Run), Pipeline: a.Pipeline, Path: string(a.Path), Kind: string(a.Kind),
+		Question: a.Question, Default: fromValue(a.Default), Assignees: a.Assignees, Quorum: clamp(a.Quorum),
+		Deadline: fromTime(a.Deadline), OnTimeout: a.OnTimeout, Status: string(a.Status),
+		CreatedAt: fromTime(a.CreatedAt), DecidedAt: fromTime(a.DecidedAt), Allowed: a.Allowed(),
+	}
+	if a.Choices != nil {
+		out.Choices = fromValue(a.Choices)
+	}
+	if a.Schema != nil {
+		out.Type = spec.TypeText(a.Schema)
+	}
+	for i := range a.Decisions {
+		d := &a.Decisions[i]
+		out.Decisions = append(out.Decisions, &orchestratorv1.Decision{
+			Decision: d.Decision, Value: fromValue(d.Value), Comment: d.Comment, Actor: d.Actor, At: fromTime(d.At),
+		})
+	}
+	return out
 }
 
 // fromEvent is an event as viewers get it: what it says itself and, as run or

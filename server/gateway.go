@@ -49,6 +49,8 @@ func (s *Server) gateway() http.Handler {
 	for _, register := range []error{
 		orchestratorv1.RegisterRunsHandlerClient(ctx, mux, orchestratorv1.NewRunsClient(s.client)),
 		orchestratorv1.RegisterPipelinesHandlerClient(ctx, mux, orchestratorv1.NewPipelinesClient(s.client)),
+		orchestratorv1.RegisterApprovalsHandlerClient(ctx, mux, orchestratorv1.NewApprovalsClient(s.client)),
+		orchestratorv1.RegisterArtifactsHandlerClient(ctx, mux, orchestratorv1.NewArtifactsClient(s.client)),
 	} {
 		if register != nil {
 			panic("server: register the gateway: " + register.Error())

@@ -108,6 +108,25 @@ func (e *engine) Submit(ctx context.Context, sub pipeline.Submission) (*pipeline
 	return run, nil
 }
 
+// DryRun names the root's steps.
+func (e *engine) DryRun(_ context.Context, sub pipeline.Submission) ([]pipeline.Planned, error) {
+	var list []pipeline.Planned
+	for _, s := range sub.Plan.Root.Steps {
+		list = append(list, pipeline.Planned{Path: pipeline.Path(s.ID), Kind: s.Kind, WouldRun: "yes"})
+	}
+	return list, nil
+}
+
+// ask lets a run wait for people.
+func (e *engine) ask(a *pipeline.Approval) {
+	e.t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, err := e.lane.Commit(context.Background(), &store.Batch{Ask: []*pipeline.Approval{a}}); err != nil {
+		e.t.Errorf("ask: %v", err)
+	}
+}
+
 // add appends events, numbering them, and rings.
 func (e *engine) add(id pipeline.RunID, events ...pipeline.Event) {
 	e.t.Helper()
@@ -205,7 +224,7 @@ func start(t *testing.T, change ...func(*Config)) *fixture {
 		t.Fatal(err)
 	}
 	f.engine = &engine{t: t, st: f.st, lane: lane, seq: map[pipeline.RunID]int32{}, runs: map[pipeline.RunID]*pipeline.Run{}}
-	cfg := Config{Store: f.st, Submitter: f.engine, Catalog: testCatalog, Version: "test", Hosts: []string{"orchestrator.example"}, Grace: 5 * time.Second}
+	cfg := Config{Store: f.st, Submitter: f.engine, Preview: f.engine, Catalog: testCatalog, Version: "test", Hosts: []string{"orchestrator.example"}, Grace: 5 * time.Second}
 	for _, c := range change {
 		c(&cfg)
 	}

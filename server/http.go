@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -113,7 +114,7 @@ func (s *Server) serveREST(w http.ResponseWriter, r *http.Request, gateway http.
 		return
 	}
 	defer s.gate.leave()
-	limit := int64(s.cfg.Limits.Request)
+	limit := s.bodyLimit(r)
 	rc := http.NewResponseController(w)
 	if r.ContentLength > limit {
 		swallow(rc, w, r)
@@ -143,8 +144,30 @@ func (s *Server) serveREST(w http.ResponseWriter, r *http.Request, gateway http.
 		reject(w, 0, codes.InvalidArgument, "broken_body", "the body did not arrive in full")
 		return
 	}
+	if r.Method == http.MethodPost && r.URL.Path == "/v1/runs" && isDryRun(data) {
+		r.URL.Path = "/v1/runs:dryRun"
+	}
 	r.Body = &body{Reader: bytes.NewReader(data)}
 	gateway.ServeHTTP(w, r)
+}
+
+// bodyLimit is how many bytes a REST request may have: the files that some of
+// them carry come as base64 text.
+func (s *Server) bodyLimit(r *http.Request) int64 {
+	limit := int64(s.cfg.Limits.Request)
+	switch r.URL.Path {
+	case "/v1/runs", "/v1/runs:dryRun", "/v1/pipelines", "/v1/pipelines:validate", "/v1/pipelines:explain":
+		limit += int64(s.cfg.Limits.Files) * 4 / 3
+	}
+	return limit
+}
+
+// isDryRun reports whether a request to make a run only asks what would run.
+func isDryRun(data []byte) bool {
+	var req struct {
+		DryRun bool `json:"dry_run"`
+	}
+	return bytes.Contains(data, []byte(`"dry_run"`)) && json.Unmarshal(data, &req) == nil && req.DryRun
 }
 
 // swallow takes in what is left of a body that is refused, within reason. A

@@ -26,7 +26,10 @@ func needSource(source string) error {
 
 // ValidatePipeline answers with what the compiler has found, which may be nothing.
 func (s pipelines) ValidatePipeline(ctx context.Context, req *orchestratorv1.ValidatePipelineRequest) (*orchestratorv1.ValidatePipelineResponse, error) {
-	c, err := s.compile(ctx, req.GetFile(), req.GetSource())
+	if err := s.checkSize(req, req.GetFiles()); err != nil {
+		return nil, err
+	}
+	c, err := s.compile(ctx, req.GetFile(), req.GetSource(), req.GetFiles())
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +41,10 @@ func (s pipelines) ExplainPipeline(ctx context.Context, req *orchestratorv1.Expl
 	if err := needSource(req.GetSource()); err != nil {
 		return nil, err
 	}
-	c, err := s.compile(ctx, req.GetFile(), req.GetSource())
+	if err := s.checkSize(req, req.GetFiles()); err != nil {
+		return nil, err
+	}
+	c, err := s.compile(ctx, req.GetFile(), req.GetSource(), req.GetFiles())
 	if err != nil {
 		return nil, err
 	}
@@ -61,12 +67,20 @@ func (s pipelines) CreatePipeline(ctx context.Context, req *orchestratorv1.Creat
 	if err := needSource(req.GetSource()); err != nil {
 		return nil, err
 	}
-	c, err := s.compile(ctx, req.GetFile(), req.GetSource())
+	if err := s.checkSize(req, req.GetFiles()); err != nil {
+		return nil, err
+	}
+	c, err := s.compile(ctx, req.GetFile(), req.GetSource(), req.GetFiles())
 	if err != nil {
 		return nil, err
 	}
 	if err := c.refused(); err != nil {
 		return nil, err
+	}
+	if c.files != nil {
+		if err := s.cfg.Store.PutBundle(ctx, c.plan.Bundle, c.files); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.cfg.Store.PutPlan(ctx, store.Plan{
 		Digest: c.digest, Source: []byte(c.source), Compiled: c.encoded, Format: pipeline.PlanFormat,

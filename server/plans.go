@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
@@ -16,6 +18,7 @@ type compiled struct {
 	digest  pipeline.Digest
 	encoded []byte
 	source  string
+	files   pipeline.Bundle       // that travel with the source; nil where they are stored
 	diags   *pipeline.Diagnostics // never nil
 }
 
@@ -29,11 +32,18 @@ func (c *compiled) refused() error {
 
 // compile returns what comes of a source; a refused pipeline is no error. Each
 // source is compiled once, however many send it.
-func (s *Server) compile(ctx context.Context, file, source string) (*compiled, error) {
+func (s *Server) compile(ctx context.Context, file, source string, files pipeline.Bundle) (*compiled, error) {
 	if file == "" {
 		file = "pipeline.yaml"
 	}
-	src := spec.Source{File: file, Text: []byte(source)}
+	if err := checkPaths("files", files); err != nil {
+		return nil, err
+	}
+	files, err := s.withSkills(source, files)
+	if err != nil {
+		return nil, err
+	}
+	src := spec.Source{File: file, Text: []byte(source), Files: files}
 	cat := s.cfg.Catalog()
 	return s.plans.get(ctx, spec.Digest(src, cat), func() (*compiled, int64, error) {
 		plan, diags, err := spec.Compile(src, cat)
@@ -51,7 +61,7 @@ func (s *Server) compile(ctx context.Context, file, source string) (*compiled, e
 		case plan == nil:
 			return nil, 0, errors.New("compile pipeline: neither a plan nor errors")
 		}
-		c := &compiled{plan: plan, source: source, diags: diags}
+		c := &compiled{plan: plan, source: source, files: files, diags: diags}
 		if plan != nil {
 			if c.encoded, c.digest, err = spec.EncodePlan(plan); err != nil {
 				return nil, 0, fmt.Errorf("encode plan: %w", err)
@@ -61,10 +71,34 @@ func (s *Server) compile(ctx context.Context, file, source string) (*compiled, e
 	})
 }
 
+// withSkills adds the skills that this server has installed to the files of a
+// source that uses them without bringing them.
+func (s *Server) withSkills(source string, files pipeline.Bundle) (pipeline.Bundle, error) {
+	all := files
+	for _, need := range spec.Needs([]byte(source)) {
+		if need.Kind != spec.NeedSkill || files["skills/"+need.Name+"/SKILL.md"] != nil {
+			continue
+		}
+		skill, err := s.cfg.Skill(need.Name)
+		if err != nil {
+			return nil, err
+		}
+		for name, data := range skill {
+			if len(all) == len(files) {
+				if all = maps.Clone(files); all == nil {
+					all = pipeline.Bundle{}
+				}
+			}
+			all["skills/"+name] = data
+		}
+	}
+	return all, nil
+}
+
 // weight is about the bytes that c holds; a plan as structs takes several
 // times its JSON.
 func (c *compiled) weight() int64 {
-	n := 1024 + len(c.source) + 6*len(c.encoded)
+	n := 1024 + len(c.source) + 6*len(c.encoded) + int(c.files.Size())
 	for i := range c.diags.List {
 		d := &c.diags.List[i]
 		n += 256 + len(d.Message) + len(d.Hint) + len(d.Excerpt)
@@ -106,7 +140,21 @@ func (s *Server) stored(ctx context.Context, digest pipeline.Digest) (*compiled,
 }
 
 func (s *Server) recompile(ctx context.Context, p *store.Plan) (*compiled, error) {
-	c, err := s.compile(ctx, "", string(p.Source))
+	var old struct {
+		File   string          `json:"file"`
+		Bundle pipeline.Digest `json:"bundle"`
+	}
+	if err := json.Unmarshal(p.Compiled, &old); err != nil {
+		return nil, fmt.Errorf("read plan %s: %w", p.Digest, err)
+	}
+	var files pipeline.Bundle
+	if old.Bundle != "" {
+		var err error
+		if files, err = s.cfg.Store.Bundle(ctx, old.Bundle); err != nil {
+			return nil, err
+		}
+	}
+	c, err := s.compile(ctx, old.File, string(p.Source), files)
 	if err != nil {
 		return nil, err
 	}

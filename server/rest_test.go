@@ -166,7 +166,7 @@ func TestRESTRefusesHostileRequests(t *testing.T) {
 		{403, "origin_not_allowed", "DELETE", "/v1/runs/" + id, "", []string{"Origin", "http://evil.example"}},
 		{403, "origin_not_allowed", "POST", "/v1/runs/" + id + ":cancel", "", []string{"Sec-Fetch-Site", "cross-site"}},
 		{403, "origin_not_allowed", "POST", "/anything", "", []string{"Origin", "https://evil.example"}},
-		{400, "invalid_json", "POST", "/v1/runs", `{"source": "a", "dry_run": true}`, nil},
+		{400, "invalid_json", "POST", "/v1/runs", `{"source": "a", "dryrun": true}`, nil},
 		{400, "invalid_json", "POST", "/v1/runs", `{"source": `, nil},
 		{400, "invalid_json", "POST", "/v1/runs", `[]`, nil},
 		{400, "invalid_json", "POST", "/v1/runs", `{"priority": 1e99}`, nil},
@@ -214,7 +214,7 @@ func TestRESTRefusesHostileRequests(t *testing.T) {
 }
 
 func TestRESTLimitsABodyOfUnknownLength(t *testing.T) {
-	f := start(t, func(c *Config) { c.Limits.Request = 1000 })
+	f := start(t, func(c *Config) { c.Limits.Request, c.Limits.Files = 1000, 1000 })
 	r, w := io.Pipe()
 	go func() {
 		for range 100 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"unicode"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	orchestratorv1 "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 	"github.com/orchestrator-project/orchestrator/store"
 )
@@ -53,6 +55,42 @@ func short(s string) string {
 
 // CreateRun compiles, checks the inputs and submits.
 func (s runs) CreateRun(ctx context.Context, req *orchestratorv1.CreateRunRequest) (*orchestratorv1.Run, error) {
+	if req.GetDryRun() {
+		return nil, refuse("dry_run", "wrong_method", "call DryRun; in REST, POST /v1/runs with dry_run does it")
+	}
+	sub, err := s.submission(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	run, err := s.cfg.Submitter.Submit(ctx, *sub)
+	if err != nil {
+		return nil, err
+	}
+	return fromRun(run), nil
+}
+
+// DryRun says what CreateRun would run. Open <AUTO> tags are no reason to refuse
+// it: they are what it shows.
+func (s runs) DryRun(ctx context.Context, req *orchestratorv1.CreateRunRequest) (*orchestratorv1.DryRunResponse, error) {
+	dry, _ := proto.Clone(req).(*orchestratorv1.CreateRunRequest)
+	dry.DryRun = true
+	sub, err := s.submission(ctx, dry)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := s.cfg.Preview.DryRun(ctx, *sub)
+	if err != nil {
+		return nil, err
+	}
+	resp := &orchestratorv1.DryRunResponse{Plan: make([]*orchestratorv1.PlannedStep, len(plan))}
+	for i := range plan {
+		resp.Plan[i] = fromPlanned(&plan[i])
+	}
+	return resp, nil
+}
+
+// submission checks a request from end to end.
+func (s runs) submission(ctx context.Context, req *orchestratorv1.CreateRunRequest) (*pipeline.Submission, error) {
 	if err := s.checkCreate(req); err != nil {
 		return nil, err
 	}
@@ -62,7 +100,7 @@ func (s runs) CreateRun(ctx context.Context, req *orchestratorv1.CreateRunReques
 	}
 	var c *compiled
 	if req.GetSource() != "" {
-		c, err = s.compile(ctx, req.GetFile(), req.GetSource())
+		c, err = s.compile(ctx, req.GetFile(), req.GetSource(), req.GetFiles())
 	} else {
 		c, err = s.registered(ctx, req.GetPipeline(), req.GetVersion())
 	}
@@ -72,7 +110,7 @@ func (s runs) CreateRun(ctx context.Context, req *orchestratorv1.CreateRunReques
 	if err := c.refused(); err != nil {
 		return nil, err
 	}
-	given, err := s.givenInputs(req.GetInputs())
+	given, err := jsonObject("inputs", req.GetInputs())
 	if err != nil {
 		return nil, err
 	}
@@ -80,15 +118,42 @@ func (s runs) CreateRun(ctx context.Context, req *orchestratorv1.CreateRunReques
 	if err != nil {
 		return nil, err
 	}
-	run, err := s.cfg.Submitter.Submit(ctx, pipeline.Submission{
-		Plan: c.plan, PlanDigest: c.digest, Compiled: c.encoded, Source: []byte(c.source),
-		Inputs: inputs, Labels: req.GetLabels(), Priority: req.GetPriority(),
-		IdempotencyKey: req.GetIdempotencyKey(), RequestDigest: digest,
-	})
+	answers, err := s.answers(c.plan, req)
 	if err != nil {
 		return nil, err
 	}
-	return fromRun(run), nil
+	uploads := pipeline.Bundle(req.GetUploads())
+	if err := checkPaths("uploads", uploads); err != nil {
+		return nil, err
+	}
+	return &pipeline.Submission{
+		Plan: c.plan, PlanDigest: c.digest, Compiled: c.encoded, Source: []byte(c.source), Bundle: c.files,
+		Inputs: inputs, Answers: answers, Uploads: uploads, Labels: req.GetLabels(), Priority: req.GetPriority(),
+		IdempotencyKey: req.GetIdempotencyKey(), RequestDigest: digest,
+	}, nil
+}
+
+// answers checks what was given for the plan's <AUTO> tags.
+func (s runs) answers(plan *pipeline.Plan, req *orchestratorv1.CreateRunRequest) (map[string]any, error) {
+	given, err := jsonObject("answers", req.GetAnswers())
+	if err != nil {
+		return nil, err
+	}
+	answers, unused, err := spec.CheckAnswers(plan, given)
+	if err == nil && len(unused) > 0 {
+		bad := &refusal{reason: "invalid_answers"}
+		for _, key := range unused {
+			bad.violations = append(bad.violations, violation{Field: "answers." + key, Reason: "unused_answer", Text: "the pipeline has no <AUTO> tag of this key"})
+		}
+		return nil, bad
+	}
+	if err == nil && !s.cfg.Fills && !req.GetDryRun() {
+		err = spec.MissingAnswers(plan, answers)
+	}
+	if found, ok := errors.AsType[*pipeline.Diagnostics](err); ok {
+		return nil, &inputsError{found}
+	}
+	return answers, err
 }
 
 // checkCreate finds everything that is wrong with a request before its
@@ -125,10 +190,12 @@ func (s runs) checkCreate(req *orchestratorv1.CreateRunRequest) error {
 	if bad != nil {
 		return &refusal{reason: "invalid_request", violations: bad}
 	}
-	if n := len(req.GetInputs()); n > s.cfg.Limits.Inputs {
-		return fault(pipeline.TooLarge, "inputs_too_large", "the inputs are %d bytes; at most %d are allowed", n, s.cfg.Limits.Inputs)
+	for _, values := range []struct{ name, text string }{{"inputs", req.GetInputs()}, {"answers", req.GetAnswers()}} {
+		if n := len(values.text); n > s.cfg.Limits.Inputs {
+			return fault(pipeline.TooLarge, values.name+"_too_large", "the %s are %d bytes; at most %d are allowed", values.name, n, s.cfg.Limits.Inputs)
+		}
 	}
-	return nil
+	return s.checkSize(req, req.GetFiles(), req.GetUploads())
 }
 
 func labelName(s string) bool {
@@ -152,14 +219,14 @@ func printable(s string) bool {
 	return true
 }
 
-// givenInputs reads the inputs' JSON text.
-func (s runs) givenInputs(text string) (map[string]any, error) {
+// jsonObject reads the JSON text of a field that holds an object.
+func jsonObject(field, text string) (map[string]any, error) {
 	if text == "" {
 		return map[string]any{}, nil
 	}
 	v, err := pipeline.DecodeValue([]byte(text))
 	if err != nil {
-		return nil, refuse("inputs", "invalid_json", "not a JSON value that can be used: %v", err)
+		return nil, refuse(field, "invalid_json", "not a JSON value that can be used: %v", err)
 	}
 	switch v := v.(type) {
 	case nil:
@@ -167,7 +234,7 @@ func (s runs) givenInputs(text string) (map[string]any, error) {
 	case map[string]any:
 		return v, nil
 	}
-	return nil, refuse("inputs", "invalid_type", "must be a JSON object with the inputs by name")
+	return nil, refuse(field, "invalid_type", "must be a JSON object with the %s by name", field)
 }
 
 // requestDigest is over everything that the caller sent.
@@ -381,7 +448,7 @@ func (s runs) CancelRun(ctx context.Context, req *orchestratorv1.CancelRunReques
 	if err != nil {
 		return nil, err
 	}
-	if err := s.cfg.Store.Send(ctx, id, store.Message{Kind: "cancel", Actor: "local"}); err != nil {
+	if err := s.cfg.Store.Send(ctx, id, store.Message{Kind: store.MessageCancel, Actor: localUser}); err != nil {
 		return nil, err
 	}
 	run, err := s.cfg.Store.Run(ctx, id)
@@ -389,4 +456,46 @@ func (s runs) CancelRun(ctx context.Context, req *orchestratorv1.CancelRunReques
 		return nil, err
 	}
 	return fromRun(run), nil
+}
+
+// maxSignal bounds the data of a signal, in bytes of JSON.
+const maxSignal = 1 << 20
+
+// SendSignal leaves a signal in the run's inbox.
+func (s runs) SendSignal(ctx context.Context, req *orchestratorv1.SendSignalRequest) (*orchestratorv1.Run, error) {
+	id, err := runID(req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	if !labelName(req.GetName()) {
+		return nil, refuse("name", "invalid_name", "%s is not a signal's name: 1 to %d letters, digits and -_./", short(req.GetName()), maxLabelName)
+	}
+	if n := len(req.GetData()); n > maxSignal {
+		return nil, fault(pipeline.TooLarge, "data_too_large", "the data are %d bytes; at most %d are allowed", n, maxSignal)
+	}
+	data, err := jsonValue("data", req.GetData())
+	if err != nil {
+		return nil, err
+	}
+	body := pipeline.EncodeValue(map[string]any{"name": req.GetName(), "data": data})
+	if err := s.cfg.Store.Send(ctx, id, store.Message{Kind: store.MessageSignal, Actor: localUser, Body: body}); err != nil {
+		return nil, err
+	}
+	run, err := s.cfg.Store.Run(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return fromRun(run), nil
+}
+
+// jsonValue reads the JSON text of a field; none is null.
+func jsonValue(field, text string) (any, error) {
+	if text == "" {
+		return nil, nil //nolint:nilnil // null is a value
+	}
+	v, err := pipeline.DecodeValue([]byte(text))
+	if err != nil {
+		return nil, refuse(field, "invalid_json", "not a JSON value that can be used: %v", err)
+	}
+	return v, nil
 }

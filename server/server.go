@@ -41,12 +41,26 @@ type Submitter interface {
 	Submit(ctx context.Context, sub pipeline.Submission) (*pipeline.Run, error)
 }
 
-// Config is what a Server needs. Store, Submitter and Catalog must be set.
+// Preview says what a submission would run.
+type Preview interface {
+	// DryRun stores and starts nothing.
+	DryRun(ctx context.Context, sub pipeline.Submission) ([]pipeline.Planned, error)
+}
+
+// Config is what a Server needs. Store, Submitter, Preview and Catalog must be set.
 type Config struct {
 	Store     store.Store
 	Submitter Submitter
+	Preview   Preview
 	// Catalog returns the actions that pipelines may use now.
 	Catalog func() pipeline.Catalog
+	// Skill returns the files of a skill that this server has installed, by path
+	// below skills/; nil where there is none of the name. Pipelines that bring a
+	// skill of their own never ask. Default: none.
+	Skill func(name string) (pipeline.Bundle, error)
+	// Fills says that a model fills in the <AUTO> tags that have neither an
+	// answer nor a fallback; without it, runs that have any are refused.
+	Fills bool
 	// Hosts are names that the server is reached by, without port, besides the
 	// loopback names. Requests for other hosts are refused.
 	Hosts []string
@@ -62,7 +76,8 @@ type Config struct {
 
 // Limits bound what a request may ask for. Zero fields mean the default.
 type Limits struct {
-	Request     int   // bytes of a request; default 8 MiB
+	Request     int   // bytes of a request without the files in it; default 8 MiB
+	Files       int   // bytes of the files of a request; default 32 MiB
 	Inputs      int   // bytes of a run's inputs as JSON; default 1 MiB
 	PageDefault int   // entries of a page when none are asked for; default 50
 	PageMost    int   // entries of a page; default 500
@@ -79,6 +94,7 @@ func (l *Limits) fill() {
 		}
 	}
 	def(&l.Request, 8<<20)
+	def(&l.Files, 32<<20)
 	def(&l.Inputs, 1<<20)
 	def(&l.PageDefault, 50)
 	def(&l.PageMost, 500)
@@ -112,6 +128,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Store == nil || cfg.Submitter == nil || cfg.Catalog == nil {
 		return nil, errors.New("server: Store, Submitter and Catalog must be set")
 	}
+	if cfg.Skill == nil {
+		cfg.Skill = func(string) (pipeline.Bundle, error) { return nil, nil }
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -132,11 +151,13 @@ func New(cfg Config) (*Server, error) {
 	s.grpc = grpc.NewServer(
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
-		grpc.MaxRecvMsgSize(cfg.Limits.Request),
+		grpc.MaxRecvMsgSize(cfg.Limits.Request+cfg.Limits.Files),
 		grpc.MaxSendMsgSize(cfg.Limits.Message),
 	)
 	orchestratorv1.RegisterRunsServer(s.grpc, runs{Server: s})
 	orchestratorv1.RegisterPipelinesServer(s.grpc, pipelines{Server: s})
+	orchestratorv1.RegisterApprovalsServer(s.grpc, approvals{Server: s})
+	orchestratorv1.RegisterArtifactsServer(s.grpc, artifacts{Server: s})
 	s.client, err = grpc.NewClient("passthrough:///memory",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.memory.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),

@@ -87,7 +87,7 @@ func TestOnePortSpeaksGRPCToo(t *testing.T) {
 	if reason, _, _, _ := details(err); status.Code(err) != codes.NotFound || reason != "run_not_found" {
 		t.Errorf("unknown run: %v %s", err, reason)
 	}
-	_, err = c.CreateRun(t.Context(), &orchestratorv1.CreateRunRequest{Source: strings.Repeat("x", 9<<20)})
+	_, err = c.CreateRun(t.Context(), &orchestratorv1.CreateRunRequest{Source: strings.Repeat("x", 41<<20)})
 	if status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("too large a message: %v", err)
 	}
@@ -249,15 +249,15 @@ func TestAPipelineIsCompiledOnce(t *testing.T) {
 			return testCatalog()
 		}
 	})
-	a, err := f.srv.compile(t.Context(), "", hello)
+	a, err := f.srv.compile(t.Context(), "", hello, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := f.srv.compile(t.Context(), "", hello)
+	b, err := f.srv.compile(t.Context(), "", hello, nil)
 	if err != nil || a != b || asked != 2 {
 		t.Errorf("compiled again: %v", err)
 	}
-	c, err := f.srv.compile(t.Context(), "other.yaml", hello)
+	c, err := f.srv.compile(t.Context(), "other.yaml", hello, nil)
 	if err != nil || c == a {
 		t.Errorf("another file name gave the same: %v", err)
 	}
