@@ -248,7 +248,7 @@ type Rule struct {
 	Category []string `json:"category,omitempty"`
 	Codes    []string `json:"codes,omitempty"`   // exit codes, HTTP statuses or reasons
 	Pattern  string   `json:"pattern,omitempty"` // a regular expression (RE2) found in the message
-	Do       string   `json:"do"`                // retry, fallback, switch_model, goto, fail
+	Do       string   `json:"do"`                // retry, fallback, switch_model, goto, fail; after fail, on_failure decides
 	Retry    *Retry   `json:"retry,omitempty"`   // of retry
 	Value    *Field   `json:"value,omitempty"`   // of fallback: the step's output
 	Model    string   `json:"model,omitempty"`   // of switch_model: what the next attempts ask
@@ -372,7 +372,13 @@ type Call struct {
 }
 
 // Compete judges what the candidates gave. Its body holds the candidates and,
-// where there is a judge, a last step of the id judge that depends on them all.
+// where there is a judge, a last step of the id judge that depends on them all
+// and sees their outputs under the name candidates: a map by id, null of those
+// that failed. The judge's output names the winner: an id, a list of ids, a map
+// with one of these under winner, or a map of numbers by id, which may stand
+// under scores. Of several that are named or that have the same number, and of
+// all where there is no judge, TieBreak takes one. Only what has completed wins;
+// a block without a winner fails.
 type Compete struct {
 	Judge    bool   `json:"judge,omitempty"`
 	TieBreak string `json:"tie_break,omitempty"` // first (default), shortest, longest

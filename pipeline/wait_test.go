@@ -257,3 +257,17 @@ func TestViewersSeeARunWait(t *testing.T) {
 		t.Errorf("a run that is being cancelled says %q after its owner died", v.Run.Reason)
 	}
 }
+
+func TestWhatBeginsWhileTheRunIsBeingCancelledIsStoppedToo(t *testing.T) {
+	d := newDriver(t, planOf(graph(kind(pipeline.KindAsk, "ask"), loop(pipeline.KindFor, "each", graph(act("x")), pipeline.Loop{}))), script{"items each": 2}.choose)
+	tasks := d.m.Next()
+	d.record(pipeline.SignalReceived, "", 0, pipeline.Data{Signal: pipeline.SignalCancel})
+	for i := range tasks { // their drivers were at it
+		d.begin(&tasks[i])
+	}
+	if w := d.m.Waits(); len(w) > 0 {
+		t.Errorf("%s waits", w[0].Path)
+	}
+	d.finishRun()
+	d.tells(t, "ask SKIPPED cancelled\neach[0]/x SKIPPED cancelled\neach CANCELLED cancelled\nrun CANCELLED cancelled")
+}
