@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -318,8 +319,8 @@ func (d deleteFile) Run(ctx context.Context, env executor.Env) (executor.Output,
 			return executor.Output{}, err
 		}
 	}
-	for i := len(folders) - 1; i >= 0; i-- { // a folder stands before what it holds
-		if err := remove(root, path.Join(name, folders[i])); err != nil {
+	for _, folder := range slices.Backward(folders) { // a folder stands before what it holds
+		if err := remove(root, path.Join(name, folder)); err != nil {
 			return executor.Output{}, err
 		}
 	}

@@ -176,7 +176,7 @@ func (p PrepareData) Run(ctx context.Context, _ executor.Env) (executor.Output, 
 	if err != nil {
 		return executor.Output{}, err
 	}
-	make2, ignored, err := stepsOf("feature_engineering", p.FeatureEngineering, []string{"date_parts", "one_hot"}, ignored)
+	made, ignored, err := stepsOf("feature_engineering", p.FeatureEngineering, []string{"date_parts", "one_hot"}, ignored)
 	if err != nil {
 		return executor.Output{}, err
 	}
@@ -187,7 +187,7 @@ func (p PrepareData) Run(ctx context.Context, _ executor.Env) (executor.Output, 
 			w.rows[i] = map[string]any{}
 		}
 	}
-	chosen := append(clean, make2...)
+	chosen := append(clean, made...)
 	for _, s := range prepareSteps {
 		if ctx.Err() != nil {
 			return executor.Output{}, ended(ctx)

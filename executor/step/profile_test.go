@@ -50,8 +50,11 @@ func TestStandardProfile(t *testing.T) {
 		"name": "n", "type": "integer", "count": 5, "nulls": 0, "distinct": 5, "min": 1, "max": 100, "mean": 22.0, "stddev": math.Sqrt(1902.5),
 		"quantiles": params{"p05": 1.2, "p25": 2.0, "p50": 3.0, "p75": 4.0, "p95": 80.79999999999998},
 		"top": []any{
-			params{"value": 1, "count": 1}, params{"value": 2, "count": 1}, params{"value": 3, "count": 1},
-			params{"value": 4, "count": 1}, params{"value": 100, "count": 1},
+			params{"value": 1, "count": 1},
+			params{"value": 2, "count": 1},
+			params{"value": 3, "count": 1},
+			params{"value": 4, "count": 1},
+			params{"value": 100, "count": 1},
 		},
 		"anomalies": params{"count": 1, "methods": []any{"iqr"}, "low": -1.0, "high": 7.0, "rows": []any{params{"row": 4, "value": 100}}},
 	})

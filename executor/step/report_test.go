@@ -1,6 +1,7 @@
 package step
 
 import (
+	"maps"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -95,9 +96,7 @@ All is well.
 	} {
 		env, _ := testEnv(t)
 		p := params{"insights": reportInsights, "visualizations": reportCharts}
-		for k, v := range c.p {
-			p[k] = v
-		}
+		maps.Copy(p, c.p)
 		v, err := run(t, Config{}, env, "create_analysis_report", p)
 		if err != nil {
 			t.Fatal(err)

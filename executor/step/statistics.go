@@ -3,6 +3,7 @@ package step
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -321,9 +322,7 @@ func (w *analysis) record(test, method string, columns []string, f testResult, m
 		"test": test, "method": method, "columns": anyList(columns), "n": int64(f.n), "statistic": finite(f.statistic),
 		"df": df, "p_value": finite(f.p), "effect": finite(f.effect), "significant": significant,
 	}
-	for k, v := range more {
-		m[k] = v
-	}
+	maps.Copy(m, more)
 	w.tests = append(w.tests, m)
 	return significant
 }

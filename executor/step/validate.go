@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -124,11 +125,11 @@ func listViolations(e *jsonschema.ValidationError) []any {
 	var walk func(e *jsonschema.ValidationError)
 	walk = func(e *jsonschema.ValidationError) {
 		if len(e.Causes) == 0 {
-			at := ""
+			var at strings.Builder
 			for _, part := range e.InstanceLocation {
-				at += "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(part)
+				at.WriteString("/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(part))
 			}
-			list = append(list, violation{at, head(e.ErrorKind.LocalizedString(p), 500)})
+			list = append(list, violation{at.String(), head(e.ErrorKind.LocalizedString(p), 500)})
 		}
 		for _, c := range e.Causes {
 			walk(c)
@@ -272,11 +273,7 @@ func namedType(name, at string, depth int) (map[string]any, error) {
 	if !ok {
 		return nil, invalid("%s: there is no type %q; types are string, integer, number, boolean, enum, path, list, map, any, file, duration", at, head(name, 40))
 	}
-	out := map[string]any{}
-	for k, v := range s {
-		out[k] = v
-	}
-	return out, nil
+	return maps.Clone(s), nil
 }
 
 func optional(s map[string]any) map[string]any {

@@ -66,7 +66,8 @@ func TestChartsByInsights(t *testing.T) {
 		params{"kind": "distribution", "columns": []any{"sales"}},
 		params{"kind": "outliers", "columns": []any{"sales"}},
 		params{"kind": "correlation", "columns": []any{"sales"}},
-		params{"kind": "hunch"}, params{"columns": 5},
+		params{"kind": "hunch"},
+		params{"columns": 5},
 	}
 	got, v := planned(t, params{"data_profile": params{"profile": shopProfile}, "insights": insights})
 	want := "scatter sales staff  \nbox shop sales  \nstacked_bar shop  open count\nhistogram sales   count\nbox  sales  \nline day sales  mean"

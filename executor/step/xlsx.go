@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -530,7 +531,7 @@ func writeXLSX(rows []map[string]any, columns []string) ([]byte, error) {
 	s.WriteString("</sheetData></worksheet>")
 	var out bytes.Buffer
 	z := zip.NewWriter(&out)
-	for _, p := range append(xlsxParts[:len(xlsxParts):len(xlsxParts)], struct{ name, text string }{"xl/worksheets/sheet1.xml", s.String()}) {
+	for _, p := range append(slices.Clip(xlsxParts), struct{ name, text string }{"xl/worksheets/sheet1.xml", s.String()}) {
 		f, err := z.Create(p.name)
 		if err == nil {
 			_, err = io.WriteString(f, xml.Header+p.text)
