@@ -121,7 +121,7 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 	}
 	return func() bool {
 		r.record(pipeline.StepStarted, t.Path, t.Attempt, pipeline.Data{
-			Kind: def.Kind, Action: def.Action, Parameters: red.value(params), Worker: string(r.lane.ex.cfg.Replica),
+			Kind: def.Kind, Action: actionOf(def, action), Parameters: red.value(params), Worker: string(r.lane.ex.cfg.Replica),
 		})
 		if effect == pipeline.EffectAtMostOnce {
 			// Its start must be known before its effect can be.
@@ -137,9 +137,17 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 // bindable finds the action of a leaf and evaluates its parameters.
 func (r *runState) bindable(ev evaluation, def *pipeline.StepDef) (*Action, map[string]any, *pipeline.Failure) {
 	if def.Kind == pipeline.KindAction {
-		action := r.lane.ex.actions[def.Action]
+		key := def.Action
+		if def.ActionAuto != nil {
+			v, fail := ev.resolve(def.ActionAuto, "action")
+			if fail != nil {
+				return nil, nil, fail
+			}
+			key, _ = v.(string)
+		}
+		action := r.lane.ex.actions[key]
 		if action == nil {
-			return nil, nil, pipeline.Failuref(pipeline.CategorySystem, "this server has no action %s", def.Action)
+			return nil, nil, pipeline.Failuref(pipeline.CategorySystem, "this server has no action %s", key)
 		}
 		params, fail := ev.entries(def.Parameters, "parameters")
 		return action, params, fail
@@ -166,6 +174,14 @@ func (r *runState) bindable(ev evaluation, def *pipeline.StepDef) (*Action, map[
 		params["capture"] = def.Capture
 	}
 	return &r.lane.ex.cfg.Command, params, nil
+}
+
+// actionOf is the action that a step is seen to carry out.
+func actionOf(def *pipeline.StepDef, action *Action) string {
+	if def.Kind != pipeline.KindAction {
+		return ""
+	}
+	return action.Spec.Key
 }
 
 // word is a value as a word of a command line or an environment variable.

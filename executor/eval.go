@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -73,6 +74,17 @@ func (c *compiler) template(t *pipeline.Template) {
 	}
 	c.p.templates[t.ID] = x
 	c.impure = c.impure || x.Impure()
+	for _, a := range t.Autos {
+		c.auto(a)
+	}
+}
+
+func (c *compiler) auto(a *pipeline.Auto) {
+	if a == nil {
+		return
+	}
+	c.template(a.Prompt)
+	c.field(a.Fallback)
 }
 
 func (c *compiler) field(f *pipeline.Field) {
@@ -80,10 +92,14 @@ func (c *compiler) field(f *pipeline.Field) {
 		return
 	}
 	c.template(f.Template)
-	for i := range f.List {
-		c.field(&f.List[i])
-	}
+	c.fields(f.List)
 	c.entries(f.Map)
+}
+
+func (c *compiler) fields(list []pipeline.Field) {
+	for i := range list {
+		c.field(&list[i])
+	}
 }
 
 func (c *compiler) entries(list []pipeline.Entry) {
@@ -97,13 +113,8 @@ func (c *compiler) body(b *pipeline.Body) {
 		c.impure = false
 		c.template(s.Condition)
 		c.entries(s.State)
-		c.entries(s.Parameters)
-		for i := range s.Command {
-			c.field(&s.Command[i])
-		}
-		c.field(s.Run)
-		c.entries(s.Env)
 		c.entries(s.Set)
+		c.work(s)
 		c.control(s)
 		if c.impure {
 			c.p.impure[s] = true
@@ -115,6 +126,35 @@ func (c *compiler) body(b *pipeline.Body) {
 			c.body(&s.Branches[i].Body)
 		}
 	}
+}
+
+// work takes the fields of what runs on the pool. Files, artifacts and earlier
+// results are looked for before it starts.
+func (c *compiler) work(s *pipeline.StepDef) {
+	c.auto(s.ActionAuto)
+	c.entries(s.Parameters)
+	c.field(s.Prompt)
+	c.field(s.Model)
+	c.fields(s.Command)
+	c.field(s.Run)
+	c.entries(s.Env)
+	if s.Agent != nil {
+		c.fields(s.Agent.Command)
+		c.field(s.Agent.Instructions)
+	}
+	if s.Returns != nil {
+		c.field(s.Returns.File)
+	}
+	if s.Files != nil {
+		c.fields(s.Files.Required)
+		c.fields(s.Files.Optional)
+		c.impure = true
+	}
+	if s.Cache != nil {
+		c.field(s.Cache.Key)
+		c.impure = true
+	}
+	c.impure = c.impure || len(s.Consume) > 0
 }
 
 // control takes the fields of control flow.
@@ -164,12 +204,46 @@ func (c *compiler) control(s *pipeline.StepDef) {
 type evaluation struct {
 	prog  *program
 	scope pipeline.Scope
-	dir   string // the workspace; empty: file functions are refused
+	extra expr.MapScope // further names, which come first; nil: none
+	tags  tagBook       // fills in <AUTO> tags; nil: there are none
+	dir   string        // the workspace; empty: file functions are refused
 	now   func() time.Time
 }
 
+// with is the evaluation with one more name.
+func (ev evaluation) with(name string, v any) evaluation {
+	extra := maps.Clone(ev.extra)
+	if extra == nil {
+		extra = expr.MapScope{}
+	}
+	extra[name] = v
+	ev.extra = extra
+	return ev
+}
+
+// Lookup finds a name.
+func (ev evaluation) Lookup(name string) (any, bool) {
+	if v, ok := ev.extra[name]; ok {
+		return v, true
+	}
+	return ev.scope.Lookup(name)
+}
+
+// eval evaluates a template, its <AUTO> tags first.
+func (ev evaluation) eval(t *pipeline.Template, what string) (any, *pipeline.Failure) {
+	ev, fail := ev.answered(t, what)
+	if fail != nil {
+		return nil, fail
+	}
+	v, err := ev.prog.templates[t.ID].Eval(ev.env())
+	if err != nil {
+		return nil, ev.failure(t, what, err)
+	}
+	return v, nil
+}
+
 func (ev evaluation) env() *expr.Env {
-	return &expr.Env{Scope: ev.scope, Host: expr.Host{
+	return &expr.Env{Scope: ev, Host: expr.Host{
 		Now:         ev.now,
 		ListFiles:   ev.listFiles,
 		FileExists:  ev.fileExists,
@@ -208,11 +282,7 @@ func (ev evaluation) failure(t *pipeline.Template, what string, err error) *pipe
 func (ev evaluation) field(f *pipeline.Field, what string) (any, *pipeline.Failure) {
 	switch {
 	case f.Template != nil:
-		v, err := ev.prog.templates[f.Template.ID].Eval(ev.env())
-		if err != nil {
-			return nil, ev.failure(f.Template, what, err)
-		}
-		return v, nil
+		return ev.eval(f.Template, what)
 	case f.List != nil:
 		list := make([]any, len(f.List))
 		for i := range f.List {
@@ -256,6 +326,10 @@ func (ev evaluation) entries(list []pipeline.Entry, what string) (map[string]any
 
 // test evaluates a condition.
 func (ev evaluation) test(t *pipeline.Template, what string) (bool, *pipeline.Failure) {
+	ev, fail := ev.answered(t, what)
+	if fail != nil {
+		return false, fail
+	}
 	ok, err := ev.prog.templates[t.ID].Test(ev.env())
 	if err != nil {
 		return false, ev.failure(t, what, err)
@@ -265,11 +339,7 @@ func (ev evaluation) test(t *pipeline.Template, what string) (bool, *pipeline.Fa
 
 // collect evaluates a loop's collect expression.
 func (ev evaluation) collect(t *pipeline.Template) (any, *pipeline.Failure) {
-	v, err := ev.prog.templates[t.ID].Eval(ev.env())
-	if err != nil {
-		return nil, ev.failure(t, "collect", err)
-	}
-	return v, nil
+	return ev.eval(t, "collect")
 }
 
 // The limits of file functions in templates.

@@ -38,6 +38,8 @@ type runState struct {
 	barred    *pipeline.Failure // why it cannot begin
 	finished  bool              // run_finished is recorded
 	parked    bool              // its parking stands in a batch
+	rung      bool              // messages have come since
+	resolved  []resolution      // <AUTO> tags that were filled in and are not recorded yet
 	gone      bool              // the lane has let go of it
 }
 
@@ -78,6 +80,12 @@ func (r *runState) record(typ pipeline.EventType, path pipeline.Path, attempt in
 		r.asleep = false
 		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: pipeline.ReasonWoken})
 		r.lane.row(r)
+	}
+	if list := r.resolved; len(list) > 0 { // what it builds on
+		r.resolved = nil
+		for i := range list {
+			r.record(pipeline.AutoResolved, list[i].path, 0, pipeline.Data{Auto: &list[i].Answer})
+		}
 	}
 	e := pipeline.Event{Seq: r.m.Seq + 1, Type: typ, Path: path, Attempt: attempt, At: r.lane.ex.cfg.Now().UTC(), Data: d}
 	if err := r.m.Apply(&e); err != nil {
@@ -255,7 +263,7 @@ func (r *runState) drain() {
 }
 
 func (r *runState) evaluation(scope pipeline.Scope) evaluation {
-	return evaluation{prog: r.prog, scope: scope, dir: r.workspace, now: r.lane.ex.cfg.Now}
+	return evaluation{prog: r.prog, scope: scope, tags: r, dir: r.workspace, now: r.lane.ex.cfg.Now}
 }
 
 // after runs f on the lane, unless the run is over by then.

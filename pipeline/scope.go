@@ -59,6 +59,18 @@ func (m *Machine) PassScope(path Path, i int) Scope {
 	return s
 }
 
+// Path is the instance whose templates the scope serves, or the pass of a loop;
+// the empty path is the run.
+func (s Scope) Path() Path {
+	switch {
+	case s.inst == nil:
+		return ""
+	case s.frame != nil && s.frame.owner == s.inst && s.frame.index >= 0:
+		return passPath(s.inst.path, s.frame.index)
+	}
+	return s.inst.path
+}
+
 // WithOutput returns the scope in which the step's own name has that output.
 func (s Scope) WithOutput(output any) Scope {
 	if s.inst == nil {

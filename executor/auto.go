@@ -1,0 +1,129 @@
+package executor
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/spec"
+)
+
+// The reasons of steps whose <AUTO> tags could not be filled in.
+const (
+	reasonUnresolved = "auto_unresolved"
+	reasonAutoType   = "auto_type"
+)
+
+// Where the value of a tag comes from.
+const (
+	fromAnswer   = "answer"
+	fromFallback = "fallback"
+)
+
+// resolution is a tag that was filled in, to be recorded.
+type resolution struct {
+	path pipeline.Path
+	pipeline.Answer
+}
+
+// tagBook knows the <AUTO> tags of a run.
+type tagBook interface {
+	tagsAt(path pipeline.Path) *tags
+}
+
+// tags fills in the <AUTO> tags of one step instance, or of one pass of a loop.
+type tags struct {
+	path     pipeline.Path
+	answers  map[string]any                    // that came with the run, by path and key
+	fallback any                               // of tags without one of their own
+	recorded func(key string) *pipeline.Answer // what was decided before; nil: nothing
+	record   func(pipeline.Answer)
+}
+
+// tagsAt fills in those at the path. What it decides is recorded with the next
+// event of the run, and counts from now on.
+func (r *runState) tagsAt(path pipeline.Path) *tags {
+	t := &tags{path: path, answers: r.m.Answers()}
+	home := path
+	if i := strings.LastIndexByte(string(path), '['); i >= 0 && r.m.Step(path) == nil {
+		home = path[:i] // of a pass: its loop
+	}
+	if s := r.m.Unit(home).Settings.Auto; s != nil {
+		t.fallback = s.Fallback
+	}
+	t.recorded = func(key string) *pipeline.Answer {
+		for i := range r.resolved {
+			if a := &r.resolved[i]; a.path == path && a.Key == key {
+				return &a.Answer
+			}
+		}
+		return r.m.Answer(path, key)
+	}
+	t.record = func(a pipeline.Answer) { r.resolved = append(r.resolved, resolution{path, a}) }
+	return t
+}
+
+// answered is the evaluation with the answers to the template's tags.
+func (ev evaluation) answered(t *pipeline.Template, what string) (evaluation, *pipeline.Failure) {
+	if len(t.Autos) == 0 {
+		return ev, nil
+	}
+	answers := make([]any, len(t.Autos))
+	for i, a := range t.Autos {
+		v, fail := ev.resolve(a, what)
+		if fail != nil {
+			return ev, fail
+		}
+		answers[i] = v
+	}
+	return ev.with(pipeline.AutoName, answers), nil
+}
+
+// resolve is the value of a tag: what was decided before, else the answer that
+// came with the run, the one for this very pass first, else the fallback. The
+// tags within its text come before it.
+func (ev evaluation) resolve(a *pipeline.Auto, what string) (any, *pipeline.Failure) {
+	if ev.tags == nil {
+		return nil, pipeline.Failuref(pipeline.CategorySystem, "%s: an <AUTO> tag stands outside of steps", what)
+	}
+	tags := ev.tags.tagsAt(ev.scope.Path())
+	if known := tags.recorded(a.Key); known != nil {
+		return known.Value, nil
+	}
+	for _, path := range []string{string(tags.path), plainPath(tags.path)} {
+		if v, ok := tags.answers[path+"."+a.Key]; ok {
+			return tags.decide(a, what, v, fromAnswer)
+		}
+	}
+	if _, fail := ev.answered(a.Prompt, what); fail != nil && fail.Reason != reasonUnresolved {
+		return nil, fail
+	}
+	switch {
+	case a.Fallback != nil:
+		v, fail := ev.field(a.Fallback, what)
+		if fail != nil {
+			return nil, fail
+		}
+		return tags.decide(a, what, v, fromFallback)
+	case tags.fallback != nil:
+		return tags.decide(a, what, tags.fallback, fromFallback)
+	}
+	return nil, &pipeline.Failure{
+		Kind: pipeline.CategoryValidation, Reason: reasonUnresolved, Line: a.Pos.Line, Column: a.Pos.Column,
+		Message: fmt.Sprintf("%s: nothing fills in this <AUTO> tag: it has no answer and no fallback; give one as %s.%s (line %d)",
+			what, plainPath(tags.path), a.Key, a.Pos.Line),
+	}
+}
+
+// decide holds a value against the tag's type and settles the tag.
+func (t *tags) decide(a *pipeline.Auto, what string, v any, from string) (any, *pipeline.Failure) {
+	v, wrong := spec.Conform(&a.Type, v)
+	if wrong != nil {
+		return nil, &pipeline.Failure{
+			Kind: pipeline.CategoryValidation, Reason: reasonAutoType, Line: a.Pos.Line, Column: a.Pos.Column,
+			Message: fmt.Sprintf("%s: the %s of the <AUTO> tag %s.%s %s (line %d)", what, from, plainPath(t.path), a.Key, &wrong[0], a.Pos.Line),
+		}
+	}
+	t.record(pipeline.Answer{Key: a.Key, Value: v, From: from})
+	return v, nil
+}
