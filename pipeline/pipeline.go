@@ -59,8 +59,9 @@ func (id RunID) Day() time.Time {
 type Digest string
 
 // Path names a step instance within a run: ids joined by "/", with "[i]" for
-// the 0-based pass of a loop, as in "test_loop[2]/run_tests". The empty path is
-// the run itself.
+// the 0-based pass of a loop, as in "test_loop[2]/run_tests", and "~v" for the
+// visit from the second on, as in "draft~2". A call adds its id; the bodies of
+// other blocks that are no loops add nothing. The empty path is the run itself.
 type Path string
 
 // RunStatus is the state of a run.

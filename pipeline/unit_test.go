@@ -65,6 +65,11 @@ func TestNamesMeanWhatStandsInTheirPipeline(t *testing.T) {
 	}
 	at := pipeline.Path("each[0]/c")
 	means(t, d.m.Scope(at), map[string]any{"outer": "o", "n": int64(1), "m": nil, "style": "terse", "file": nil, "item": nil, "index": int64(0), "position": int64(1)})
+	for want, s := range map[pipeline.Path]pipeline.Scope{at: d.m.Scope(at), "each[0]": d.m.PassScope("each", 0), "each[1]": d.m.PassScope("each", 1), "": d.m.Scope("")} {
+		if s.Path() != want {
+			t.Errorf("the scope of %q is that of %q", want, s.Path())
+		}
+	}
 	vars := d.m.VarsScope(at, map[string]any{"x": int64(7)})
 	means(t, vars, map[string]any{"x": int64(7), "n": nil, "inputs": map[string]any{"x": int64(7)}})
 	unknown(t, vars, "outer", "file", "index", "style", "inner")
