@@ -140,7 +140,7 @@ func (c *compiler) action(f *fields, w where) *pipeline.ActionSpec {
 			}
 			x.hint = fmt.Sprintf("%s is a tool: write tool: %s, action: and one of %s", tool, tool, quoteList(c.cat.operations(tool)))
 		}
-		if s := c.suggest(name, c.cat.names()); s != "" && x.hint == "" {
+		if s := c.suggest(name, append(sortedKeys(c.actions), c.cat.names()...)); s != "" && x.hint == "" {
 			x.msg += fmt.Sprintf(" (did you mean %q?)", s)
 		} else if s := c.suggest(name, c.cat.keys); s != "" && x.hint == "" {
 			x.msg += fmt.Sprintf(" (did you mean %q?)", s)

@@ -300,7 +300,7 @@ func compileSchema(source any) (*jsonschema.Schema, error) {
 	}
 	s, err := c.Compile(name)
 	if bad, ok := errors.AsType[*jsonschema.SchemaValidationError](err); ok {
-		if list := schemaErrors(bad.Err, "it"); len(list) > 0 {
+		if list := schemaErrors(bad.Err, true); len(list) > 0 {
 			return nil, errors.New(list[0].Text)
 		}
 	}
@@ -315,7 +315,7 @@ func (k *checker) schema(source, v any, at string) {
 	if err == nil {
 		return
 	}
-	list := schemaErrors(err, "")
+	list := schemaErrors(err, false)
 	if len(list) == 0 {
 		list = []Violation{{Text: "does not satisfy its schema: " + err.Error()}}
 	}
@@ -325,20 +325,24 @@ func (k *checker) schema(source, v any, at string) {
 	}
 }
 
-// schemaErrors lists what a schema finds, by place. who is put where a place
-// would stand in the text.
-func schemaErrors(err error, who string) []Violation {
+// schemaErrors lists what a schema finds, by place. Of a schema that is itself at
+// fault, the texts name the places.
+func schemaErrors(err error, own bool) []Violation {
 	bad, ok := errors.AsType[*jsonschema.ValidationError](err)
 	if !ok {
 		return nil
 	}
 	var list []Violation
-	for _, u := range bad.BasicOutput().Errors {
-		if u.Error == nil {
-			continue
+	var walk func(*jsonschema.OutputUnit)
+	walk = func(u *jsonschema.OutputUnit) {
+		for i := range u.Errors {
+			walk(&u.Errors[i])
+		}
+		if u.Error == nil || len(u.Errors) > 0 { // what made the whole fail says more
+			return
 		}
 		v := Violation{Text: "does not satisfy its schema: " + u.Error.String()}
-		if who != "" {
+		if own {
 			v.Text = strings.TrimPrefix(u.InstanceLocation+": "+u.Error.String(), ": ")
 		}
 		for part := range strings.SplitSeq(strings.TrimPrefix(u.InstanceLocation, "/"), "/") {
@@ -355,6 +359,7 @@ func schemaErrors(err error, who string) []Violation {
 			list = append(list, v)
 		}
 	}
+	walk(bad.DetailedOutput())
 	return list
 }
 

@@ -23,7 +23,7 @@ func (c *compiler) contract(f *fields, s *step, asks, runs bool) {
 		c.wrong(n, w, "a mapping of fields with their types")
 		return
 	}
-	if p := f.pair("capture"); p != nil {
+	if p := f.pair("capture"); p != nil && s.def.Kind == pipeline.KindCommand {
 		c.error(fault{code: "E0110", at: p.key.at, msg: "capture means nothing beside returns, which says what the output is"}, where{step: s})
 	}
 	out := &pipeline.Contract{From: "model"}

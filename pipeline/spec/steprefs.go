@@ -116,6 +116,9 @@ func (c *compiler) typed(u *use, r *expr.Ref, i int, t *pipeline.Type, what stri
 			return
 		}
 		f := property(t, s.Name)
+		if f == nil && t.Kind == "union" && slices.Contains(unionFields(t), s.Name) {
+			return // only a step's cases are proven
+		}
 		if f == nil || s.IsIndex {
 			c.noField(u, r, i, t, what)
 			return
