@@ -43,16 +43,21 @@ type lexer struct {
 	trimNext   bool   // the last tag ended in -%} or -}}
 }
 
+// newLexer makes room for about as many tokens as a short template has.
+func newLexer(src string) *lexer {
+	return &lexer{src: src, tokens: make([]token, 0, min(len(src)/3+3, 48))}
+}
+
 // lex cuts a template; lexBare cuts an expression without tags.
 func lex(src string) *lexer {
-	l := &lexer{src: src}
+	l := newLexer(src)
 	for l.template() {
 	}
 	return l
 }
 
 func lexBare(src string) *lexer {
-	l := &lexer{src: src}
+	l := newLexer(src)
 	l.code(tokEOF, Span{})
 	return l
 }

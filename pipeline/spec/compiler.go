@@ -20,7 +20,8 @@ type compiler struct {
 	depth     int    // how many pipelines are around this one
 	height    int    // how deep calls are nested in it, itself included
 	templates int    // of the plan so far
-	suggested int    // names compared so far, see suggest
+	parsed    map[parsed]*expr.Template
+	suggested int // names compared so far, see suggest
 
 	plan      *pipeline.Plan // its unit, with its own secrets
 	imports   map[string]*imported
@@ -190,7 +191,7 @@ func (c *compiler) at(u *use, off, end int) span {
 
 func newCompiler(t *text, found *findings, cat *catalog, whole *program) *compiler {
 	return &compiler{
-		text: t, found: found, cat: cat, whole: whole, height: 1,
+		text: t, found: found, cat: cat, whole: whole, height: 1, parsed: map[parsed]*expr.Template{},
 		inputs: map[string]*input{}, vars: map[string]*def{}, secrets: map[string]bool{}, state: map[string]*def{},
 		steps: map[string][]*step{},
 	}

@@ -136,11 +136,7 @@ func (c *compiler) compile(n *node, s string, to func(int) int, w where, when us
 	if as == mayCompile && !templated(src) {
 		return nil, s
 	}
-	read := expr.Compile
-	if as == asCondition {
-		read = expr.CompileCondition
-	}
-	x, err := read(src)
+	x, err := c.parse(src, as == asCondition)
 	u.expr = x
 	if err != nil {
 		c.templateErrors(u, err)
@@ -167,6 +163,29 @@ func (c *compiler) compile(n *node, s string, to func(int) int, w where, when us
 		c.docUses = append(c.docUses, u)
 	}
 	return t, ""
+}
+
+// parsed names a text that has been compiled.
+type parsed struct {
+	src       string
+	condition bool
+}
+
+// parse compiles a text. Many steps say the same: a text is compiled once.
+func (c *compiler) parse(src string, condition bool) (*expr.Template, error) {
+	key := parsed{src, condition}
+	if x := c.parsed[key]; x != nil {
+		return x, nil
+	}
+	compile := expr.Compile
+	if condition {
+		compile = expr.CompileCondition
+	}
+	x, err := compile(src)
+	if err == nil {
+		c.parsed[key] = x
+	}
+	return x, err
 }
 
 func (c *compiler) templateErrors(u *use, err error) {
