@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	maxInflated = 128 << 20 // bytes of a compressed source, once it is inflated
+	maxInflated = 64 << 20 // bytes of a compressed source, once it is inflated
 	maxCells    = 4_000_000
 )
 

@@ -134,7 +134,7 @@ func TestXLSXRefusals(t *testing.T) {
 		"wide":           {workbookOf(t, map[string]string{sheet1: row(`<c r="ZZZ1"><v>1</v></c>`)}), "validation", "more than 16384 columns"},
 		"sparse":         {workbookOf(t, map[string]string{sheet1: row(strings.Repeat(`<c r="XFD1"><v>1</v></c></row><row>`, 300))}), "failed", "more than 4000000 cells"},
 		"two columns":    {workbookOf(t, map[string]string{sheet1: row(`<c><v>1</v></c><c><v>1</v></c>`)}), "validation", `two columns "1"`},
-		"inflates":       {workbookOf(t, map[string]string{sheet1: row(strings.Repeat(" ", maxInflated+1))}), "failed", "holds more than 128 MiB"},
+		"inflates":       {workbookOf(t, map[string]string{sheet1: row(strings.Repeat(" ", maxInflated+1))}), "failed", "holds more than 64 MiB"},
 		"many rows":      {workbookOf(t, map[string]string{sheet1: row(strings.Repeat(`<c><v>1</v></c></row><row>`, maxRows+2))}), "failed", "more than 250000 rows"},
 		"entity of many": {workbookOf(t, map[string]string{sheet1: `<!DOCTYPE x [<!ENTITY a "b">]>` + row(`<c t="str"><v>&a;</v></c>`)}), "validation", "invalid character entity"},
 	} {
