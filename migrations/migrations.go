@@ -9,10 +9,13 @@ package migrations
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"embed"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
+	"path"
 
 	"github.com/pressly/goose/v3"
 )
@@ -44,6 +47,23 @@ func Latest(d Dialect) (int64, error) {
 		latest = max(latest, v)
 	}
 	return latest, nil
+}
+
+// Sum names the dialect's files by their content: 64 hexadecimal digits.
+func Sum(d Dialect) (string, error) {
+	entries, err := fs.ReadDir(files, string(d))
+	if err != nil {
+		return "", fmt.Errorf("list migrations: %w", err)
+	}
+	h := sha256.New()
+	for _, e := range entries {
+		text, err := fs.ReadFile(files, path.Join(string(d), e.Name()))
+		if err != nil {
+			return "", fmt.Errorf("read migrations: %w", err)
+		}
+		fmt.Fprintf(h, "%s %d\n%s", e.Name(), len(text), text)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // CurrentSQL reads the newest applied version; it fails on an empty database.

@@ -26,14 +26,14 @@ func TestBellsSurviveTheWay(t *testing.T) {
 		}
 		b := store.Bell{
 			Runs: ids("runs"), Logs: ids("logs"), Inbox: ids("inbox"),
-			Queued: rapid.Bool().Draw(t, "queued"), All: rapid.Bool().Draw(t, "all"),
+			Queued: rapid.Bool().Draw(t, "queued"), All: rapid.Bool().Draw(t, "all"), Approvals: rapid.Bool().Draw(t, "approvals"),
 		}
 		text := store.EncodeBell(b)
 		if len(text) >= 7900 {
 			t.Fatalf("%d bytes", len(text))
 		}
 		got := store.DecodeBell(text)
-		if got.Queued != b.Queued || b.All && !got.All {
+		if got.Queued != b.Queued || got.Approvals != b.Approvals || b.All && !got.All {
 			t.Fatalf("%+v became %+v", b, got)
 		}
 		if !got.All && !(slices.Equal(got.Runs, b.Runs) && slices.Equal(got.Logs, b.Logs) && slices.Equal(got.Inbox, b.Inbox)) {

@@ -60,12 +60,13 @@ type Store interface {
 	Versions(ctx context.Context, id string) ([]Pipeline, error)
 
 	// PutBundle makes the files of a pipeline durable, under the digest that
-	// pipeline.Bundle gives; repeating it changes nothing.
+	// pipeline.Bundle gives; repeating it changes nothing. More than MaxBundle
+	// bytes, or another digest, are Invalid.
 	PutBundle(ctx context.Context, d pipeline.Digest, b pipeline.Bundle) error
-	// Bundle reads what PutBundle stored.
+	// Bundle reads what PutBundle stored; the empty digest names the empty bundle.
 	Bundle(ctx context.Context, d pipeline.Digest) (pipeline.Bundle, error)
 	// PutBlob stores content of a run and returns the digest that names it; it is
-	// kept as long as the run is.
+	// kept as long as the run is. More than MaxBlob bytes are Invalid.
 	PutBlob(ctx context.Context, run pipeline.RunID, data []byte) (pipeline.Digest, error)
 	// Blob reads content of a run.
 	Blob(ctx context.Context, run pipeline.RunID, d pipeline.Digest) ([]byte, error)
@@ -78,12 +79,13 @@ type Store interface {
 	// one transaction that lets one of several callers win. When that settles
 	// it, the run gets a message of kind MessageDecision whose body is the
 	// decision as pipeline.AppendDecision writes it. An approval whose run has
-	// finished gives Conflict.
+	// finished gives Conflict. A decision without a time is made now.
 	Decide(ctx context.Context, id pipeline.ApprovalID, d pipeline.Decision) (*pipeline.Approval, error)
 
 	// Cached reads what PutCached stored under a key and has not expired; nil: nothing.
 	Cached(ctx context.Context, key pipeline.Digest) ([]byte, error)
-	// PutCached keeps a value, at most as long as ttl; a later one takes its place.
+	// PutCached keeps a value, at most as long as ttl; a later one takes its
+	// place. A crash of the database may lose the last of them.
 	PutCached(ctx context.Context, key pipeline.Digest, value []byte, ttl time.Duration) error
 
 	// Send leaves a message for a run, whoever owns it, and rings its bell; a
@@ -119,7 +121,9 @@ type Lane interface {
 	Epoch() int64
 	// Commit records the batch in one transaction, or returns ErrFenced and
 	// records nothing. After any other error the outcome is unknown: calling
-	// Commit again with the same batch is safe and records it once.
+	// Commit again with the same batch is safe and records it once. It rings for
+	// approvals that the batch has asked or withdrawn and for parked runs that it
+	// has queued at once; all other bells are the caller's.
 	Commit(ctx context.Context, b *Batch) (Result, error)
 	// Claim takes up to n runs that are queued, or parked with their time come,
 	// in fair order, and owns them. A run that was parked keeps its status WAITING
@@ -174,7 +178,7 @@ type Finish struct {
 }
 
 // Park lets go of a run that only waits: it has no lane until a message comes or
-// its time has come. Its row is updated as by Finish; its status is WAITING. A
+// its time has come. Its row is updated as by Finish; its status becomes WAITING. A
 // message that came before, and is not among Consume, queues it at once.
 type Park struct {
 	Run  *pipeline.Run
@@ -199,7 +203,8 @@ type Pulse struct {
 	Expired bool // some lease has expired: Reclaim
 	Queued  bool // the queue holds runs, or the time of a parked one has come: Claim
 	Lost    bool // one of this replica's own leases is gone
-	// NextDue is when the time of the next parked run comes; zero: of none.
+	// NextDue is when the time of the next parked run comes, always later than
+	// now; zero: of none.
 	NextDue time.Time
 }
 

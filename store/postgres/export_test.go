@@ -1,9 +1,11 @@
 package postgres
 
 import (
+	"encoding/json"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/orchestrator-project/orchestrator/store"
 )
@@ -43,4 +45,59 @@ func Stall(t testing.TB, sl store.Lane) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// Examined are the rows that the database touches for a heartbeat, a claim of
+// ten runs and a message to one of them.
+func (s *Store) Examined(t testing.TB, day time.Time, run [16]byte) map[string]int {
+	t.Helper()
+	conn, err := s.connect(t.Context(), laneSettings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer discard(conn)
+	touched := make(map[string]int)
+	for _, q := range []struct {
+		name, sql string
+		args      []any
+	}{
+		{"heartbeat", heartbeat, []any{s.cfg.LeaseTTL, []int64{}}},
+		{"due timers", queueDue, []any{10}},
+		{"queue", pickQueued, []any{10}},
+		{"unqueue", unqueue, []any{[]int32{0}, [][16]byte{run}}},
+		{"own", own, []any{int64(1), []time.Time{day}, [][16]byte{run}}},
+		{"message", insertMessage, []any{day, run, "m", "signal", "", []byte(nil), (*time.Time)(nil)}},
+		{"wake", wakeParked, []any{[]time.Time{day}, [][16]byte{run}}},
+	} {
+		tx, err := conn.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var text []byte
+		if err := tx.QueryRow(t.Context(), "EXPLAIN (ANALYZE, FORMAT JSON) "+q.sql, q.args...).Scan(&text); err != nil {
+			t.Fatalf("%s: %v", q.name, err)
+		}
+		_ = tx.Rollback(t.Context())
+		var plans []struct{ Plan planNode }
+		if err := json.Unmarshal(text, &plans); err != nil {
+			t.Fatal(err)
+		}
+		touched[q.name] = plans[0].Plan.rows()
+	}
+	return touched
+}
+
+type planNode struct {
+	Rows    float64 `json:"Actual Rows"`
+	Loops   float64 `json:"Actual Loops"`
+	Removed float64 `json:"Rows Removed by Filter"`
+	Plans   []planNode
+}
+
+func (n planNode) rows() int {
+	sum := int((n.Rows + n.Removed) * n.Loops)
+	for _, p := range n.Plans {
+		sum += p.rows()
+	}
+	return sum
 }

@@ -21,7 +21,7 @@ import (
 )
 
 func TestKillNine(t *testing.T) {
-	s := open(t, storetest.Postgres(t), 0)
+	s := open(t, storetest.Migrated(t), 0)
 	storetest.KillNine(t, s, s.URL())
 }
 
@@ -103,7 +103,7 @@ func TestCutAtCommit(t *testing.T) {
 		{"before", func(p *proxy) { p.cut() }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p, address := newProxy(t, storetest.Postgres(t))
+			p, address := newProxy(t, storetest.Migrated(t))
 			s := open(t, address, 0)
 			l := lane(t, s, "a")
 			warm := runOf(pipeline.RunRunning)
@@ -156,7 +156,7 @@ func TestCutAtCommit(t *testing.T) {
 
 // A claim whose answer is lost is found again.
 func TestCutAtClaim(t *testing.T) {
-	p, address := newProxy(t, storetest.Postgres(t))
+	p, address := newProxy(t, storetest.Migrated(t))
 	s := open(t, address, 0)
 	l := lane(t, s, "a")
 	want := make(map[pipeline.RunID]bool)
@@ -191,7 +191,7 @@ func TestCutAtClaim(t *testing.T) {
 // A client that is stopped in the middle of a batch holds the lease's row;
 // reclaim ends exactly its connection.
 func TestReclaimEndsAStuckBatch(t *testing.T) {
-	u := storetest.Postgres(t)
+	u := storetest.Migrated(t)
 	const ttl = 500 * time.Millisecond
 	stuck, s := open(t, u, ttl), open(t, u, ttl)
 	l := lane(t, stuck, "stuck")
@@ -220,7 +220,7 @@ func TestReclaimEndsAStuckBatch(t *testing.T) {
 // A process that was stopped (SIGSTOP) and goes on later: its lease has
 // expired and its runs are somebody else's.
 func TestZombie(t *testing.T) {
-	u := storetest.Postgres(t)
+	u := storetest.Migrated(t)
 	const ttl = 500 * time.Millisecond
 	zombie, s := open(t, u, ttl), open(t, u, ttl)
 	l := lane(t, zombie, "zombie")
@@ -345,7 +345,7 @@ func TestDatabaseRestart(t *testing.T) {
 // Losing the connection of its presence does not kill a replica, nor does the
 // loss of a lane's.
 func TestLostConnections(t *testing.T) {
-	u := storetest.Postgres(t)
+	u := storetest.Migrated(t)
 	s, other := open(t, u, 0), open(t, u, 0)
 	l := lane(t, s, "a")
 	r := runOf(pipeline.RunRunning)
@@ -422,7 +422,7 @@ func TestOpenErrors(t *testing.T) {
 
 // An idle replica sends nothing but its heartbeat, one statement each.
 func TestIdleReplicaIsQuiet(t *testing.T) {
-	p, address := newProxy(t, storetest.Postgres(t))
+	p, address := newProxy(t, storetest.Migrated(t))
 	s := open(t, address, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	listening := make(chan struct{}, 8)
@@ -445,7 +445,7 @@ func TestIdleReplicaIsQuiet(t *testing.T) {
 }
 
 func TestRunsOfAnyDay(t *testing.T) {
-	s := open(t, storetest.Postgres(t), 0)
+	s := open(t, storetest.Migrated(t), 0)
 	l := lane(t, s, "a")
 	b := new(store.Batch)
 	var ids []pipeline.RunID
@@ -501,7 +501,7 @@ func TestManyOpenAtOnce(t *testing.T) {
 // Two lanes that store the same large bodies in crossed order do not block
 // each other.
 func TestCrossedBlobs(t *testing.T) {
-	s := open(t, storetest.Postgres(t), 0)
+	s := open(t, storetest.Migrated(t), 0)
 	var wg sync.WaitGroup
 	for i := range 2 {
 		l := lane(t, s, store.ReplicaID(fmt.Sprint("r", i)))

@@ -34,9 +34,10 @@ func (l *lane) ID() int64    { return l.id }
 func (l *lane) Epoch() int64 { return l.epoch }
 
 // laneSettings keep the planner from ever choosing a plan that reads whole
-// partitions: every statement of a lane goes by primary keys.
+// partitions, whether it has figures or not: every statement of a lane goes by
+// primary keys, or along the index of the queue or of the timers.
 const laneSettings = `SET plan_cache_mode = force_generic_plan; SET enable_hashjoin = off; SET enable_mergejoin = off;
-	SET enable_seqscan = off; SET jit = off`
+	SET enable_seqscan = off; SET enable_sort = off; SET jit = off`
 
 const insertLease = `INSERT INTO lane_lease (lane, replica, presence, backend_pid, backend_start, expires_at)
 	SELECT free.lane, $1, $2, pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()), clock_timestamp() + $3
@@ -198,17 +199,24 @@ type queueRow struct {
 }
 
 // The lock of a run's row guards its rows in run_queue and run_timer, too. A
-// claim takes only locks that nobody holds and so never waits for a sender.
+// claim takes only locks that nobody holds and so never waits for a sender. It
+// walks along an index and locks run by run until it has enough: the lateral
+// subqueries leave the planner no other way.
 const (
 	claimable = `run.lane_epoch IS NULL AND run.status IN ('QUEUED','WAITING')`
 	// queueDue lets parked runs whose time has come stand in line with the others.
 	queueDue = `WITH due AS (
-			SELECT run.priority, run.day, run.run_id FROM run_timer t JOIN run ON run.day = t.day AND run.run_id = t.run_id
-			WHERE t.due_at <= statement_timestamp() AND ` + claimable + ` ORDER BY t.due_at LIMIT $1 FOR NO KEY UPDATE OF run SKIP LOCKED),
-		gone AS (DELETE FROM run_timer WHERE run_id IN (SELECT run_id FROM due))
+			SELECT r.priority, r.day, r.run_id
+			FROM (SELECT day, run_id FROM run_timer WHERE due_at <= statement_timestamp() ORDER BY due_at) t,
+				LATERAL (SELECT priority, day, run_id FROM run WHERE run.day = t.day AND run.run_id = t.run_id AND ` + claimable + `
+					FOR NO KEY UPDATE SKIP LOCKED) r
+			LIMIT $1),
+		gone AS (DELETE FROM run_timer WHERE run_id = ANY(ARRAY(SELECT run_id FROM due)))
 		INSERT INTO run_queue (priority, day, run_id) SELECT priority, day, run_id FROM due ON CONFLICT DO NOTHING`
-	pickQueued = `SELECT q.priority, q.day, q.run_id FROM run_queue q JOIN run ON run.day = q.day AND run.run_id = q.run_id
-		WHERE ` + claimable + ` ORDER BY q.priority DESC, q.run_id LIMIT $1 FOR NO KEY UPDATE OF run SKIP LOCKED`
+	pickQueued = `SELECT q.priority, q.day, q.run_id
+		FROM (SELECT priority, day, run_id FROM run_queue ORDER BY priority DESC, run_id) q,
+			LATERAL (SELECT FROM run WHERE run.day = q.day AND run.run_id = q.run_id AND ` + claimable + ` FOR NO KEY UPDATE SKIP LOCKED) r
+		LIMIT $1`
 	unqueue = `WITH gone AS (DELETE FROM run_timer WHERE run_id = ANY($2))
 		DELETE FROM run_queue q USING unnest($1::integer[], $2::uuid[]) AS u (priority, run_id)
 		WHERE q.priority = u.priority AND q.run_id = u.run_id`

@@ -17,7 +17,8 @@ func TestMain(m *testing.M) {
 	storetest.Child(func(place string) (store.Store, error) {
 		return postgres.Open(context.Background(), postgres.Config{URL: place})
 	})
-	goleak.VerifyTestMain(m)
+	// The first test process starts the server that all of them share.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/orchestrator-project/orchestrator/store/storetest.(*Cluster).run.func1"))
 }
 
 func open(t testing.TB, url string, ttl time.Duration) *postgres.Store {
@@ -37,7 +38,7 @@ func open(t testing.TB, url string, ttl time.Duration) *postgres.Store {
 func TestStore(t *testing.T) {
 	const ttl = 15 * time.Second
 	storetest.Run(t, storetest.Harness{
-		Open:  func(t testing.TB) store.Store { return open(t, storetest.Postgres(t), ttl) },
+		Open:  func(t testing.TB) store.Store { return open(t, storetest.Migrated(t), ttl) },
 		Again: func(t testing.TB, s store.Store) store.Store { return open(t, s.(*postgres.Store).URL(), ttl) },
 		Kill:  func(_ testing.TB, s store.Store) { s.(*postgres.Store).Abandon() },
 	})

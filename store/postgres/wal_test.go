@@ -13,7 +13,7 @@ import (
 // the commits of a busy lane included.
 func TestWriteAheadLogPerStep(t *testing.T) {
 	const most = 2048
-	s := open(t, storetest.Postgres(t), 0)
+	s := open(t, storetest.Migrated(t), 0)
 	conn, err := pgx.Connect(t.Context(), s.URL())
 	if err != nil {
 		t.Fatal(err)

@@ -1,9 +1,11 @@
 package sqlite
 
 import (
+	"database/sql"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,4 +87,27 @@ func Deafen(t testing.TB, s *Store) func() store.Bell {
 			}
 		}
 	}
+}
+
+// Plans are what the database will do for a heartbeat, a claim and a message.
+func (s *Store) Plans(t testing.TB) map[string][]string {
+	t.Helper()
+	plans := make(map[string][]string)
+	for _, query := range []string{lookForWork, dueTimers, nextQueued, claimRun, dropTimer, unqueueRun, runState, wakeRun, withdrawOfRun} {
+		rows, err := s.writer.conn.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, make([]any, strings.Count(query, "?"))...)
+		if err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+		err = drain(rows, func(r *sql.Rows) error {
+			var id, parent, unused int
+			var detail string
+			err := r.Scan(&id, &parent, &unused, &detail)
+			plans[query] = append(plans[query], detail)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return plans
 }

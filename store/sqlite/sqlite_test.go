@@ -190,6 +190,20 @@ func TestDurable(t *testing.T) {
 	}
 }
 
+// Parked runs cost rows, not time: no statement of a heartbeat, a claim or a
+// message walks them.
+func TestParkedRunsAreNotWalked(t *testing.T) {
+	for query, plan := range open(t, filepath.Join(t.TempDir(), "store.db")).Plans(t) {
+		for _, step := range plan {
+			walks := strings.HasPrefix(step, "SCAN run") && !strings.HasPrefix(step, "SCAN run_queue") || // the queue is read in order, to a limit
+				strings.HasPrefix(step, "SCAN approval") || strings.HasPrefix(step, "SCAN inbox") || strings.Contains(step, "TEMP B-TREE")
+			if walks {
+				t.Errorf("%s\n%s", query, strings.Join(plan, "\n"))
+			}
+		}
+	}
+}
+
 func TestOpensFast(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	start := time.Now()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -19,7 +20,9 @@ const unowned = -1
 // modelRun is what the store must know of a run.
 type modelRun struct {
 	run    *pipeline.Run
-	owner  int // index of the lane, or unowned
+	owner  int  // index of the lane, or unowned
+	woken  bool // parked, and its time has come or a message is there
+	inbox  []store.MessageID
 	events []pipeline.Event
 }
 
@@ -33,14 +36,18 @@ func model(t *testing.T, h Harness) {
 		round++
 		m := &modelStore{t: t, rt: rt, s: s, lanes: lanes, round: round, keys: make(map[string]*modelRun)}
 		for range rapid.IntRange(1, 12).Draw(rt, "operations") {
-			if rapid.IntRange(0, 3).Draw(rt, "claim") == 0 {
+			switch rapid.IntRange(0, 6).Draw(rt, "operation") {
+			case 0, 1:
 				m.claim(rapid.IntRange(0, 1).Draw(rt, "lane"), rapid.IntRange(0, 4).Draw(rt, "n"))
-			} else {
+			case 2:
+				m.tell()
+			default:
 				m.commit(rapid.IntRange(0, 1).Draw(rt, "lane"))
 			}
 		}
 		m.claim(0, 1000)
 		m.compare()
+		m.claimParked()
 		// Leave an empty queue and no owned runs to the next round.
 		for i := range lanes {
 			b := new(store.Batch)
@@ -81,12 +88,18 @@ func (m *modelStore) commit(lane int) {
 		if n := rapid.IntRange(0, 4).Draw(m.rt, "events"); n > 0 {
 			m.append(b, r, n)
 		}
-		switch rapid.IntRange(0, 5).Draw(m.rt, "fate") {
+		if len(r.inbox) > 0 && rapid.Bool().Draw(m.rt, "consume") {
+			b.Consume = append(b.Consume, r.inbox[0])
+			r.inbox = r.inbox[1:]
+		}
+		switch rapid.IntRange(0, 7).Draw(m.rt, "fate") {
 		case 0:
 			m.finish(b, r, pipeline.RunStatuses[rapid.IntRange(2, len(pipeline.RunStatuses)-1).Draw(m.rt, "status")])
 		case 1:
 			b.Yield = append(b.Yield, r.run.ID)
 			r.run.Status, r.owner = pipeline.RunQueued, unowned
+		case 2, 3:
+			m.park(b, r)
 		}
 	}
 	res := m.send(lane, b)
@@ -144,6 +157,55 @@ func (m *modelStore) finish(b *store.Batch, r *modelRun, status pipeline.RunStat
 	b.Finish = append(b.Finish, store.Finish{Run: &stored})
 }
 
+// park frees a run until a message comes, for an hour, or for no time at all.
+func (m *modelStore) park(b *store.Batch, r *modelRun) {
+	wake := rapid.SampledFrom([]time.Duration{0, time.Hour, -time.Hour}).Draw(m.rt, "wake")
+	r.run.Status, r.owner = pipeline.RunWaiting, unowned
+	r.woken = wake < 0 || len(r.inbox) > 0
+	stored := *r.run
+	p := store.Park{Run: &stored}
+	if wake != 0 {
+		p.Wake = time.Now().Add(wake)
+	}
+	b.Park = append(b.Park, p)
+}
+
+// tell sends a message to some run.
+func (m *modelStore) tell() {
+	if len(m.runs) == 0 {
+		return
+	}
+	r := rapid.SampledFrom(m.runs).Draw(m.rt, "run")
+	id := store.MessageID(pipeline.NewRunID())
+	err := m.s.Send(m.t.Context(), r.run.ID, store.Message{ID: id, Kind: store.MessageSignal})
+	if final := r.run.Status.Final(); final != (err != nil) {
+		m.rt.Fatalf("send to a run that is %s: %v", r.run.Status, err)
+	} else if final {
+		return
+	}
+	r.inbox = append(r.inbox, id)
+	if r.run.Status == pipeline.RunWaiting && r.owner == unowned {
+		r.woken = true
+	}
+}
+
+// claimParked takes what nothing has woken, by name.
+func (m *modelStore) claimParked() {
+	for _, r := range m.runs {
+		if r.run.Status != pipeline.RunWaiting || r.owner != unowned {
+			continue
+		}
+		got, err := m.lanes[0].ClaimRun(m.t.Context(), r.run.ID)
+		if err != nil {
+			m.rt.Fatalf("claim a parked run: %v", err)
+		}
+		r.owner, r.run.StartedAt = 0, got.StartedAt
+	}
+	if p, err := m.s.Heartbeat(m.t.Context(), "a"); err != nil || p.Queued || !p.NextDue.IsZero() {
+		m.rt.Fatalf("everything is claimed, but the pulse is %+v, %v", p, err)
+	}
+}
+
 func (m *modelStore) send(lane int, b *store.Batch) store.Result {
 	var res store.Result
 	for range 1 + rapid.IntRange(0, 2).Draw(m.rt, "resends") {
@@ -158,7 +220,7 @@ func (m *modelStore) send(lane int, b *store.Batch) store.Result {
 func (m *modelStore) claim(lane, n int) {
 	var queue []*modelRun
 	for _, r := range m.runs {
-		if r.run.Status == pipeline.RunQueued {
+		if r.run.Status == pipeline.RunQueued || r.run.Status == pipeline.RunWaiting && r.owner == unowned && r.woken {
 			queue = append(queue, r)
 		}
 	}
@@ -177,7 +239,10 @@ func (m *modelStore) claim(lane, n int) {
 		if got[i].ID != r.run.ID {
 			m.rt.Fatalf("claim %d is run %s, want %s", i, got[i].ID, r.run.ID)
 		}
-		r.owner, r.run.Status, r.run.StartedAt = lane, pipeline.RunRunning, got[i].StartedAt
+		if r.run.Status == pipeline.RunQueued {
+			r.run.Status = pipeline.RunRunning
+		}
+		r.owner, r.woken, r.run.StartedAt = lane, false, got[i].StartedAt
 	}
 }
 

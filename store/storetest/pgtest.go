@@ -37,16 +37,16 @@ func Postgres(t testing.TB) string {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	return newDatabase(t, server)
+	return newDatabase(t, server, "template0")
 }
 
-func newDatabase(t testing.TB, server string) string {
+func newDatabase(t testing.TB, server, template string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	// The hour in the name lets a later run drop what a killed one has left.
 	name := fmt.Sprintf("test_%d_%s", time.Now().Unix()/3600, strings.ToLower(rand.Text()[:12]))
-	if err := admin(ctx, server, `CREATE DATABASE `+name+` TEMPLATE template0`); err != nil {
+	if err := admin(ctx, server, `CREATE DATABASE `+name+` TEMPLATE `+template); err != nil {
 		t.Fatalf("create a test database: %v", err)
 	}
 	t.Cleanup(func() {
@@ -232,14 +232,15 @@ func (c *Cluster) reach(ctx context.Context) error {
 	return admin(ctx, c.URL, `SELECT 1`)
 }
 
-// dropOld removes the databases of test processes that were killed.
+// dropOld removes the databases of test processes that were killed, and the
+// templates of days gone by.
 func (c *Cluster) dropOld(ctx context.Context) {
 	conn, err := pgx.Connect(ctx, c.URL)
 	if err != nil {
 		return
 	}
 	defer conn.Close(ctx)
-	rows, err := conn.Query(ctx, `SELECT datname::text FROM pg_database WHERE datname LIKE 'test\_%'`)
+	rows, err := conn.Query(ctx, `SELECT datname::text FROM pg_database WHERE datname LIKE 'test\_%' OR datname LIKE 'template\_%'`)
 	if err != nil {
 		return
 	}
@@ -247,7 +248,8 @@ func (c *Cluster) dropOld(ctx context.Context) {
 	for _, name := range names {
 		part := strings.Split(name, "_")
 		hour, err := strconv.ParseInt(part[1], 10, 64)
-		if err == nil && time.Now().Unix()/3600-hour > 2 {
+		hours := time.Now().Unix()/3600 - hour
+		if err == nil && (hours > 2 && part[0] == "test" || hours > 48) {
 			_, _ = conn.Exec(ctx, `DROP DATABASE IF EXISTS `+pgx.Identifier{name}.Sanitize()+` WITH (FORCE)`)
 		}
 	}
