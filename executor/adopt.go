@@ -54,8 +54,15 @@ func (l *lane) adopt(run *pipeline.Run, prog *program, events []pipeline.Event, 
 	case !fresh:
 		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: parting(events)})
 	}
-	for _, w := range r.m.Waits() {
-		r.await(w.Path, w.Def, true)
+	decisions := map[pipeline.ApprovalID]*pipeline.Decision{}
+	for i := range events {
+		if d := events[i].Data.Decision; d != nil {
+			decisions[d.Approval] = d
+		}
+	}
+	waits := r.m.Waits()
+	for i := range waits {
+		r.awaitAgain(&waits[i], decisions)
 	}
 	return r
 }

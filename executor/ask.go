@@ -28,7 +28,7 @@ func (r *runState) answerAsk(t *pipeline.Task, ev evaluation) func() {
 			Kind: t.Def.Kind, Waiting: &pipeline.Waiting{For: waitApproval, Due: a.Deadline, Approval: a.ID},
 		})
 		r.lane.batch.Ask = append(r.lane.batch.Ask, a)
-		r.await(t.Path, t.Def, false)
+		r.await(t.Path, t.Def)
 	}
 }
 
@@ -120,15 +120,21 @@ func (r *runState) decided(d *pipeline.Decision) {
 			return
 		}
 		r.record(pipeline.ApprovalIsDecided, w.Path, t.Attempt, pipeline.Data{Decision: d})
-		if fail, output := verdict(d, t.Def); fail != nil {
-			r.conclude(t, fail, pipeline.Data{Kind: t.Def.Kind, Output: output})
-		} else {
-			r.waited(t, func() pipeline.Data {
-				return r.withState(t, pipeline.Data{Kind: t.Def.Kind, Status: pipeline.StepCompleted, Output: output})
-			})
-		}
+		r.obey(t, d)
 		return
 	}
+}
+
+// obey ends the wait of a step whose approval is decided.
+func (r *runState) obey(t *pipeline.Task, d *pipeline.Decision) {
+	fail, output := verdict(d, t.Def)
+	if fail != nil {
+		r.conclude(t, fail, pipeline.Data{Kind: t.Def.Kind, Output: output})
+		return
+	}
+	r.waited(t, func() pipeline.Data {
+		return r.withState(t, pipeline.Data{Kind: t.Def.Kind, Status: pipeline.StepCompleted, Output: output})
+	})
 }
 
 // verdict is what a decision means for the step that asked.

@@ -25,8 +25,9 @@ func (l *lane) heard(b store.Bell) {
 	}
 	ids := make([]pipeline.RunID, 0, len(b.Inbox))
 	if b.All {
-		for id := range l.runs {
+		for id, r := range l.runs {
 			ids = append(ids, id)
+			r.rung = r.rung || r.parked
 		}
 		for id := range l.loading {
 			l.loading[id] = true
@@ -36,8 +37,9 @@ func (l *lane) heard(b store.Bell) {
 		if _, ok := l.loading[id]; ok {
 			l.loading[id] = true // what is being read may not hold the message
 		}
-		if l.runs[id] != nil && !b.All {
+		if r := l.runs[id]; r != nil && !b.All {
 			ids = append(ids, id)
+			r.rung = r.rung || r.parked
 		}
 	}
 	if len(ids) > 0 {
@@ -97,8 +99,12 @@ func (l *lane) consumed(ids []store.MessageID) {
 func (l *lane) deliver(messages []store.Message) {
 	for _, m := range messages {
 		r := l.runs[m.Run]
-		if _, ok := l.taken[m.ID]; ok || r == nil || r.parked {
-			continue // of a parked run: the store wakes it
+		if _, ok := l.taken[m.ID]; ok || r == nil {
+			continue
+		}
+		if r.parked { // the message stays for whoever claims the run
+			r.rung = true
+			continue
 		}
 		l.taken[m.ID] = false
 		r.do(func() { r.receive(&m) })
@@ -111,6 +117,7 @@ func (r *runState) receive(m *store.Message) {
 	l := r.lane
 	if r.gone || r.parked {
 		delete(l.taken, m.ID)
+		r.rung = true
 		return
 	}
 	l.batch.Consume = append(l.batch.Consume, m.ID)

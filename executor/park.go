@@ -83,9 +83,14 @@ func (r *runState) park(wake time.Time) {
 	l.ex.watch.linger(run.ID, wake.Add(fileSafety))
 }
 
-// parked goes on with a run whose parking is durable.
+// parked sees to it that a run whose parking is durable is woken in time. The
+// queue has it once a message has come, but a Selective executor takes nothing
+// from there.
 func (e *Executor) parked(r *runState, wake time.Time) {
 	if e.cfg.Selective {
+		if r.rung {
+			wake = e.cfg.Now()
+		}
 		e.sleepers.add(r.run.ID, wake)
 		return
 	}

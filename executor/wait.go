@@ -71,7 +71,7 @@ func (r *runState) answerWait(t *pipeline.Task, ev evaluation) func() {
 	}
 	return func() {
 		r.record(pipeline.StepIsWaiting, t.Path, t.Attempt, pipeline.Data{Kind: t.Def.Kind, Reason: reason, Waiting: &given})
-		r.await(t.Path, t.Def, false)
+		r.await(t.Path, t.Def)
 	}
 }
 
@@ -122,9 +122,8 @@ func anyList(list []string) []any {
 }
 
 // await sees to it that a step which waits goes on: with its time, and with its
-// files. Signals and decisions come as messages. A run that was taken over may
-// have missed files, so it looks for them at once.
-func (r *runState) await(path pipeline.Path, def *pipeline.StepDef, missed bool) {
+// files. Signals and decisions come as messages.
+func (r *runState) await(path pipeline.Path, def *pipeline.StepDef) {
 	s := r.m.Step(path)
 	if s == nil || s.Status != pipeline.StepWaiting || s.Waiting == nil {
 		return // a delay before the next attempt is the begin task's
@@ -132,13 +131,29 @@ func (r *runState) await(path pipeline.Path, def *pipeline.StepDef, missed bool)
 	if due := s.Waiting.Due; !due.IsZero() {
 		r.after(due.Sub(r.lane.ex.cfg.Now()), func() { r.due(path, def) })
 	}
-	if s.Waiting.For != waitFiles {
-		return
-	}
-	if missed {
-		r.look(path, def)
-	} else {
+	if s.Waiting.For == waitFiles {
 		r.lane.ex.watch.add(r, path, s.Waiting)
+	}
+}
+
+// awaitAgain does so for a run that was taken over, and sees what came while
+// nobody had it: files, or what its former owner recorded and did not carry out.
+func (r *runState) awaitAgain(w *pipeline.Waiter, decisions map[pipeline.ApprovalID]*pipeline.Decision) {
+	r.await(w.Path, w.Def)
+	path, def := w.Path, w.Def
+	switch w.Waiting.For {
+	case waitFiles:
+		r.look(path, def)
+	case waitSignal:
+		r.do(func() { r.takeSignal(path, def) })
+	case waitApproval:
+		if d := decisions[w.Waiting.Approval]; d != nil {
+			r.do(func() {
+				if t, _ := r.waiter(path, def, waitApproval); t != nil {
+					r.obey(t, d)
+				}
+			})
+		}
 	}
 }
 
