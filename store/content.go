@@ -28,12 +28,16 @@ const (
 // uvarints, the name and the content. Size is the length before compression.
 func EncodeBundle(d pipeline.Digest, b pipeline.Bundle) (data []byte, size int, err error) {
 	if n := b.Size(); n > MaxBundle {
-		return nil, 0, &pipeline.Error{Kind: pipeline.Invalid, Reason: "bundle_too_large",
-			Text: fmt.Sprintf("the files of the pipeline have %d bytes together, more than the %d MiB that travel with it; keep large files elsewhere and name them by a path", n, MaxBundle>>20)}
+		return nil, 0, &pipeline.Error{
+			Kind: pipeline.Invalid, Reason: "bundle_too_large",
+			Text: fmt.Sprintf("the files of the pipeline have %d bytes together, more than the %d MiB that travel with it; keep large files elsewhere and name them by a path", n, MaxBundle>>20),
+		}
 	}
 	if got := b.Digest(); got != d {
-		return nil, 0, &pipeline.Error{Kind: pipeline.Invalid, Reason: "bundle_digest",
-			Text: fmt.Sprintf("the files of the pipeline have the digest %s, not %s: send them again", got, d)}
+		return nil, 0, &pipeline.Error{
+			Kind: pipeline.Invalid, Reason: "bundle_digest",
+			Text: fmt.Sprintf("the files of the pipeline have the digest %s, not %s: send them again", got, d),
+		}
 	}
 	var raw []byte
 	for _, name := range slices.Sorted(maps.Keys(b)) {
@@ -74,8 +78,10 @@ func BundleNotFound(d pipeline.Digest) error {
 // CheckBlob refuses content that is too large for PutBlob.
 func CheckBlob(data []byte) error {
 	if len(data) > MaxBlob {
-		return &pipeline.Error{Kind: pipeline.Invalid, Reason: "blob_too_large",
-			Text: fmt.Sprintf("content of %d bytes is more than the %d MiB that are kept with a run; keep it in a file and name that", len(data), MaxBlob>>20)}
+		return &pipeline.Error{
+			Kind: pipeline.Invalid, Reason: "blob_too_large",
+			Text: fmt.Sprintf("content of %d bytes is more than the %d MiB that are kept with a run; keep it in a file and name that", len(data), MaxBlob>>20),
+		}
 	}
 	return nil
 }

@@ -2,8 +2,9 @@ package postgres_test
 
 import (
 	"fmt"
-	"github.com/orchestrator-project/orchestrator/store/storetest"
 	"testing"
+
+	"github.com/orchestrator-project/orchestrator/store/storetest"
 )
 
 func BenchmarkLife(b *testing.B) {

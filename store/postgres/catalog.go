@@ -86,8 +86,10 @@ func (s *Store) PutPipeline(ctx context.Context, p store.Pipeline) error {
 			return err
 		}
 		if digest != store.Clean(string(p.PlanDigest)) {
-			return &pipeline.Error{Kind: pipeline.Conflict, Reason: "pipeline_version_exists",
-				Text: fmt.Sprintf("pipeline %s has a version %s with other content; give the new one another version", p.ID, p.Version)}
+			return &pipeline.Error{
+				Kind: pipeline.Conflict, Reason: "pipeline_version_exists",
+				Text: fmt.Sprintf("pipeline %s has a version %s with other content; give the new one another version", p.ID, p.Version),
+			}
 		}
 		return nil
 	})

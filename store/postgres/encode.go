@@ -25,17 +25,22 @@ type batchWriter struct {
 	blobs                     []store.Blob
 	days                      []int64 // of the batch's runs, each once
 	body                      []byte
-	list                      [][]byte
 }
 
 var (
-	runOIDs = [24]uint32{oidDate, oidUUID, oidText, oidText, oidText, oidUUID, oidUUID, oidText, oidText, oidBytea, oidInt8, oidInt4,
-		oidText, oidBytea, oidBytea, oidText, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidInt4, oidInt4, oidFloat8, oidInt4, oidText}
+	runOIDs = [24]uint32{
+		oidDate, oidUUID, oidText, oidText, oidText, oidUUID, oidUUID, oidText, oidText, oidBytea, oidInt8, oidInt4,
+		oidText, oidBytea, oidBytea, oidText, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidInt4, oidInt4, oidFloat8, oidInt4, oidText,
+	}
 	logOIDs = [10]uint32{oidDate, oidUUID, oidInt4, oidInt4, oidInt8, oidTimestamptz, oidText, oidText, oidBytea, oidBytea}
-	finOIDs = [13]uint32{oidDate, oidUUID, oidText, oidText, oidBytea, oidBytea, oidTimestamptz, oidTimestamptz, oidInt4, oidInt4,
-		oidFloat8, oidInt4, oidBool}
-	parkOIDs = [13]uint32{oidDate, oidUUID, oidText, oidText, oidBytea, oidBytea, oidTimestamptz, oidTimestamptz, oidInt4, oidInt4,
-		oidFloat8, oidInt4, oidTimestamptz}
+	finOIDs = [13]uint32{
+		oidDate, oidUUID, oidText, oidText, oidBytea, oidBytea, oidTimestamptz, oidTimestamptz, oidInt4, oidInt4,
+		oidFloat8, oidInt4, oidBool,
+	}
+	parkOIDs = [13]uint32{
+		oidDate, oidUUID, oidText, oidText, oidBytea, oidBytea, oidTimestamptz, oidTimestamptz, oidInt4, oidInt4,
+		oidFloat8, oidInt4, oidTimestamptz,
+	}
 	askOIDs = [9]uint32{oidUUID, oidUUID, oidText, oidText, oidBytea, oidBytea, oidTimestamptz, oidTimestamptz, oidTimestamptz}
 )
 

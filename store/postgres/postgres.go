@@ -85,8 +85,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	conf, err := pgxpool.ParseConfig(cfg.URL)
 	if err != nil {
 		// The cause may quote the address, and with it the password.
-		return nil, &pipeline.Error{Kind: pipeline.Invalid, Reason: "database_url",
-			Text: "the address of the database cannot be read; it looks like postgres://user:password@host:5432/name"}
+		return nil, &pipeline.Error{
+			Kind: pipeline.Invalid, Reason: "database_url",
+			Text: "the address of the database cannot be read; it looks like postgres://user:password@host:5432/name",
+		}
 	}
 	c := conf.ConnConfig
 	s := &Store{
@@ -136,8 +138,10 @@ func (s *Store) Ping(ctx context.Context) error {
 		return c.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&standby)
 	})
 	if err == nil && standby {
-		err = &pipeline.Error{Kind: pipeline.Unavailable, Reason: "store_read_only",
-			Text: fmt.Sprintf("the database at %s is a standby and cannot be written", s.host)}
+		err = &pipeline.Error{
+			Kind: pipeline.Unavailable, Reason: "store_read_only",
+			Text: fmt.Sprintf("the database at %s is a standby and cannot be written", s.host),
+		}
 	}
 	return err
 }
@@ -202,8 +206,10 @@ func (s *Store) fail(ctx context.Context, what string, err error) error {
 		return fmt.Errorf("%s: %w", what, ctx.Err())
 	}
 	if isLost(err) || isConnect(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return &pipeline.Error{Kind: pipeline.Unavailable, Reason: "store_unavailable",
-			Text: fmt.Sprintf("cannot %s: the database at %s %s", what, s.host, s.why(err)), Err: err}
+		return &pipeline.Error{
+			Kind: pipeline.Unavailable, Reason: "store_unavailable",
+			Text: fmt.Sprintf("cannot %s: the database at %s %s", what, s.host, s.why(err)), Err: err,
+		}
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }

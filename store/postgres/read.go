@@ -44,8 +44,10 @@ func scanRun(rows pgx.Rows, values bool) (*pipeline.Run, error) {
 		failure, labels, ins, outs []byte
 		started, finished          *time.Time
 	)
-	into := []any{&id, &r.Pipeline, &r.Version, &r.PlanDigest, &parent, &fork, &r.Status, &r.Reason, &failure, &r.Priority, &labels,
-		&r.Workspace, &r.CreatedAt, &started, &finished, &r.Usage.InputTokens, &r.Usage.OutputTokens, &r.Usage.CostUSD, &r.Usage.Steps}
+	into := []any{
+		&id, &r.Pipeline, &r.Version, &r.PlanDigest, &parent, &fork, &r.Status, &r.Reason, &failure, &r.Priority, &labels,
+		&r.Workspace, &r.CreatedAt, &started, &finished, &r.Usage.InputTokens, &r.Usage.OutputTokens, &r.Usage.CostUSD, &r.Usage.Steps,
+	}
 	if values {
 		into = append(into, &ins, &outs)
 	}

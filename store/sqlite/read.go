@@ -53,8 +53,10 @@ func scanRun(rows *sql.Rows, values bool) (*pipeline.Run, error) {
 		failure, labels, ins, outs []byte
 		created, started, finished sql.NullInt64
 	)
-	into := []any{&id, &r.Pipeline, &r.Version, &r.PlanDigest, &parent, &fork, &r.Status, &r.Reason, &failure, &r.Priority, &labels,
-		&r.Workspace, &created, &started, &finished, &r.Usage.InputTokens, &r.Usage.OutputTokens, &r.Usage.CostUSD, &r.Usage.Steps}
+	into := []any{
+		&id, &r.Pipeline, &r.Version, &r.PlanDigest, &parent, &fork, &r.Status, &r.Reason, &failure, &r.Priority, &labels,
+		&r.Workspace, &created, &started, &finished, &r.Usage.InputTokens, &r.Usage.OutputTokens, &r.Usage.CostUSD, &r.Usage.Steps,
+	}
 	if values {
 		into = append(into, &ins, &outs)
 	}

@@ -82,7 +82,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{path: path, log: cfg.Logger, lanes: make(map[int64]*lane), stmts: make(map[string]*sql.Stmt)}
 	if err := s.open(ctx); err != nil {
-		s.closeFiles()
+		_ = s.closeFiles() // the first error is the cause
 		return nil, openError(path, err)
 	}
 	s.bells = newBells(path, s.bus.Poke)
@@ -277,8 +277,10 @@ func reason(err error) string {
 
 func openError(path string, err error) error {
 	if hasCode(err, sqlite3.SQLITE_NOTADB) {
-		return &pipeline.Error{Kind: pipeline.Invalid, Reason: "store_not_a_database",
-			Text: fmt.Sprintf("cannot open the store: %s is not a SQLite database", path), Err: err}
+		return &pipeline.Error{
+			Kind: pipeline.Invalid, Reason: "store_not_a_database",
+			Text: fmt.Sprintf("cannot open the store: %s is not a SQLite database", path), Err: err,
+		}
 	}
 	var known *pipeline.Error
 	if errors.As(err, &known) || errors.Is(err, context.Canceled) {
@@ -288,6 +290,8 @@ func openError(path string, err error) error {
 	if why == "" {
 		why = "see the log for the cause"
 	}
-	return &pipeline.Error{Kind: pipeline.Unavailable, Reason: "store_unavailable",
-		Text: fmt.Sprintf("cannot open the store %s: %s", path, why), Err: err}
+	return &pipeline.Error{
+		Kind: pipeline.Unavailable, Reason: "store_unavailable",
+		Text: fmt.Sprintf("cannot open the store %s: %s", path, why), Err: err,
+	}
 }

@@ -160,10 +160,10 @@ func decides(t *testing.T, h Harness) {
 	b.Ask = []*pipeline.Approval{a}
 	commit(t, l, b)
 
-	say := func(actor string, value any) pipeline.Decision {
-		return pipeline.Decision{Decision: "answer", Value: value, Comment: "so be it", Actor: actor, At: instant(5)}
+	say := func(actor string) pipeline.Decision {
+		return pipeline.Decision{Decision: "answer", Value: 2.0, Comment: "so be it", Actor: actor, At: instant(5)}
 	}
-	got, err := other.Decide(t.Context(), a.ID, say("ann", 2.0))
+	got, err := other.Decide(t.Context(), a.ID, say("ann"))
 	if err != nil || got.Status != pipeline.ApprovalOpen || len(got.Decisions) != 1 {
 		t.Fatalf("the first of two: %+v, %v", got, err)
 	}
@@ -183,17 +183,17 @@ func decides(t *testing.T, h Harness) {
 		d    pipeline.Decision
 		kind pipeline.ErrorKind
 	}{
-		{say("ann", 2.0), pipeline.Conflict},
+		{say("ann"), pipeline.Conflict},
 		{pipeline.Decision{Decision: "approve", Actor: "bob"}, pipeline.Invalid},
 	} {
 		_, err := s.Decide(t.Context(), a.ID, c.d)
 		wantKind(t, err, c.kind)
 	}
-	got, err = s.Decide(t.Context(), a.ID, say("bob", 2.0))
+	got, err = s.Decide(t.Context(), a.ID, say("bob"))
 	if err != nil || got.Status != pipeline.ApprovalDecided || !got.DecidedAt.Equal(instant(5)) {
 		t.Fatalf("the second of two: %+v, %v", got, err)
 	}
-	want := say("bob", 2.0)
+	want := say("bob")
 	want.Approval = a.ID
 	equal(t, "decision", got.Decisions[1], want)
 	equal(t, "read after the second", approval(t, other, a.ID), got)
@@ -209,9 +209,9 @@ func decides(t *testing.T, h Harness) {
 		t.Fatal(err)
 	}
 	equal(t, "message", *d, want)
-	_, err = s.Decide(t.Context(), a.ID, say("carol", 2.0))
+	_, err = s.Decide(t.Context(), a.ID, say("carol"))
 	wantKind(t, err, pipeline.Conflict)
-	_, err = s.Decide(t.Context(), pipeline.NewApprovalID(), say("carol", 2.0))
+	_, err = s.Decide(t.Context(), pipeline.NewApprovalID(), say("carol"))
 	wantKind(t, err, pipeline.NotFound)
 
 	// The deadline is a decider like others, of a run that is owned here.

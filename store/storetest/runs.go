@@ -167,7 +167,8 @@ func bodies(t *testing.T, h Harness) {
 	long := strings.Repeat("blob ", 2_000)
 	outputs := []any{
 		"", "NUL \x00 in it", "漢字 \U0001F600 \u2028 </script>", long, long, // the same content twice
-		strings.Repeat("\x00", 5000), strings.Repeat("random? no ", 400_000), map[string]any{"deep": []any{map[string]any{"x": long + "!"}}},
+		strings.Repeat("\x00", 5000), strings.Repeat("random? no ", 400_000),
+		map[string]any{"deep": []any{map[string]any{"x": long + "!"}}},
 		map[string]any{"a": int64(9007199254740993), "b": 1.0, "c": 1e300},
 	}
 	var list []pipeline.Event

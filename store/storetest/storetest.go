@@ -7,7 +7,7 @@
 //	}
 //
 // Postgres gives the address of an empty database on a real server, which is
-// started once and shared by all test processes.
+// started once and shared by all test processes; Migrated one with the schema.
 package storetest
 
 import (
