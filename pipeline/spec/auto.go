@@ -221,9 +221,13 @@ type autoKey struct {
 
 // numbering gives the tags of one text their keys.
 type numbering struct {
-	key string
-	n   int
+	key   string
+	n     int
+	depth int // of tags within tags, while they are read
 }
+
+// maxTagDepth is how deep tags may stand within each other.
+const maxTagDepth = 8
 
 func (k *numbering) next() string {
 	if k.n++; k.n > 1 {
@@ -266,23 +270,26 @@ type replacement struct {
 
 // old is where a byte of the new text stood in the old one.
 func (r *replaced) old(i int) int {
-	k, found := slices.BinarySearchFunc(r.parts, i, func(p replacement, i int) int { return p.off - i })
-	if !found {
-		k = max(k-1, 0)
-	}
-	if k >= len(r.parts) {
-		return i
-	}
-	p := r.parts[k]
+	p := r.part(i)
 	if p.tag {
 		return p.old + min(i-p.off, len(tagOpen)-1)
 	}
 	return p.old + i - p.off
 }
 
+// part is the part that a byte of the new text belongs to.
+func (r *replaced) part(i int) replacement {
+	k, _ := slices.BinarySearchFunc(r.parts, i+1, func(p replacement, i int) int { return p.off - i })
+	return r.parts[max(k-1, 0)]
+}
+
 // answer reports whether the name at off of the new text is that of an answer.
 func (r *replaced) answer(off int) bool {
-	return r != nil && slices.ContainsFunc(r.parts, func(p replacement) bool { return p.tag && off >= p.off && off < p.end })
+	if r == nil {
+		return false
+	}
+	p := r.part(off)
+	return p.tag && off < p.end
 }
 
 // replaceTags reads the tags of a text. It returns nil after an error, which it
@@ -373,7 +380,12 @@ func (c *compiler) readAuto(n *node, s string, t tag, to func(int) int, w where,
 	lead := len(inner) - len(strings.TrimLeft(inner, " \t\r\n"))
 	inner = strings.TrimSpace(inner)
 	toInner := func(i int) int { return to(t.open + lead + i) }
+	if keys.depth++; keys.depth > maxTagDepth {
+		c.error(fault{code: "E0105", at: o.at(span{t.off, t.off + len(tagOpen)}), msg: fmt.Sprintf("<AUTO> tags stand within each other deeper than %d", maxTagDepth)}, w)
+		return nil
+	}
 	a.Prompt, _ = c.compile(n, inner, toInner, w, when, alwaysCompile, keys)
+	keys.depth--
 	if a.Prompt == nil {
 		return nil
 	}

@@ -323,3 +323,25 @@ func FuzzAuto(f *testing.F) {
 		}
 	})
 }
+
+// TestHostileTags: sources made to be slow are read about as fast as others; a
+// quadratic reader would not come to the end of these.
+func TestHostileTags(t *testing.T) {
+	const n = 100_000
+	for name, value := range map[string]string{
+		"open":            strings.Repeat("<AUTO>", n),
+		"open, in a list": "[" + strings.Repeat("<AUTO>,", n) + "]",
+		"nested":          strings.Repeat("<AUTO>", n) + "x" + strings.Repeat("</AUTO>", n),
+		"many":            strings.Repeat("<AUTO>x:</AUTO> ", n),
+		"closed":          strings.Repeat("</AUTO>", n),
+		"attributes":      "<AUTO " + strings.Repeat("max=1 ", n) + ">x</AUTO>",
+		"lines":           "<AUTO>" + strings.Repeat("x:\n        ", n) + "</AUTO>",
+		"quoted":          `"` + strings.Repeat("<AUTO>", n) + `"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, d, _ := Compile(Source{File: "f.yaml", Text: []byte("steps:\n  - id: a\n    action: debug\n    parameters:\n      input: " + value + "\n")}, testCatalog()); d == nil {
+				t.Error("no findings")
+			}
+		})
+	}
+}

@@ -290,7 +290,7 @@ func possible(u *use, off int, t *step, union *pipeline.Type) []string {
 		switch {
 		case k < 0 || k >= len(o.def.Branches):
 		case o.def.Kind == pipeline.KindIf:
-			for j := range k { // those before did not hold
+			for j := max(0, k-maxArms); j < k; j++ { // those before did not hold
 				if cond := o.def.Branches[j].Condition; cond != nil {
 					if parts := conjuncts(cond.Src); len(parts) == 1 {
 						if tags, in := caseTest(parts[0], t.def.ID, union.By); tags != nil {
@@ -321,11 +321,21 @@ var (
 	ternary = regexp.MustCompile(`^(.*?)\sif\s+(.*?)(?:\selse\s.*)?$`)
 )
 
+// maxProof is how many bytes before a name are looked at for what proves it, and
+// maxArms how many arms before its own.
+const (
+	maxProof = 4096
+	maxArms  = 200
+)
+
 // provenWithin lists the tests that hold where the name at off of a template is
 // evaluated, as far as the template itself says: those before it in a chain of
 // and, the condition of x if c else y around it, and of the {% if %} around it.
 func provenWithin(src string, off int) []string {
 	var proofs []string
+	if far := off - maxProof; far > 0 {
+		src, off = src[far:], maxProof
+	}
 	if m := lastIf.FindStringSubmatchIndex(src[:off]); m != nil && !endIf.MatchString(src[m[1]:off]) {
 		proofs = append(proofs, conjuncts(src[m[2]:m[3]])...)
 	}
