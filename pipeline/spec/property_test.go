@@ -140,7 +140,7 @@ func TestPlanCodec(t *testing.T) {
 }
 
 // TestCyclesAreRefused: a graph is accepted exactly when its declared and
-// inferred edges have no cycle.
+// inferred edges, and those of jumps, have no cycle.
 func TestCyclesAreRefused(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(1, 8).Draw(t, "steps")
@@ -164,9 +164,19 @@ func TestCyclesAreRefused(t *testing.T) {
 			}
 			fmt.Fprintf(&b, "    needs: [%s]\n    parameters: {x: [%s]}\n", strings.Join(needs, ", "), strings.Join(refs, ", "))
 		}
-		plan, d, err := Compile(Source{File: "x", Text: []byte(b.String())}, testCatalog())
+		steps := strings.SplitAfter(b.String(), "    action: debug\n") // the i-th ends in step i
+		for i := range n - 1 {
+			if to := rapid.IntRange(0, n-1).Draw(t, "jump"); to > i {
+				steps[i] += fmt.Sprintf("    on_success: s%d\n", to)
+				for k := i + 1; k <= to; k++ {
+					edges[k] = append(edges[k], i)
+				}
+			}
+		}
+		src := strings.Join(steps, "")
+		plan, d, err := Compile(Source{File: "x", Text: []byte(src)}, testCatalog())
 		if cyclic := !acyclic(edges); cyclic != (err != nil) {
-			t.Fatalf("cyclic %v, error %v\n%s", cyclic, err, b.String())
+			t.Fatalf("cyclic %v, error %v\n%s", cyclic, err, src)
 		}
 		if err != nil {
 			for _, x := range d.List {
@@ -176,10 +186,16 @@ func TestCyclesAreRefused(t *testing.T) {
 			}
 			return
 		}
+		got := make([][]int, n)
 		for i, s := range plan.Root.Steps {
+			for _, d := range s.Deps {
+				got[i] = append(got[i], d.On)
+			}
+		}
+		for i := range edges {
 			for _, k := range edges[i] {
-				if !slices.ContainsFunc(s.Deps, func(d pipeline.Dep) bool { return d.On == k }) {
-					t.Fatalf("s%d does not wait for s%d", i, k)
+				if !reaches(got, i, k) {
+					t.Fatalf("s%d does not wait for s%d\n%s", i, k, src)
 				}
 			}
 		}
