@@ -94,9 +94,9 @@ func (c *compiler) contractFrom(n *node, out *pipeline.Contract, w where, asks, 
 	}
 }
 
-// answerSchema is a type as the JSON Schema (2020-12) that a model's answer has
+// AnswerSchema is a type as the JSON Schema (2020-12) that a model's answer has
 // to satisfy.
-func answerSchema(t *pipeline.Type) map[string]any {
+func AnswerSchema(t *pipeline.Type) map[string]any {
 	o := map[string]any{}
 	if t.Description != "" {
 		o["description"] = t.Description
@@ -119,7 +119,7 @@ func answerSchema(t *pipeline.Type) map[string]any {
 	case "list":
 		o["type"] = "array"
 		if t.Items != nil {
-			o["items"] = answerSchema(t.Items)
+			o["items"] = AnswerSchema(t.Items)
 		}
 	case "map":
 		objectSchema(o, t.Properties, t.Additional || len(t.Properties) == 0)
@@ -148,7 +148,7 @@ func objectSchema(o map[string]any, ps []pipeline.Property, open bool) {
 	props := map[string]any{}
 	required := []any{}
 	for i := range ps {
-		p := answerSchema(&ps[i].Type)
+		p := AnswerSchema(&ps[i].Type)
 		if ps[i].Doc != "" {
 			p["description"] = ps[i].Doc
 		}

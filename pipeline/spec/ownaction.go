@@ -172,7 +172,7 @@ func (c *compiler) modelAction(f *fields, s *step) bool {
 		s.returns = &pipeline.Type{Kind: "string"}
 	} else {
 		s.returns = returns
-		d.Parameters = append(d.Parameters, pipeline.Entry{Name: "schema", Value: pipeline.Field{Const: answerSchema(returns)}, Pos: c.text.pos(n.off)})
+		d.Parameters = append(d.Parameters, pipeline.Entry{Name: "schema", Value: pipeline.Field{Const: AnswerSchema(returns)}, Pos: c.text.pos(n.off)})
 	}
 	model := f.pair("model")
 	if model == nil {
