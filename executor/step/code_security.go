@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -161,32 +162,75 @@ func secretsOfText(text string, x *findings) {
 	}
 }
 
+// placeholder tells texts that stand for a secret, or are made up for tests.
+var placeholder = regexp.MustCompile(`(?i)(example|change.?me|your[_ -]|xxx|placeholder|dummy|<.*>|\$\{|\{\{|%s|\*\*\*|todo|redacted|^none$|^null$|^test)`)
+
 var (
-	secretName  = regexp.MustCompile(`(?i)(passw(or)?d|passwd|\bpwd|secret|api_?key|access_?key|auth_?token|access_?token|private_?key|credential|_token$|^token$)`)
-	secretOther = regexp.MustCompile(`(?i)(file|path|name|url|uri|prefix|suffix|header|field|param|env|var|label|hint|regex|pattern|format|hash(ed)?$|_id$|count|len|length|min|max|type|kind)`)
-	placeholder = regexp.MustCompile(`(?i)(example|change.?me|your[_ -]|xxx|placeholder|dummy|<.*>|\$\{|\{\{|%s|\*\*\*|todo|redacted|^none$|^null$|^test)`)
+	// secretWords sound like a secret; keyWords do with key after them.
+	secretWords = strings.Fields("password passwd passwort pwd passphrase secret credential credentials apikey token")
+	keyWords    = strings.Fields("api access private secret encryption signing auth master")
+	// otherWords tell what is about a secret from the secret.
+	otherWords = strings.Fields("file filename path name url uri prefix suffix header field param parameter env var label hint regex pattern format hash hashed id " +
+		"count len length min max type kind types policy error message msg prompt title help doc column table endpoint address input")
 )
 
-// hardCoded judges a constant text that is given to a name: the name sounds like a
-// secret and the text could be one, or the text looks random.
-func hardCoded(name, text string, line int, x *findings) {
-	if len(text) < 4 || len(text) > 500 || placeholder.MatchString(text) || strings.ContainsAny(text, " \n\t") {
-		return
+// nameWords cuts a name of code into its words, in small letters.
+func nameWords(name string) []string {
+	var words []string
+	word := ""
+	flush := func() {
+		if word != "" {
+			words = append(words, strings.ToLower(word))
+		}
+		word = ""
 	}
-	last := name[strings.LastIndexByte(name, '.')+1:]
-	sounds := secretName.MatchString(last) && !secretOther.MatchString(last)
-	switch {
-	case sounds && !strings.EqualFold(text, last) && !constantWord(text):
-		x.secure(line, "hard-coded-secret", "%s is given a text of %d characters that begins %q", name, len(text), text[:1])
-	case randomText(text) && secretName.MatchString(name):
-		x.secure(line, "hard-coded-secret", "%s is given a text of %d characters that looks random", name, len(text))
-		x.list[len(x.list)-1].severity = "medium"
+	upper := false
+	for _, r := range name {
+		switch {
+		case !unicode.IsLetter(r) && !unicode.IsDigit(r):
+			flush()
+			continue
+		case unicode.IsUpper(r) && !upper:
+			flush()
+		}
+		upper = unicode.IsUpper(r)
+		word += string(r)
 	}
+	flush()
+	return words
 }
 
-// constantWord tells texts that name a thing, as in "access_token", from secrets.
-func constantWord(text string) bool {
-	return secretName.MatchString(text) && strings.Trim(strings.ToLower(text), "abcdefghijklmnopqrstuvwxyz_-") == ""
+// soundsSecret judges a name by its words.
+func soundsSecret(name string) bool {
+	words := nameWords(name)
+	sounds := false
+	for i, w := range words {
+		switch {
+		case slices.Contains(otherWords, w):
+			return false
+		case slices.Contains(secretWords, w), w == "key" && i > 0 && slices.Contains(keyWords, words[i-1]):
+			sounds = true
+		}
+	}
+	return sounds
+}
+
+// hardCoded judges a constant text that is given to a name: the name sounds like a
+// secret, and the text could be one.
+func hardCoded(name, text string, line int, x *findings) {
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	if len(text) < 4 || len(text) > 500 || strings.ContainsAny(text, " \n\t") || placeholder.MatchString(text) || !soundsSecret(last) {
+		return
+	}
+	plain := strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") == ""
+	switch {
+	case soundsSecret(text) && !strings.ContainsAny(text, "0123456789"): // it names a secret: "access_token"
+	case randomText(text):
+		x.secure(line, "hard-coded-secret", "%s is given a text of %d characters that looks random", name, len(text))
+	case plain && slices.Contains(nameWords(last), "token"): // of a parser, rather
+	default:
+		x.secure(line, "hard-coded-secret", "%s is given a text of %d characters that begins %q", name, len(text), []rune(text)[0])
+	}
 }
 
 // randomText judges by length, alphabet and entropy: 20 characters or more with at

@@ -275,6 +275,10 @@ func (s *goScanner) assign(name string, value ast.Expr) {
 	if strings.HasSuffix(name, ".InsecureSkipVerify") && goText(value) == "true" {
 		s.x.secure(line, "tls-not-verified", "the certificate of the other side is not checked")
 	}
+	if text, ok := s.composed(value); ok && sqlText.MatchString(text) {
+		s.x.secure(line, "sql-injection", "SQL is put together; use placeholders")
+		s.x.list[len(s.x.list)-1].severity = "medium"
+	}
 	if lit, ok := value.(*ast.BasicLit); ok && lit.Kind == token.STRING {
 		if text, ok := constantText(value); ok {
 			hardCoded(name, text, line, s.x)

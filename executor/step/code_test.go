@@ -3,6 +3,7 @@ package step
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -75,9 +76,7 @@ func TestParseCode(t *testing.T) {
 			"path": path, "language": language, "supported": true, "lines": lines, "note": "",
 			"functions": []any{}, "types": []any{}, "imports": []any{}, "comments": []any{}, "errors": []any{},
 		}
-		for k, v := range more {
-			f[k] = v
-		}
+		maps.Copy(f, more)
 		return f
 	}
 	want := params{"parsed_code": params{

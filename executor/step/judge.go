@@ -35,8 +35,8 @@ var asking = []pipeline.Property{
 	given("temperature", "number", "0 for steady answers, more for varied ones; default: the model's own"),
 }
 
-func needed(name, kind, doc string) pipeline.Property {
-	p := given(name, kind, doc)
+func needed(name, doc string) pipeline.Property {
+	p := given(name, "any", doc)
 	p.Required = true
 	return p
 }

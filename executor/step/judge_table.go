@@ -24,7 +24,7 @@ var judgements = []judgement{
       action: analyze
       parameters: {input: "{{ topic }}", analysis_type: comparative, output_format: bullet_points}`,
 		params: []pipeline.Property{
-			needed("input", "any", "what is analysed: a text or any value"),
+			needed("input", "what is analysed: a text or any value"),
 			given("analysis_type", "any", "the kind of analysis, as in comparative"),
 			given("output_format", "any", "the form of the answer, as in bullet_points, narrative or structured"),
 		},
@@ -61,7 +61,7 @@ where they are given. Answer with the plan alone.`,
 
 No network is searched: the model answers from what it has learnt, and url is null where it does not know an address for certain. To fetch pages, use http steps.`,
 		params: []pipeline.Property{
-			needed("queries", "any", "a list of queries, or one text"),
+			needed("queries", "a list of queries, or one text"),
 			given("num_results", "any", "how many results for each query"),
 		},
 		returns: gives(listOf("results", "what was found", gives(
@@ -81,7 +81,7 @@ Give an url only where you are certain that it exists; otherwise null. Do not in
       action: synthesize
       parameters: {sources: "{{ web_search.results }}", style: business, length: two pages}`,
 		params: []pipeline.Property{
-			needed("sources", "any", "texts, or any values"),
+			needed("sources", "texts, or any values"),
 			given("style", "any", "as in academic, business or general"),
 			given("length", "any", "how long"),
 		},
@@ -97,7 +97,7 @@ Follow style and length where they are given. Answer with the text alone.`,
       action: generate_report
       parameters: {content: "{{ content_synthesis.output }}", format: markdown, sections: [Summary, Findings]}`,
 		params: []pipeline.Property{
-			needed("content", "any", "what the report is about: a text or any value"),
+			needed("content", "what the report is about: a text or any value"),
 			given("title", "any", "its title"),
 			given("format", "any", "as in markdown; default: markdown"),
 			given("sections", "any", "a list of sections, or a text that names them"),
@@ -140,7 +140,7 @@ Answer with the review alone, in Markdown.`,
 
 With candidates, only those can be chosen; where num_models is at least their number, all are taken and no model is asked.`,
 		params: []pipeline.Property{
-			needed("task_type", "any", "what the models are for"),
+			needed("task_type", "what the models are for"),
 			given("num_models", "any", "how many, as in 3 or 3-7"),
 			given("diversity_strategy", "any", "how they should differ"),
 			given("candidates", "any", "the models to choose from: names, or maps with a name"),
@@ -165,7 +165,7 @@ aggregation_method is a text in which one of these is found: voting or majority 
 
 confidence_calculation is, in the same way, share (of the votes), mean, minimum or maximum (of the given confidences); by default share where there are votes, else mean. confidence is null where it cannot be known.`,
 		params: []pipeline.Property{
-			needed("predictions", "any", "what the models predicted"),
+			needed("predictions", "what the models predicted"),
 			given("aggregation_method", "any", "voting, weighted, averaging, median or stacking"),
 			given("confidence_calculation", "any", "share, mean, minimum or maximum"),
 			given("weights", "map", "the weight of each model, by its name"),
@@ -193,7 +193,7 @@ combination is, by confidence_calculation where it is given. method and confiden
 
 Where every prediction has a confidence and validation_threshold holds one number (0.8, 80%, "at least 0.8"), this is computed: a prediction is accepted with at least that confidence, and valid says that all are. Otherwise a model is asked. fallback is the fallback_strategy where valid is false, else null.`,
 		params: []pipeline.Property{
-			needed("ensemble_predictions", "any", "the predictions, each a map with confidence"),
+			needed("ensemble_predictions", "the predictions, each a map with confidence"),
 			given("validation_threshold", "any", "the least confidence, from 0 to 1 or in percent; or a text for the model"),
 			given("fallback_strategy", "any", "what is to be done if they are not valid"),
 		},

@@ -43,8 +43,13 @@ func combine(params map[string]any) (any, bool, error) {
 	method := ""
 	if v := params["aggregation_method"]; v != nil {
 		method = spelled(expr.Text(v), [][2]string{
-			{"stack", "stacking"}, {"weight", "weighted"}, {"median", "median"}, {"vot", "voting"}, {"majority", "voting"},
-			{"averag", "averaging"}, {"mean", "averaging"},
+			{"stack", "stacking"},
+			{"weight", "weighted"},
+			{"median", "median"},
+			{"vot", "voting"},
+			{"majority", "voting"},
+			{"averag", "averaging"},
+			{"mean", "averaging"},
 		})
 		if method == "" || method == "stacking" {
 			return nil, false, nil
@@ -62,8 +67,16 @@ func combine(params map[string]any) (any, bool, error) {
 	}
 	if v := params["confidence_calculation"]; v != nil {
 		if s := spelled(expr.Text(v), [][2]string{
-			{"share", "share"}, {"agree", "share"}, {"vote", "share"}, {"proportion", "share"}, {"min", "minimum"}, {"lowest", "minimum"},
-			{"max", "maximum"}, {"highest", "maximum"}, {"mean", "mean"}, {"averag", "mean"},
+			{"share", "share"},
+			{"agree", "share"},
+			{"vote", "share"},
+			{"proportion", "share"},
+			{"min", "minimum"},
+			{"lowest", "minimum"},
+			{"max", "maximum"},
+			{"highest", "maximum"},
+			{"mean", "mean"},
+			{"averag", "mean"},
 		}); s != "" && (s != "share" || voting) {
 			sure = s
 		}

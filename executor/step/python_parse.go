@@ -93,10 +93,7 @@ func (p *pyParser) block(cases bool) ([]*pyStatement, error) {
 		case t.kind == pyIndent:
 			return list, &codeError{t.line, "an indentation is not expected here"}
 		case t.op("@"):
-			head, err := p.line()
-			if err != nil {
-				return list, err
-			}
+			head := p.line()
 			if decorators = append(decorators, head[1:]); len(head) < 2 {
 				return list, &codeError{t.line, "a decorator has no name"}
 			}
@@ -131,16 +128,16 @@ func (p *pyParser) block(cases bool) ([]*pyStatement, error) {
 }
 
 // line takes the tokens up to the end of the logical line.
-func (p *pyParser) line() ([]pyToken, error) {
+func (p *pyParser) line() []pyToken {
 	from := p.pos
 	for p.pos < len(p.tokens) {
 		if p.tokens[p.pos].kind == pyNewline {
 			p.pos++
-			return p.tokens[from : p.pos-1], nil
+			return p.tokens[from : p.pos-1]
 		}
 		p.pos++
 	}
-	return p.tokens[from:], nil
+	return p.tokens[from:]
 }
 
 // statement reads one compound statement, or the simple ones of a line.
@@ -257,10 +254,7 @@ var pySimple = []string{
 
 // simple reads the statements of one line, between semicolons.
 func (p *pyParser) simple() ([]*pyStatement, error) {
-	tokens, err := p.line()
-	if err != nil {
-		return nil, err
-	}
+	tokens := p.line()
 	var list []*pyStatement
 	for _, part := range pySplit(tokens, ";") {
 		if len(part) == 0 {
@@ -392,25 +386,25 @@ var pyKeywords = strings.Fields("False None True and as assert async await break
 
 func pyKeyword(s string) bool { return slices.Contains(pyKeywords, s) }
 
-// pyInside gives the tokens between the first opening bracket outside all others
-// and the one that closes it, and what comes after.
-func pyInside(tokens []pyToken, bracket string) (inside, after []pyToken, ok bool) {
+// pyInside gives the tokens between the first round bracket outside all others and
+// the one that closes it.
+func pyInside(tokens []pyToken) (inside []pyToken, ok bool) {
 	open := -1
 	pyTop(tokens, func(i int, t *pyToken) bool {
-		if t.op(bracket) {
+		if t.op("(") {
 			open = i
 			return false
 		}
 		return true
 	})
 	if open < 0 {
-		return nil, tokens, false
+		return nil, false
 	}
 	end := pyClose(tokens, open)
 	if end < 0 {
-		return nil, tokens, false
+		return nil, false
 	}
-	return tokens[open+1 : end], tokens[end+1:], true
+	return tokens[open+1 : end], true
 }
 
 // pyClose is the index of what closes the bracket at i; -1: nothing does.
@@ -437,7 +431,7 @@ type pyParam struct {
 
 // params are those of a def.
 func (s *pyStatement) params() []pyParam {
-	inside, _, ok := pyInside(s.head, "(")
+	inside, ok := pyInside(s.head)
 	if !ok {
 		return nil
 	}
@@ -472,7 +466,7 @@ func (s *pyStatement) params() []pyParam {
 
 // bases are what a class is derived from, without keywords such as metaclass.
 func (s *pyStatement) bases() []string {
-	inside, _, ok := pyInside(s.head, "(")
+	inside, ok := pyInside(s.head)
 	if !ok {
 		return nil
 	}
@@ -564,7 +558,7 @@ func (s *pyStatement) imports() []pyImport {
 		}
 		module, _ := dotted(s.head[1:at])
 		names := s.head[at+1:]
-		if inside, _, ok := pyInside(names, "("); ok {
+		if inside, ok := pyInside(names); ok {
 			names = inside
 		}
 		for _, part := range pySplit(names, ",") {

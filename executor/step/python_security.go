@@ -67,14 +67,14 @@ func pyConstant(value []pyToken) (string, bool) {
 	if len(value) > 1 && value[0].op("(") && pyClose(value, 0) == len(value)-1 {
 		return pyConstant(value[1 : len(value)-1])
 	}
-	text := ""
+	var text strings.Builder
 	for i := range value {
 		if value[i].kind != pyString || len(value[i].fields) > 0 {
 			return "", false
 		}
-		text += pyStringValue(value[i].text)
+		text.WriteString(pyStringValue(value[i].text))
 	}
-	return text, len(value) > 0
+	return text.String(), len(value) > 0
 }
 
 // pyFixed reports whether a value is made of literals alone.
@@ -192,7 +192,7 @@ func (s *pyScan) call(c *pyCall) {
 			s.x.secure(c.line, "archive-path", "%s writes where the archive says; its names may hold ..", last)
 		}
 	case last == "bind":
-		if inside, _, ok := pyInside(first, "("); ok && len(inside) > 0 {
+		if inside, ok := pyInside(first); ok && len(inside) > 0 {
 			first = inside[:1]
 		}
 		if text, ok := pyConstant(first); ok && (text == "0.0.0.0" || text == "") {
@@ -227,10 +227,13 @@ func (s *pyScan) call(c *pyCall) {
 		if text, ok := pyConstant(a.value); ok && a.name != "" {
 			hardCoded(a.name, text, c.line, s.x)
 		}
-		if v := s.full(pyText(a.value)); strings.HasPrefix(v, "ssl.PROTOCOL_") {
-			s.protocol(c.line, v)
+		if len(a.value) > 9 { // no dotted name
+			continue
 		}
-		if pyText(a.value) == "AES.MODE_ECB" || s.full(pyText(a.value)) == "Crypto.Cipher.AES.MODE_ECB" {
+		switch v := s.full(pyText(a.value)); {
+		case strings.HasPrefix(v, "ssl.PROTOCOL_"):
+			s.protocol(c.line, v)
+		case strings.HasSuffix(v, "AES.MODE_ECB"):
 			s.x.secure(c.line, "weak-cipher", "the mode ECB shows which blocks are equal")
 		}
 	}

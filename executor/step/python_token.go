@@ -55,6 +55,8 @@ type pyScanner struct {
 	pos     int
 	line    int
 	start   int // of the line, in bytes
+	counted int // a place up to which the columns of the line are counted
+	column  int // of that place
 	tokens  []pyToken
 	indents []pyIndentation
 	open    []pyBracket
@@ -108,8 +110,19 @@ func (s *pyScanner) fail(format string, args ...any) error {
 // add appends the token that begins at pos, which is on the current line.
 func (s *pyScanner) add(kind pyKind, text string, pos int) {
 	s.tokens = append(s.tokens, pyToken{
-		kind: kind, text: text, line: s.line, endLine: s.line, col: utf8.RuneCountInString(s.src[s.start:pos]),
+		kind: kind, text: text, line: s.line, endLine: s.line, col: s.columnOf(pos),
 	})
+}
+
+// columnOf counts on from the place before, so that long lines cost no more than
+// short ones.
+func (s *pyScanner) columnOf(pos int) int {
+	if s.counted < s.start || s.counted > pos {
+		s.counted, s.column = s.start, 0
+	}
+	s.column += utf8.RuneCountInString(s.src[s.counted:pos])
+	s.counted = pos
+	return s.column
 }
 
 // newline steps over a line's end, in any of its spellings.
@@ -339,7 +352,7 @@ func (s *pyScanner) text(from, quote int) error {
 	if strings.HasPrefix(s.src[quote:], strings.Repeat(delimiter, 3)) {
 		delimiter = strings.Repeat(delimiter, 3)
 	}
-	t := pyToken{kind: pyString, line: s.line, col: utf8.RuneCountInString(s.src[s.start:from])}
+	t := pyToken{kind: pyString, line: s.line, col: s.columnOf(from)}
 	s.pos = quote + len(delimiter)
 	var err error
 	if strings.ContainsAny(prefix, "ft") {
