@@ -226,9 +226,9 @@ func fromPlan(p *pipeline.Plan, digest pipeline.Digest, source string) *orchestr
 	return out
 }
 
-// drawing lays a plan out, as boxes and lines and as Mermaid text.
-func drawing(p *pipeline.Plan) (g *orchestratorv1.Graph, mermaid string) {
-	d := graph.Layout(p)
+// drawing lays a plan out.
+func drawing(p *pipeline.Plan) (g *orchestratorv1.Graph, d graph.Graph) {
+	d = graph.Layout(p)
 	g = &orchestratorv1.Graph{Width: d.Width, Height: d.Height}
 	for i := range d.Nodes {
 		n := &d.Nodes[i]
@@ -243,9 +243,13 @@ func drawing(p *pipeline.Plan) (g *orchestratorv1.Graph, mermaid string) {
 		for _, p := range e.Points {
 			points = append(points, p.X, p.Y)
 		}
-		g.Edges = append(g.Edges, &orchestratorv1.GraphEdge{From: e.From, To: e.To, Cause: e.Cause, Points: points})
+		g.Edges = append(g.Edges, &orchestratorv1.GraphEdge{From: e.From, To: e.To, Cause: e.Cause, Points: points, Label: e.Label, Back: e.Back})
 	}
-	return g, d.Mermaid()
+	for i := range d.Arms {
+		a := &d.Arms[i]
+		g.Arms = append(g.Arms, &orchestratorv1.GraphArm{Block: a.Block, Label: a.Label, X: a.X, Y: a.Y, Width: a.W, Height: a.H})
+	}
+	return g, d
 }
 
 // countSteps counts the steps of a body with those in its blocks.

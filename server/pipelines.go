@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"strings"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/graph"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	orchestratorv1 "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 	"github.com/orchestrator-project/orchestrator/store"
@@ -51,14 +53,40 @@ func (s pipelines) ExplainPipeline(ctx context.Context, req *orchestratorv1.Expl
 	if err := c.refused(); err != nil {
 		return nil, err
 	}
-	return describe(c), nil
+	return s.describe(c), nil
 }
 
 // describe is a pipeline with everything that is known of it.
-func describe(c *compiled) *orchestratorv1.Pipeline {
+func (s *Server) describe(c *compiled) *orchestratorv1.Pipeline {
 	p := fromPlan(c.plan, c.digest, c.source)
-	p.Graph, p.Mermaid = drawing(c.plan)
-	p.Example = example(c.plan)
+	var d graph.Graph
+	p.Graph, d = drawing(c.plan)
+	p.Mermaid, p.Svg = d.Mermaid(), d.SVG(c.plan.Name)
+	x := spec.Explain(c.plan, s.cfg.Catalog())
+	p.Example, p.Estimate = x.Example, x.Estimate.String()
+	p.Models = x.Models
+	if x.AnyModel {
+		p.Models = append(p.Models, "any")
+	}
+	for _, tool := range x.Tools {
+		if name, ok := strings.CutPrefix(tool, "skill "); ok {
+			p.Skills = append(p.Skills, name)
+		} else if name, ok := strings.CutPrefix(tool, "agent "); ok {
+			p.Agents = append(p.Agents, name)
+		} else {
+			p.Tools = append(p.Tools, tool)
+		}
+	}
+	for _, h := range spec.Holes(c.plan) {
+		hole := &orchestratorv1.Hole{Key: h.Key, Type: spec.TypeText(&h.Auto.Type), Line: clamp(h.Auto.Pos.Line)}
+		if h.Auto.Prompt != nil {
+			hole.Prompt = h.Auto.Prompt.Src
+		}
+		if f := h.Auto.Fallback; f != nil {
+			hole.Fallback = fromValue(f.Const)
+		}
+		p.Holes = append(p.Holes, hole)
+	}
 	return p
 }
 
@@ -96,7 +124,7 @@ func (s pipelines) CreatePipeline(ctx context.Context, req *orchestratorv1.Creat
 	if err != nil {
 		return nil, err
 	}
-	out := describe(c)
+	out := s.describe(c)
 	out.CreatedAt = fromTime(p.CreatedAt)
 	return out, nil
 }
@@ -136,7 +164,7 @@ func (s pipelines) GetPipeline(ctx context.Context, req *orchestratorv1.GetPipel
 	if err != nil {
 		return nil, err
 	}
-	out := describe(c)
+	out := s.describe(c)
 	out.CreatedAt = fromTime(p.CreatedAt)
 	return out, nil
 }

@@ -293,11 +293,11 @@ func sample(name string, t *pipeline.Type) string {
 	case "file":
 		return "./" + name
 	case "list":
-		return "a,b"
+		return "[a, b]"
 	case "map":
 		return "{key: value}"
 	}
-	return "..."
+	return "TEXT"
 }
 
 func shellWord(s string) string {

@@ -393,7 +393,7 @@ func (c *compiler) builtin(u *use, r *expr.Ref) bool {
 	case "run":
 		member("value of run named", []string{"id", "created_at"})
 	case "pipeline":
-		member("value of pipeline named", []string{"id", "name", "version"})
+		member("value of pipeline named", []string{"id", "name", "version", "dir"})
 	case "state":
 		x := fault{code: "E0201", at: at, msg: "a state variable is read by its name alone"}
 		if first != nil {

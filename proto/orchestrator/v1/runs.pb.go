@@ -2055,11 +2055,13 @@ func (x *Definition) GetSource() string {
 
 // Graph is the drawing of a plan: boxes and lines in pixels.
 type Graph struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Nodes         []*GraphNode           `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	Edges         []*GraphEdge           `protobuf:"bytes,2,rep,name=edges,proto3" json:"edges,omitempty"`
-	Width         float64                `protobuf:"fixed64,3,opt,name=width,proto3" json:"width,omitempty"`
-	Height        float64                `protobuf:"fixed64,4,opt,name=height,proto3" json:"height,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Nodes  []*GraphNode           `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Edges  []*GraphEdge           `protobuf:"bytes,2,rep,name=edges,proto3" json:"edges,omitempty"`
+	Width  float64                `protobuf:"fixed64,3,opt,name=width,proto3" json:"width,omitempty"`
+	Height float64                `protobuf:"fixed64,4,opt,name=height,proto3" json:"height,omitempty"`
+	// Of blocks that choose.
+	Arms          []*GraphArm `protobuf:"bytes,5,rep,name=arms,proto3" json:"arms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2122,6 +2124,101 @@ func (x *Graph) GetHeight() float64 {
 	return 0
 }
 
+func (x *Graph) GetArms() []*GraphArm {
+	if x != nil {
+		return x.Arms
+	}
+	return nil
+}
+
+// GraphArm is one of the ways that a block may take: the part of its box where
+// the steps of the arm stand, below its label.
+type GraphArm struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the block's node.
+	Block string `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`
+	// A condition, the value of a case, else or default.
+	Label         string  `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	X             float64 `protobuf:"fixed64,3,opt,name=x,proto3" json:"x,omitempty"`
+	Y             float64 `protobuf:"fixed64,4,opt,name=y,proto3" json:"y,omitempty"`
+	Width         float64 `protobuf:"fixed64,5,opt,name=width,proto3" json:"width,omitempty"`
+	Height        float64 `protobuf:"fixed64,6,opt,name=height,proto3" json:"height,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GraphArm) Reset() {
+	*x = GraphArm{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GraphArm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GraphArm) ProtoMessage() {}
+
+func (x *GraphArm) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GraphArm.ProtoReflect.Descriptor instead.
+func (*GraphArm) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *GraphArm) GetBlock() string {
+	if x != nil {
+		return x.Block
+	}
+	return ""
+}
+
+func (x *GraphArm) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *GraphArm) GetX() float64 {
+	if x != nil {
+		return x.X
+	}
+	return 0
+}
+
+func (x *GraphArm) GetY() float64 {
+	if x != nil {
+		return x.Y
+	}
+	return 0
+}
+
+func (x *GraphArm) GetWidth() float64 {
+	if x != nil {
+		return x.Width
+	}
+	return 0
+}
+
+func (x *GraphArm) GetHeight() float64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
 // GraphNode is a step of the plan.
 type GraphNode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2145,7 +2242,7 @@ type GraphNode struct {
 
 func (x *GraphNode) Reset() {
 	*x = GraphNode{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[26]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2254,7 @@ func (x *GraphNode) String() string {
 func (*GraphNode) ProtoMessage() {}
 
 func (x *GraphNode) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[26]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2267,7 @@ func (x *GraphNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphNode.ProtoReflect.Descriptor instead.
 func (*GraphNode) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{26}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GraphNode) GetId() string {
@@ -2258,14 +2355,18 @@ type GraphEdge struct {
 	// declared, reference, state, sequence, jump or artifact.
 	Cause string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
 	// x and y in turn.
-	Points        []float64 `protobuf:"fixed64,4,rep,packed,name=points,proto3" json:"points,omitempty"`
+	Points []float64 `protobuf:"fixed64,4,rep,packed,name=points,proto3" json:"points,omitempty"`
+	// Of jumps: success, failure, false, always or error.
+	Label string `protobuf:"bytes,5,opt,name=label,proto3" json:"label,omitempty"`
+	// A jump to a step above, or to the same one.
+	Back          bool `protobuf:"varint,6,opt,name=back,proto3" json:"back,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GraphEdge) Reset() {
 	*x = GraphEdge{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[27]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2378,7 @@ func (x *GraphEdge) String() string {
 func (*GraphEdge) ProtoMessage() {}
 
 func (x *GraphEdge) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[27]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2391,7 @@ func (x *GraphEdge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphEdge.ProtoReflect.Descriptor instead.
 func (*GraphEdge) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{27}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GraphEdge) GetFrom() string {
@@ -2319,6 +2420,20 @@ func (x *GraphEdge) GetPoints() []float64 {
 		return x.Points
 	}
 	return nil
+}
+
+func (x *GraphEdge) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *GraphEdge) GetBack() bool {
+	if x != nil {
+		return x.Back
+	}
+	return false
 }
 
 var File_orchestrator_v1_runs_proto protoreflect.FileDescriptor
@@ -2521,12 +2636,20 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\vplan_digest\x18\x01 \x01(\tR\n" +
 	"planDigest\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
-	"\x06source\x18\x03 \x01(\tR\x06source\"\x99\x01\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\"\xc8\x01\n" +
 	"\x05Graph\x120\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x1a.orchestrator.v1.GraphNodeR\x05nodes\x120\n" +
 	"\x05edges\x18\x02 \x03(\v2\x1a.orchestrator.v1.GraphEdgeR\x05edges\x12\x14\n" +
 	"\x05width\x18\x03 \x01(\x01R\x05width\x12\x16\n" +
-	"\x06height\x18\x04 \x01(\x01R\x06height\"\xe9\x01\n" +
+	"\x06height\x18\x04 \x01(\x01R\x06height\x12-\n" +
+	"\x04arms\x18\x05 \x03(\v2\x19.orchestrator.v1.GraphArmR\x04arms\"\x80\x01\n" +
+	"\bGraphArm\x12\x14\n" +
+	"\x05block\x18\x01 \x01(\tR\x05block\x12\x14\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\x12\f\n" +
+	"\x01x\x18\x03 \x01(\x01R\x01x\x12\f\n" +
+	"\x01y\x18\x04 \x01(\x01R\x01y\x12\x14\n" +
+	"\x05width\x18\x05 \x01(\x01R\x05width\x12\x16\n" +
+	"\x06height\x18\x06 \x01(\x01R\x06height\"\xe9\x01\n" +
 	"\tGraphNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x12\n" +
@@ -2539,12 +2662,14 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\x06height\x18\t \x01(\x01R\x06height\x12\x14\n" +
 	"\x05layer\x18\n" +
 	" \x01(\x05R\x05layer\x12\x12\n" +
-	"\x04line\x18\v \x01(\x05R\x04line\"]\n" +
+	"\x04line\x18\v \x01(\x05R\x04line\"\x87\x01\n" +
 	"\tGraphEdge\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x14\n" +
 	"\x05cause\x18\x03 \x01(\tR\x05cause\x12\x16\n" +
-	"\x06points\x18\x04 \x03(\x01R\x06points2\x91\a\n" +
+	"\x06points\x18\x04 \x03(\x01R\x06points\x12\x14\n" +
+	"\x05label\x18\x05 \x01(\tR\x05label\x12\x12\n" +
+	"\x04back\x18\x06 \x01(\bR\x04back2\x91\a\n" +
 	"\x04Runs\x12D\n" +
 	"\tCreateRun\x12!.orchestrator.v1.CreateRunRequest\x1a\x14.orchestrator.v1.Run\x12O\n" +
 	"\bListRuns\x12 .orchestrator.v1.ListRunsRequest\x1a!.orchestrator.v1.ListRunsResponse\x12>\n" +
@@ -2574,7 +2699,7 @@ func file_orchestrator_v1_runs_proto_rawDescGZIP() []byte {
 }
 
 var file_orchestrator_v1_runs_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_orchestrator_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_orchestrator_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_orchestrator_v1_runs_proto_goTypes = []any{
 	(Run_Status)(0),               // 0: orchestrator.v1.Run.Status
 	(Step_Status)(0),              // 1: orchestrator.v1.Step.Status
@@ -2604,70 +2729,72 @@ var file_orchestrator_v1_runs_proto_goTypes = []any{
 	(*GetDefinitionRequest)(nil),  // 25: orchestrator.v1.GetDefinitionRequest
 	(*Definition)(nil),            // 26: orchestrator.v1.Definition
 	(*Graph)(nil),                 // 27: orchestrator.v1.Graph
-	(*GraphNode)(nil),             // 28: orchestrator.v1.GraphNode
-	(*GraphEdge)(nil),             // 29: orchestrator.v1.GraphEdge
-	nil,                           // 30: orchestrator.v1.Run.LabelsEntry
-	nil,                           // 31: orchestrator.v1.CreateRunRequest.LabelsEntry
-	nil,                           // 32: orchestrator.v1.CreateRunRequest.FilesEntry
-	nil,                           // 33: orchestrator.v1.CreateRunRequest.UploadsEntry
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
+	(*GraphArm)(nil),              // 28: orchestrator.v1.GraphArm
+	(*GraphNode)(nil),             // 29: orchestrator.v1.GraphNode
+	(*GraphEdge)(nil),             // 30: orchestrator.v1.GraphEdge
+	nil,                           // 31: orchestrator.v1.Run.LabelsEntry
+	nil,                           // 32: orchestrator.v1.CreateRunRequest.LabelsEntry
+	nil,                           // 33: orchestrator.v1.CreateRunRequest.FilesEntry
+	nil,                           // 34: orchestrator.v1.CreateRunRequest.UploadsEntry
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
 }
 var file_orchestrator_v1_runs_proto_depIdxs = []int32{
 	0,  // 0: orchestrator.v1.Run.status:type_name -> orchestrator.v1.Run.Status
 	3,  // 1: orchestrator.v1.Run.error:type_name -> orchestrator.v1.Failure
-	30, // 2: orchestrator.v1.Run.labels:type_name -> orchestrator.v1.Run.LabelsEntry
-	34, // 3: orchestrator.v1.Run.created_at:type_name -> google.protobuf.Timestamp
-	34, // 4: orchestrator.v1.Run.started_at:type_name -> google.protobuf.Timestamp
-	34, // 5: orchestrator.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
+	31, // 2: orchestrator.v1.Run.labels:type_name -> orchestrator.v1.Run.LabelsEntry
+	35, // 3: orchestrator.v1.Run.created_at:type_name -> google.protobuf.Timestamp
+	35, // 4: orchestrator.v1.Run.started_at:type_name -> google.protobuf.Timestamp
+	35, // 5: orchestrator.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
 	4,  // 6: orchestrator.v1.Run.usage:type_name -> orchestrator.v1.Usage
 	1,  // 7: orchestrator.v1.Step.status:type_name -> orchestrator.v1.Step.Status
 	3,  // 8: orchestrator.v1.Step.error:type_name -> orchestrator.v1.Failure
-	34, // 9: orchestrator.v1.Step.started_at:type_name -> google.protobuf.Timestamp
-	34, // 10: orchestrator.v1.Step.finished_at:type_name -> google.protobuf.Timestamp
+	35, // 9: orchestrator.v1.Step.started_at:type_name -> google.protobuf.Timestamp
+	35, // 10: orchestrator.v1.Step.finished_at:type_name -> google.protobuf.Timestamp
 	4,  // 11: orchestrator.v1.Step.usage:type_name -> orchestrator.v1.Usage
 	6,  // 12: orchestrator.v1.Step.waiting:type_name -> orchestrator.v1.Waiting
 	7,  // 13: orchestrator.v1.Step.artifacts:type_name -> orchestrator.v1.Artifact
-	34, // 14: orchestrator.v1.Waiting.due:type_name -> google.protobuf.Timestamp
-	34, // 15: orchestrator.v1.Event.at:type_name -> google.protobuf.Timestamp
-	34, // 16: orchestrator.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	31, // 17: orchestrator.v1.CreateRunRequest.labels:type_name -> orchestrator.v1.CreateRunRequest.LabelsEntry
-	32, // 18: orchestrator.v1.CreateRunRequest.files:type_name -> orchestrator.v1.CreateRunRequest.FilesEntry
-	33, // 19: orchestrator.v1.CreateRunRequest.uploads:type_name -> orchestrator.v1.CreateRunRequest.UploadsEntry
+	35, // 14: orchestrator.v1.Waiting.due:type_name -> google.protobuf.Timestamp
+	35, // 15: orchestrator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	35, // 16: orchestrator.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	32, // 17: orchestrator.v1.CreateRunRequest.labels:type_name -> orchestrator.v1.CreateRunRequest.LabelsEntry
+	33, // 18: orchestrator.v1.CreateRunRequest.files:type_name -> orchestrator.v1.CreateRunRequest.FilesEntry
+	34, // 19: orchestrator.v1.CreateRunRequest.uploads:type_name -> orchestrator.v1.CreateRunRequest.UploadsEntry
 	12, // 20: orchestrator.v1.DryRunResponse.plan:type_name -> orchestrator.v1.PlannedStep
 	2,  // 21: orchestrator.v1.ListRunsResponse.runs:type_name -> orchestrator.v1.Run
 	5,  // 22: orchestrator.v1.ListStepsResponse.steps:type_name -> orchestrator.v1.Step
 	8,  // 23: orchestrator.v1.ListEventsResponse.events:type_name -> orchestrator.v1.Event
-	28, // 24: orchestrator.v1.Graph.nodes:type_name -> orchestrator.v1.GraphNode
-	29, // 25: orchestrator.v1.Graph.edges:type_name -> orchestrator.v1.GraphEdge
-	10, // 26: orchestrator.v1.Runs.CreateRun:input_type -> orchestrator.v1.CreateRunRequest
-	14, // 27: orchestrator.v1.Runs.ListRuns:input_type -> orchestrator.v1.ListRunsRequest
-	16, // 28: orchestrator.v1.Runs.GetRun:input_type -> orchestrator.v1.GetRunRequest
-	17, // 29: orchestrator.v1.Runs.ListSteps:input_type -> orchestrator.v1.ListStepsRequest
-	19, // 30: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
-	21, // 31: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
-	22, // 32: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
-	23, // 33: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
-	10, // 34: orchestrator.v1.Runs.DryRun:input_type -> orchestrator.v1.CreateRunRequest
-	13, // 35: orchestrator.v1.Runs.SendSignal:input_type -> orchestrator.v1.SendSignalRequest
-	24, // 36: orchestrator.v1.Runs.GetGraph:input_type -> orchestrator.v1.GetGraphRequest
-	25, // 37: orchestrator.v1.Runs.GetDefinition:input_type -> orchestrator.v1.GetDefinitionRequest
-	2,  // 38: orchestrator.v1.Runs.CreateRun:output_type -> orchestrator.v1.Run
-	15, // 39: orchestrator.v1.Runs.ListRuns:output_type -> orchestrator.v1.ListRunsResponse
-	2,  // 40: orchestrator.v1.Runs.GetRun:output_type -> orchestrator.v1.Run
-	18, // 41: orchestrator.v1.Runs.ListSteps:output_type -> orchestrator.v1.ListStepsResponse
-	20, // 42: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
-	8,  // 43: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
-	9,  // 44: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
-	2,  // 45: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
-	11, // 46: orchestrator.v1.Runs.DryRun:output_type -> orchestrator.v1.DryRunResponse
-	2,  // 47: orchestrator.v1.Runs.SendSignal:output_type -> orchestrator.v1.Run
-	27, // 48: orchestrator.v1.Runs.GetGraph:output_type -> orchestrator.v1.Graph
-	26, // 49: orchestrator.v1.Runs.GetDefinition:output_type -> orchestrator.v1.Definition
-	38, // [38:50] is the sub-list for method output_type
-	26, // [26:38] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	29, // 24: orchestrator.v1.Graph.nodes:type_name -> orchestrator.v1.GraphNode
+	30, // 25: orchestrator.v1.Graph.edges:type_name -> orchestrator.v1.GraphEdge
+	28, // 26: orchestrator.v1.Graph.arms:type_name -> orchestrator.v1.GraphArm
+	10, // 27: orchestrator.v1.Runs.CreateRun:input_type -> orchestrator.v1.CreateRunRequest
+	14, // 28: orchestrator.v1.Runs.ListRuns:input_type -> orchestrator.v1.ListRunsRequest
+	16, // 29: orchestrator.v1.Runs.GetRun:input_type -> orchestrator.v1.GetRunRequest
+	17, // 30: orchestrator.v1.Runs.ListSteps:input_type -> orchestrator.v1.ListStepsRequest
+	19, // 31: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
+	21, // 32: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
+	22, // 33: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
+	23, // 34: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
+	10, // 35: orchestrator.v1.Runs.DryRun:input_type -> orchestrator.v1.CreateRunRequest
+	13, // 36: orchestrator.v1.Runs.SendSignal:input_type -> orchestrator.v1.SendSignalRequest
+	24, // 37: orchestrator.v1.Runs.GetGraph:input_type -> orchestrator.v1.GetGraphRequest
+	25, // 38: orchestrator.v1.Runs.GetDefinition:input_type -> orchestrator.v1.GetDefinitionRequest
+	2,  // 39: orchestrator.v1.Runs.CreateRun:output_type -> orchestrator.v1.Run
+	15, // 40: orchestrator.v1.Runs.ListRuns:output_type -> orchestrator.v1.ListRunsResponse
+	2,  // 41: orchestrator.v1.Runs.GetRun:output_type -> orchestrator.v1.Run
+	18, // 42: orchestrator.v1.Runs.ListSteps:output_type -> orchestrator.v1.ListStepsResponse
+	20, // 43: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
+	8,  // 44: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
+	9,  // 45: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
+	2,  // 46: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
+	11, // 47: orchestrator.v1.Runs.DryRun:output_type -> orchestrator.v1.DryRunResponse
+	2,  // 48: orchestrator.v1.Runs.SendSignal:output_type -> orchestrator.v1.Run
+	27, // 49: orchestrator.v1.Runs.GetGraph:output_type -> orchestrator.v1.Graph
+	26, // 50: orchestrator.v1.Runs.GetDefinition:output_type -> orchestrator.v1.Definition
+	39, // [39:51] is the sub-list for method output_type
+	27, // [27:39] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_orchestrator_v1_runs_proto_init() }
@@ -2682,7 +2809,7 @@ func file_orchestrator_v1_runs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orchestrator_v1_runs_proto_rawDesc), len(file_orchestrator_v1_runs_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
