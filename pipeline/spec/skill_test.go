@@ -102,11 +102,11 @@ finally: [{id: z, skill: last}]
 		{NeedGlob, "scripts/**", pipeline.Pos{Line: 3, Column: 10}},
 		{NeedGlob, "data/*.csv", pipeline.Pos{Line: 3, Column: 22}},
 		{NeedPrompt, "prompts/triage.md", pipeline.Pos{Line: 4, Column: 33}},
-		{NeedSkill, "code-analyzer", pipeline.Pos{Line: 7, Column: 19}},
+		{NeedSkill, "code-analyzer", pipeline.Pos{Line: 7, Column: 20}},
 		{NeedPrompt, "prompts/x.md", pipeline.Pos{Line: 11, Column: 40}},
-		{NeedSkill, "other", pipeline.Pos{Line: 15, Column: 52}},
-		{NeedImport, "y.yaml", pipeline.Pos{Line: 17, Column: 31}},
-		{NeedSkill, "third", pipeline.Pos{Line: 17, Column: 62}},
+		{NeedSkill, "other", pipeline.Pos{Line: 15, Column: 47}},
+		{NeedImport, "y.yaml", pipeline.Pos{Line: 17, Column: 29}},
+		{NeedSkill, "third", pipeline.Pos{Line: 17, Column: 61}},
 		{NeedSkill, "last", pipeline.Pos{Line: 18, Column: 26}},
 	}
 	if d := cmp.Diff(want, got); d != "" {
