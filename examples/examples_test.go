@@ -195,6 +195,10 @@ var examples = map[string]example{
 		files: map[string]string{"out/irises.md": "| difference | petal_length, species | 0.941372 | 2.85678e-91 |\n"},
 	},
 	"execute.yaml": {want: `{"squares":"1 4 9","unit":"m2"}`},
+	"code-checks.yaml": {
+		want: `{"functions":9,"grave":["code-injection","hard-coded-secret","shell-injection","unsafe-deserialization"],"hardest":16,"style":10}`,
+	},
+	"judge.yaml": {script: "judge.script.yaml", want: `{"predictions":["yes","no"],"sure":false,"then":"ask a person","word":"one"}`},
 	"seeds/generate-uppercase.yaml": {
 		script: "seeds/generate-uppercase.script.yaml",
 		want:   `{"step1":"You said: Hello, world!","step2":"YOU SAID: HELLO, WORLD!"}`,

@@ -332,8 +332,12 @@ func TestAnalysesTakeWhatParseCodeGives(t *testing.T) {
 		if got := field(t, direct, out); len(pipeline.EncodeValue(got)) < 100 {
 			t.Errorf("%s finds nothing: %v", key, got)
 		}
-		for _, p := range find(t, Config{}, key).Spec.Returns.Properties {
-			field(t, direct, p.Name)
+		props := find(t, Config{}, key).Spec.Returns.Properties
+		m, _ := direct.(params)
+		for _, p := range props {
+			if _, ok := m[p.Name]; !ok || len(m) != len(props) {
+				t.Errorf("%s: %s is promised, or something else is given", key, p.Name)
+			}
 		}
 	}
 }
