@@ -49,7 +49,7 @@ func (c *compiler) forEach(f *fields, s *step, single string) {
 	}
 	l.OnItemError = c.oneOf(g.get("on_item_error"), w.in("on_item_error"), "fail", "continue")
 	if v := g.get("collect"); v != nil {
-		l.Collect = c.expression(v, w.in("collect"), useCollect)
+		l.Collect = c.expression(v, w.in("collect"))
 	}
 	d.Effect = pipeline.EffectPure
 	if single == "" {
@@ -179,7 +179,7 @@ func (c *compiler) while(f *fields, s *step) {
 		c.warn(x, w.in("condition"))
 	}
 	if v := g.get("collect"); v != nil {
-		d.Loop.Collect = c.expression(v, w.in("collect"), useCollect)
+		d.Loop.Collect = c.expression(v, w.in("collect"))
 	}
 	d.Effect = pipeline.EffectPure
 	steps := f.get("steps")
@@ -210,7 +210,7 @@ func (c *compiler) repeat(f *fields, s *step) {
 	}
 	c.maxIterations(f, g, s, "repeat")
 	if v := g.get("collect"); v != nil {
-		d.Loop.Collect = c.expression(v, w.in("collect"), useCollect)
+		d.Loop.Collect = c.expression(v, w.in("collect"))
 	}
 	if v := g.get("on_exhausted"); v != nil {
 		switch {
@@ -267,7 +267,7 @@ func (c *compiler) queue(f *fields, s *step) {
 		d.Loop.Until = c.condition(v, w.in("until"), useCollect)
 	}
 	if v := g.get("collect"); v != nil {
-		d.Loop.Collect = c.expression(v, w.in("collect"), useCollect)
+		d.Loop.Collect = c.expression(v, w.in("collect"))
 	}
 	steps := g.get("steps")
 	if steps == nil {

@@ -222,14 +222,14 @@ func (c *compiler) typeOfUse(u *use) *pipeline.Type {
 		return nil
 	}
 	r := &refs[0]
-	words := r.Root
+	words := []string{r.Root}
 	for i := range r.Path {
 		if r.Path[i].IsIndex {
 			return nil
 		}
-		words += "." + r.Path[i].Name
+		words = append(words, r.Path[i].Name)
 	}
-	if words != inner {
+	if strings.Join(words, ".") != inner {
 		return nil
 	}
 	return c.typeOfRef(u, r)

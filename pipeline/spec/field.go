@@ -228,12 +228,12 @@ func (c *compiler) condition(n *node, w where, when usage) *pipeline.Template {
 
 // expression reads what gives any value: a bare expression, or a text with
 // placeholders.
-func (c *compiler) expression(n *node, w where, when usage) *pipeline.Template {
+func (c *compiler) expression(n *node, w where) *pipeline.Template {
 	if n.kind == scalar && (templated(n.text) || tagged(n.text)) {
-		t, _ := c.template(n, n.text, w, when, false)
+		t, _ := c.template(n, n.text, w, useCollect, false)
 		return t
 	}
-	return c.condition(n, w, when)
+	return c.condition(n, w, useCollect)
 }
 
 // wrong reports a value of the wrong kind.

@@ -108,7 +108,7 @@ func (c *compiler) rules(f *fields, s *step, doing string) {
 			c.error(fault{code: "E0104", at: item.at, msg: "a rule is a mapping, not " + item.what(), hint: "as in {match: {category: timeout}, do: retry}"}, at)
 			continue
 		}
-		r, to := c.rule(item, s, doing, at)
+		r, to := c.rule(item, doing, at)
 		if to != nil {
 			gotos[len(s.def.OnError)] = to
 		}
@@ -125,7 +125,7 @@ func (c *compiler) rules(f *fields, s *step, doing string) {
 	}
 }
 
-func (c *compiler) rule(n *node, s *step, doing string, w where) (r pipeline.Rule, to *node) {
+func (c *compiler) rule(n *node, doing string, w where) (r pipeline.Rule, to *node) {
 	f := c.fields(n, inRule, w)
 	r.Pos = c.text.pos(n.off)
 	if m := f.get("match"); m != nil {
@@ -372,8 +372,8 @@ func (c *compiler) endless(b *body, all []leap) {
 		}
 		return
 	}
-	for k := len(all) - 1; k >= 0; k-- {
-		if l := all[k]; l.to <= l.from && reached[l.from] {
+	for _, l := range slices.Backward(all) {
+		if l.to <= l.from && reached[l.from] {
 			s := b.steps[l.from]
 			c.error(fault{
 				code: "E0409", at: l.node.at, msg: "nothing leads out of this loop: it could only fail when its visits are used up",

@@ -246,12 +246,12 @@ func unplaced(v reflect.Value) {
 			unplaced(v.Index(i))
 		}
 	case reflect.Struct:
-		if p, ok := v.Addr().Interface().(*pipeline.Pos); ok {
+		if p, ok := reflect.TypeAssert[*pipeline.Pos](v.Addr()); ok {
 			*p = pipeline.Pos{}
 			return
 		}
-		for i := range v.NumField() {
-			unplaced(v.Field(i))
+		for _, f := range v.Fields() {
+			unplaced(f)
 		}
 	}
 }

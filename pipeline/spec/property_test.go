@@ -84,8 +84,8 @@ func fill(t *rapid.T, v reflect.Value, depth int) {
 			fill(t, x, depth-1)
 		}
 	case reflect.Struct:
-		for i := range v.NumField() {
-			fill(t, v.Field(i), depth-1)
+		for _, f := range v.Fields() {
+			fill(t, f, depth-1)
 		}
 		switch x := v.Addr().Interface().(type) {
 		case *pipeline.StepDef: // a step alone in its body
@@ -448,8 +448,8 @@ func sound(t *testing.T, plan *pipeline.Plan) {
 				t.Error("the plan has a cycle")
 			}
 		}
-		for i := range v.NumField() {
-			walk(v.Field(i))
+		for _, f := range v.Fields() {
+			walk(f)
 		}
 	}
 	walk(reflect.ValueOf(plan))
