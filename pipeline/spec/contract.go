@@ -215,9 +215,11 @@ func (c *compiler) provenField(u *use, r *expr.Ref, i int, t *step, union *pipel
 	}
 	for _, tag := range possible(u, r.Path[i].Off, t, union) {
 		if !slices.Contains(tags, tag) {
-			c.error(fault{code: "E0505", at: c.at(u, r.Path[i].Off, r.Path[i].End),
+			c.error(fault{
+				code: "E0505", at: c.at(u, r.Path[i].Off, r.Path[i].End),
 				msg:  fmt.Sprintf("%s of step %s is there only where its %s is %s, which is not certain here", name, t.def.ID, union.By, strings.Join(tags, " or ")),
-				hint: fmt.Sprintf("read it in a match on {{ %s.%s }}, or under the condition %s.%s == '%s'", t.def.ID, union.By, t.def.ID, union.By, tags[0])}, u.where)
+				hint: fmt.Sprintf("read it in a match on {{ %s.%s }}, or under the condition %s.%s == '%s'", t.def.ID, union.By, t.def.ID, union.By, tags[0]),
+			}, u.where)
 			return nil, true
 		}
 	}

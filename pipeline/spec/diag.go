@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -99,9 +100,9 @@ func (f *findings) join(t *text) {
 }
 
 func (f *findings) textAt(off int) *text {
-	for i := len(f.more) - 1; i >= 0; i-- {
-		if off >= f.more[i].base {
-			return f.more[i]
+	for _, t := range slices.Backward(f.more) {
+		if off >= t.base {
+			return t
 		}
 	}
 	return f.text

@@ -8,12 +8,15 @@
 //		spec.Format(os.Stderr, d, false)
 //	}
 //
-// The way through the package: text.go finds lines, yaml.go and scalar.go build
-// the node tree, keys.go is the one table of the language's keys, document.go,
-// step.go, block.go and field.go read the tree into a plan, names.go resolves what
-// templates refer to, order.go derives the edges between steps. inputs.go and
-// types.go check values, codec.go stores plans, format.go prints findings,
-// schema.go and explain.go describe the language and a pipeline to people.
+// The way through the package: text.go finds lines, shield.go hides <AUTO> tags
+// from YAML, yaml.go and scalar.go build the node tree, keys.go is the one table of
+// the language's keys, document.go, step.go, block.go and field.go read the tree
+// into a plan, with auto.go for tags, contract.go, artifact.go, skill.go, agent.go
+// and ownaction.go for what steps promise and use. names.go resolves what templates
+// refer to, order.go derives the edges between steps. inputs.go, answers.go and
+// conform.go check values, codec.go stores plans, needs.go lists what travels with a
+// source, format.go prints findings, schema.go and explain.go describe the language
+// and a pipeline to people.
 package spec
 
 import (

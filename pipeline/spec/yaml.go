@@ -203,16 +203,16 @@ func (l *loader) syntaxFault(err error) fault {
 	}
 	t := l.text
 	// Marks are places of what the library read.
-	place := func(ln, col int) (int, int, int) {
+	place := func(ln, col int) (off, line int) {
 		if ln < 1 {
-			return 0, 0, 0
+			return 0, 0
 		}
-		off := l.offset(ln, col)
-		ln, col = t.place(off)
-		return off, ln, col
+		off = l.offset(ln, col)
+		line, _ = t.place(off)
+		return off, line
 	}
-	off, ln, _ := place(le.Mark.Line, le.Mark.Column)
-	first, firstLine, _ := place(le.ContextMark.Line, le.ContextMark.Column)
+	off, ln := place(le.Mark.Line, le.Mark.Column)
+	first, firstLine := place(le.ContextMark.Line, le.ContextMark.Column)
 	f := fault{code: "E0101", msg: le.Message}
 	if f.msg == "" {
 		f.msg = "this is not YAML"
