@@ -81,9 +81,6 @@ func (r *runState) approval(t *pipeline.Task, ev evaluation) (*pipeline.Approval
 	if ask.Deadline > 0 {
 		a.Deadline = now.Add(ask.Deadline)
 	}
-	if limit := t.Def.Timeout; limit > 0 && (ask.Deadline == 0 || limit < ask.Deadline) {
-		a.Deadline, a.OnTimeout = now.Add(limit), sayFail // the step's own limit comes first
-	}
 	return a, nil
 }
 
@@ -154,12 +151,8 @@ func verdict(d *pipeline.Decision, def *pipeline.StepDef) (fail *pipeline.Failur
 		}
 		return &pipeline.Failure{Kind: pipeline.CategoryFailed, Reason: "rejected", Message: text}, sayReject
 	}
-	limit := def.Ask.Deadline
-	if def.Timeout > 0 && (limit == 0 || def.Timeout < limit) {
-		limit = def.Timeout
-	}
 	return &pipeline.Failure{
-		Kind: pipeline.CategoryTimeout, Reason: pipeline.ReasonTimeout, Message: fmt.Sprintf("nobody answered within %s", limit),
+		Kind: pipeline.CategoryTimeout, Reason: pipeline.ReasonTimeout, Message: fmt.Sprintf("nobody answered within %s", def.Ask.Deadline),
 	}, nil
 }
 

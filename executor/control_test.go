@@ -140,6 +140,12 @@ outputs: {text: "{{ greet.text }}", n: "{{ greet.n }}"}`,
 			steps:  map[string]pipeline.StepStatus{"a": pipeline.StepFailed, "b": pipeline.StepSkipped, "c": pipeline.StepCompleted},
 		},
 		{
+			name:   "a rule that asks another model does so once",
+			src:    "steps:\n- {id: a, action: probe, with: {do: fail twice}, on_failure: skip, on_error: [{match: {category: tool}, do: switch_model, model: other}]}\n- {id: b, set: {n: '{{ steps.a.attempts }}'}}\noutputs: {n: '{{ n }}'}",
+			status: pipeline.RunCompleted, outputs: map[string]any{"n": int64(2)},
+			steps: map[string]pipeline.StepStatus{"a": pipeline.StepSkipped},
+		},
+		{
 			name:   "a fallback that cannot be evaluated",
 			src:    "inputs: {z: {type: integer}}\nsteps:\n- {id: a, action: probe, with: {do: fail tool}, on_error: [{do: fallback, value: '{{ 1 // z }}'}]}",
 			inputs: map[string]any{"z": int64(0)}, status: pipeline.RunFailed, reason: "expression",
@@ -228,6 +234,35 @@ outputs: {child: "{{ spawn.run_id }}"}`, nil)
 	}
 }
 
+// The plan of a child that an older release has stored is found again in its
+// parent's source.
+func TestChildOfAnOlderFormat(t *testing.T) {
+	const src = "steps:\n- {id: spawn, detach: true, pipeline: {id: below, steps: [{id: s, wait: {signal: go}}, {id: a, action: probe, with: {do: '{{ s }}'}}], outputs: {a: '{{ a }}'}}}\noutputs: {child: '{{ spawn.run_id }}'}"
+	child := func(e *engine) *pipeline.Run {
+		parent, _ := e.wait(e.submit(src, nil))
+		id, _ := parent.Outputs["child"].(string)
+		return e.status(pipeline.RunID(id), pipeline.RunWaiting)
+	}
+	first := start(t, storetest.Open(t), troubled)
+	plan, err := first.store.Plan(t.Context(), child(first).PlanDigest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := storetest.Open(t)
+	plan.Format--
+	if err := s.PutPlan(t.Context(), *plan); err != nil {
+		t.Fatal(err)
+	}
+	one := start(t, s, troubled)
+	id := child(one).ID
+	one.stop()
+	two := start(t, s, troubled)
+	two.signal(id, "go", "on")
+	if run, _ := two.wait(id); run.Status != pipeline.RunCompleted || run.Outputs["a"] != "on" {
+		t.Errorf("%s %v %v", run.Status, run.Outputs, run.Error)
+	}
+}
+
 func TestSettingsOfARun(t *testing.T) {
 	dir := t.TempDir()
 	e := start(t, storetest.Open(t), troubled, func(c *executor.Config) { c.Workspace = dir })
@@ -257,7 +292,7 @@ func TestBundleAndUploads(t *testing.T) {
 	bundles := t.TempDir()
 	t.Cleanup(func() { unseal(t, bundles) })
 	e := start(t, storetest.Open(t), troubled, func(c *executor.Config) { c.Bundles = bundles })
-	s := e.submission("steps:\n- {id: a, run: '{{ pipeline.dir }}/bin/tool.sh; cat in/data.txt; touch {{ pipeline.dir }}/bin/x 2>/dev/null || true'}\noutputs: {a: '{{ a }}', dir: '{{ pipeline.dir }}'}", nil)
+	s := e.submission("vars: {home: '{{ pipeline }}'}\nsteps:\n- {id: a, run: '{{ home.dir }}/bin/tool.sh; cat in/data.txt'}\noutputs: {a: '{{ a }}', dir: '{{ home.dir }}'}", nil)
 	s.Bundle = pipeline.Bundle{"bin/tool.sh": []byte("#!/bin/sh\necho tool\n")}
 	s.Uploads = pipeline.Bundle{"in/data.txt": []byte("data")}
 	s.Plan.Bundle = s.Bundle.Digest()

@@ -7,7 +7,7 @@ import "github.com/orchestrator-project/orchestrator/pipeline"
 func (l *lane) part() {
 	l.parted = true
 	for _, r := range l.runs {
-		if !r.finished && !r.m.Run.StartedAt.IsZero() {
+		if !r.finished && !r.asleep && !r.m.Run.StartedAt.IsZero() {
 			r.record(pipeline.SignalReceived, "", 0, pipeline.Data{Signal: pipeline.SignalHandedOver, Actor: string(l.ex.cfg.Replica)})
 		}
 	}

@@ -60,6 +60,7 @@ func TestKilledBetweenAnyTwoRecords(t *testing.T) {
 	plans := submissionPlans(t, origin, log, sub.PlanDigest)
 	for n := 1; n < len(log); n++ {
 		t.Run(fmt.Sprintf("after %d %s", n, log[n-1].Type), func(t *testing.T) {
+			t.Parallel()
 			s := storetest.Open(t)
 			for _, p := range plans {
 				if err := s.PutPlan(t.Context(), *p); err != nil {

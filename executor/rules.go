@@ -66,6 +66,10 @@ func (r *runState) again(t *pipeline.Task, a *attempt, fail *pipeline.Failure) (
 			policy, d.Rule = &p, n
 		case doSwitchModel:
 			d.Rule = n
+			if r.m.Rule(t.Path) != rule { // the other model has not been asked yet
+				d.Due = r.lane.ex.cfg.Now().UTC()
+				return d, true
+			}
 		}
 	}
 	delay, ok := policy.Delay(fail, r.m.Tries(t.Path)+1, rand.Float64()) //nolint:gosec // jitter
@@ -102,7 +106,7 @@ func (r *runState) unfinished(path pipeline.Path) bool {
 }
 
 // failed completes d to the end of a step that failed for good: by the rule for
-// the failure, else by its on_failure. It evaluates a fallback, which takes the
+// the failure that still has something to do, else by its on_failure. It evaluates a fallback, which takes the
 // place of the output.
 func (r *runState) failed(t *pipeline.Task, fail *pipeline.Failure, d pipeline.Data) pipeline.Data {
 	d.Status, d.Error = pipeline.StepFailed, fail
@@ -110,7 +114,7 @@ func (r *runState) failed(t *pipeline.Task, fail *pipeline.Failure, d pipeline.D
 		d.Reason = fail.Reason
 	}
 	rule, n := ruleFor(t.Def, fail)
-	if rule == nil {
+	if rule == nil || rule.Do == doRetry || rule.Do == doSwitchModel { // which are used up
 		if t.Def.OnFailure == "skip" {
 			d.Status, d.Reason, d.Output = pipeline.StepSkipped, pipeline.ReasonFailed, nil
 		}
