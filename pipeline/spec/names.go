@@ -516,6 +516,10 @@ func (c *compiler) unknown(u *use, r *expr.Ref) {
 
 // infer makes an input of an undeclared name.
 func (c *compiler) infer(u *use, name string, at span, guarded bool) {
+	if name == pipeline.AutoName {
+		c.error(fault{code: "E0201", at: at, msg: pipeline.AutoName + " is a name of the engine's own"}, u.where)
+		return
+	}
 	if in := c.inputs[name]; in != nil {
 		in.def.Required = in.def.Required || !guarded
 		return
@@ -526,7 +530,7 @@ func (c *compiler) infer(u *use, name string, at span, guarded bool) {
 	}
 	c.warn(x, u.where)
 	c.inputs[name] = &input{used: true, at: at, def: pipeline.Input{
-		Name: name, Type: pipeline.Type{Kind: "any"}, Required: !guarded, Pos: c.text.pos(at.off),
+		Name: name, Type: pipeline.Type{Kind: "any"}, Required: !guarded, Pos: c.text.pos(c.anchor(u, at.off)),
 	}}
 }
 
@@ -537,7 +541,7 @@ func (c *compiler) read(u *use, r *expr.Ref) {
 		return
 	}
 	if s := u.where.step; s != nil {
-		s.touch(r.Root, false, c.anchor(u, r.Off, r.End))
+		s.touch(r.Root, false, c.anchor(u, c.at(u, r.Off, r.End).off))
 	}
 }
 

@@ -147,6 +147,7 @@ func (c *compiler) modelAction(f *fields, s *step) bool {
 	}
 	w := where{step: s}
 	d := s.def
+	s.spec = a.spec
 	d.Effect = pipeline.EffectAtLeastOnce
 	c.contract(f, s, true, false)
 	first := c.templates

@@ -87,14 +87,13 @@ func (c *compiler) promptFile(n *node, w where) *text {
 	return t
 }
 
-// anchor is the place in the compiler's own source of what a template names: the
-// name itself, or the key whose file it stands in.
-func (c *compiler) anchor(u *use, off, end int) int {
-	at := c.at(u, off, end).off
-	if c.found.textAt(at) != c.text {
+// anchor is the place in the compiler's own source of what a template names at
+// off: the name itself, or the key whose file it stands in.
+func (c *compiler) anchor(u *use, off int) int {
+	if c.found.textAt(off) != c.text {
 		return u.node.at.off
 	}
-	return at
+	return off
 }
 
 // modelOf reads the model that a step asks.

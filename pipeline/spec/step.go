@@ -329,8 +329,11 @@ func (c *compiler) leaf(f *fields, s *step, kind string) {
 	if n := f.get("consume"); n != nil {
 		c.consume(n, s)
 	}
-	if n := f.get("files"); n != nil {
-		d.Files = c.promptFiles(n, w.in("files"))
+	if p := f.pair("files"); p != nil {
+		if a := s.spec; d.Kind == pipeline.KindAction && a != nil && !a.Model {
+			c.error(fault{code: "E0110", at: p.key.at, msg: fmt.Sprintf("files are put into prompts, and %s has none", a.Name)}, w)
+		}
+		d.Files = c.promptFiles(p.value, w.in("files"))
 	}
 }
 

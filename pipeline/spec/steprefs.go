@@ -53,7 +53,7 @@ func (c *compiler) hasRun(u *use, t *step, b *body, name span) bool {
 		}, u.where), c.found.related(t.at.off, "%s is here", id))
 		return false
 	case b.graph:
-		a.refs = append(a.refs, edge{t.index, c.anchor(u, name.off, name.end)})
+		a.refs = append(a.refs, edge{t.index, c.anchor(u, c.at(u, name.off, name.end).off)})
 	case t.index > a.index:
 		c.found.error(c.placed(fault{code: "E0204", at: c.at(u, name.off, name.end), msg: fmt.Sprintf("the step %s comes later in this list and cannot have run", id)}, u.where), c.found.related(t.at.off, "%s is here", id))
 		return false
