@@ -10,13 +10,15 @@
 //
 // The way through the package: text.go finds lines, shield.go hides <AUTO> tags
 // from YAML, yaml.go and scalar.go build the node tree, keys.go is the one table of
-// the language's keys, document.go, step.go, block.go and field.go read the tree
-// into a plan, with auto.go for tags, contract.go, artifact.go, skill.go, agent.go
-// and ownaction.go for what steps promise and use. names.go resolves what templates
-// refer to, order.go derives the edges between steps. inputs.go, answers.go and
-// conform.go check values, codec.go stores plans, needs.go lists what travels with a
-// source, format.go prints findings, schema.go and explain.go describe the language
-// and a pipeline to people.
+// the language's keys, document.go, step.go, block.go, branch.go, control.go and
+// field.go read the tree into a plan, with auto.go for tags, contract.go,
+// artifact.go, skill.go, agent.go and ownaction.go for what steps promise and use,
+// failure.go and jump.go for how they fail and where they go on. imports.go
+// compiles what a pipeline calls. names.go resolves what templates refer to,
+// order.go derives the edges between steps, writes.go compares the files that they
+// write. inputs.go, answers.go and conform.go check values, codec.go stores plans,
+// needs.go lists what travels with a source, format.go prints findings, schema.go
+// and explain.go describe the language and a pipeline to people.
 package spec
 
 import (
