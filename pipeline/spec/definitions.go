@@ -45,7 +45,7 @@ func (c *compiler) definedSteps(b *body) {
 			twice(s, s.at, "id", fmt.Sprintf("%s is a step, and a state variable as well", id), d.at, "a state variable here")
 		}
 		for outer := b.around(); id != "" && outer != nil; outer = outer.around() {
-			if first := outer.byID[id]; first != nil {
+			if first := outer.byID[id]; first != nil && !(s.judge && first.judge) {
 				c.found.error(fault{code: "E0114", at: s.at, step: s.path(), path: "id", msg: fmt.Sprintf("a step %q stands in the list around this one too", id)}, c.found.related(first.at.off, "the other one"))
 			}
 		}
