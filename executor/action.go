@@ -22,6 +22,14 @@ type Env struct {
 	// Environ is what a command inherits, as name=value: it is complete, with
 	// the variables of the run, the step's env and its secrets.
 	Environ []string
+	// Bundle is the folder with the files that travel with the pipeline, absolute;
+	// empty where there are none. They are for reading only.
+	Bundle string
+	// Sandbox says how processes of the step are confined; nil: they are not.
+	Sandbox *pipeline.Sandbox
+	// Redact blots out the step's secrets. Messages that show a part of a longer
+	// text blot them out before they cut it. nil: there are none.
+	Redact func(text string) string
 	// Log keeps a piece of the step's output for its viewers. stream is stdout,
 	// stderr or system. It may be called concurrently and does not block long.
 	Log func(stream, text string)

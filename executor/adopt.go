@@ -25,6 +25,7 @@ func (l *lane) take(run *pipeline.Run, prog *program, events []pipeline.Event) (
 		r.late = r.late || events[i].Type == pipeline.SignalReceived && events[i].Data.Signal == pipeline.SignalTimeout
 	}
 	l.runs[run.ID] = r
+	l.ex.bundles.hold(l.ex.bundleDir(prog.plan.Bundle), 1)
 	l.ex.met.active.Inc()
 	if !r.m.Run.StartedAt.IsZero() {
 		r.limitTime()
@@ -106,6 +107,7 @@ func (l *lane) drop(r *runState) {
 		l.ex.watch.forget(r.run.ID)
 	}
 	delete(l.runs, r.run.ID)
+	l.ex.bundles.hold(l.ex.bundleDir(r.prog.plan.Bundle), -1)
 	l.ex.met.active.Dec()
 }
 

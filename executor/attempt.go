@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -26,9 +27,8 @@ type job struct {
 	a      *attempt
 	runner Runner
 	env    Env
+	work   *work
 	limit  time.Duration
-	redact *redactor
-	files  bool // it uses the workspace
 	begun  time.Time
 }
 
@@ -62,8 +62,10 @@ func (r *runState) start(t *pipeline.Task) bool {
 // prepare evaluates what the step was given and returns how to launch it; that
 // reports whether the step runs now. It reads the machine but does not change it.
 func (r *runState) prepare(t *pipeline.Task) func() bool {
+	red := r.redactor()
 	refuse := func(fail *pipeline.Failure, params any) func() bool {
-		return func() bool { r.finish(t, fail, params); return false }
+		fail.Message = red.text(fail.Message)
+		return func() bool { r.finish(t, fail, red.value(params)); return false }
 	}
 	ev := r.evaluation(r.m.Scope(t.Path))
 	def := t.Def
@@ -81,47 +83,38 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 			return func() bool { r.skipped(t); return false }
 		}
 	}
-	action, params, fail := r.bindable(ev, def)
+	w, fail := r.compose(ev, t, red)
 	if fail != nil {
 		return refuse(fail, nil)
 	}
-	runner, err := action.Bind(params)
+	runner, err := w.action.Bind(w.params)
 	if err != nil {
-		return refuse(asFailure(err), params)
+		return refuse(asFailure(err), w.shown)
 	}
-	env, red, fail := r.environment(ev, t)
+	env, fail := r.environment(ev, t, w)
 	if fail != nil {
-		return refuse(fail, params)
+		return refuse(fail, w.shown)
 	}
-	effect := def.Effect
-	if effect == "" {
-		effect = action.Spec.Effect
-	}
-	if effect == "" && action.Effect != nil {
-		effect = action.Effect(params)
-	}
-	if effect == "" {
-		effect = pipeline.EffectAtLeastOnce
-	}
+	effect := w.effect(def)
 	if t.Interrupted && r.m.Deaths(t.Path) >= maxDeaths {
 		return refuse(&pipeline.Failure{
 			Kind: pipeline.CategorySystem, Reason: pipeline.ReasonOwnerDied,
 			Message: fmt.Sprintf("%d processes have died while they ran this step; it is not started again", maxDeaths),
-		}, params)
+		}, w.shown)
 	}
 	if t.Interrupted && effect == pipeline.EffectAtMostOnce {
 		return refuse(&pipeline.Failure{
 			Kind: pipeline.CategorySystem, Reason: "outcome_unknown",
 			Message: "the process that ran this step has gone, so nobody knows whether it took effect; it may run at most once and is not repeated",
-		}, params)
+		}, w.shown)
 	}
 	j := &job{
-		r: r, task: *t, a: &attempt{number: t.Attempt, effect: effect}, runner: runner, env: env,
-		limit: def.TimeoutOf(r.m.Tries(t.Path)), redact: red, files: action.Workspace,
+		r: r, task: *t, a: &attempt{number: t.Attempt, effect: effect}, runner: runner, env: env, work: w,
+		limit: def.TimeoutOf(r.m.Tries(t.Path)),
 	}
 	return func() bool {
 		r.record(pipeline.StepStarted, t.Path, t.Attempt, pipeline.Data{
-			Kind: def.Kind, Action: actionOf(def, action), Parameters: red.value(params), Worker: string(r.lane.ex.cfg.Replica),
+			Kind: def.Kind, Action: w.key, Parameters: red.value(w.shown), Worker: string(r.lane.ex.cfg.Replica),
 		})
 		if effect == pipeline.EffectAtMostOnce {
 			// Its start must be known before its effect can be.
@@ -134,74 +127,16 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 	}
 }
 
-// bindable finds the action of a leaf and evaluates its parameters.
-func (r *runState) bindable(ev evaluation, def *pipeline.StepDef) (*Action, map[string]any, *pipeline.Failure) {
-	if def.Kind == pipeline.KindAction {
-		key := def.Action
-		if def.ActionAuto != nil {
-			v, fail := ev.resolve(def.ActionAuto, "action")
-			if fail != nil {
-				return nil, nil, fail
-			}
-			key, _ = v.(string)
-		}
-		action := r.lane.ex.actions[key]
-		if action == nil {
-			return nil, nil, pipeline.Failuref(pipeline.CategorySystem, "this server has no action %s", key)
-		}
-		params, fail := ev.entries(def.Parameters, "parameters")
-		return action, params, fail
-	}
-	params := map[string]any{}
-	if def.Run != nil {
-		line, fail := ev.field(def.Run, "run")
-		if fail != nil {
-			return nil, nil, fail
-		}
-		params["run"] = line
-	} else {
-		argv := make([]any, len(def.Command))
-		for i := range def.Command {
-			v, fail := ev.field(&def.Command[i], fmt.Sprintf("command[%d]", i))
-			if fail != nil {
-				return nil, nil, fail
-			}
-			argv[i] = word(v)
-		}
-		params["command"] = argv
-	}
-	if def.Capture != "" {
-		params["capture"] = def.Capture
-	}
-	return &r.lane.ex.cfg.Command, params, nil
-}
-
-// actionOf is the action that a step is seen to carry out.
-func actionOf(def *pipeline.StepDef, action *Action) string {
-	if def.Kind != pipeline.KindAction {
-		return ""
-	}
-	return action.Spec.Key
-}
-
-// word is a value as a word of a command line or an environment variable.
-func word(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return ""
-	case string:
-		return v
-	}
-	return string(pipeline.EncodeValue(v))
-}
-
 // environment composes what the attempt may use. Of the server's own
 // environment a command sees only what is harmless and needed.
-func (r *runState) environment(ev evaluation, t *pipeline.Task) (Env, *redactor, *pipeline.Failure) {
-	env := Env{Run: r.run.ID, Path: t.Path, Attempt: t.Attempt, Workspace: r.workspace}
-	red := &redactor{}
-	if t.Def.Kind != pipeline.KindCommand && len(t.Def.Env)+len(t.Def.Secrets) == 0 {
-		return env, red, nil // nothing here inherits an environment
+func (r *runState) environment(ev evaluation, t *pipeline.Task, w *work) (Env, *pipeline.Failure) {
+	def := t.Def
+	env := Env{
+		Run: r.run.ID, Path: t.Path, Attempt: t.Attempt, Workspace: r.workspace,
+		Bundle: r.lane.ex.bundleDir(r.prog.plan.Bundle), Sandbox: def.Sandbox, Redact: w.redact.text,
+	}
+	if def.Kind == pipeline.KindAction && !w.action.Workspace && len(def.Env)+len(def.Secrets) == 0 {
+		return env, nil // nothing here inherits an environment
 	}
 	vars := map[string]string{}
 	for _, kv := range r.lane.ex.cfg.Environ {
@@ -209,33 +144,36 @@ func (r *runState) environment(ev evaluation, t *pipeline.Task) (Env, *redactor,
 			vars[k] = v
 		}
 	}
-	own, fail := ev.entries(t.Def.Env, "env")
-	if fail != nil {
-		return Env{}, nil, fail
+	for i := range def.Env {
+		e := &def.Env[i]
+		v, _, fail := r.withSecrets(ev, e, "env."+e.Name, w.redact)
+		if fail != nil {
+			return Env{}, fail
+		}
+		vars[e.Name] = word(v)
 	}
-	for k, v := range own {
-		vars[k] = word(v)
-	}
-	for _, name := range t.Def.Secrets {
+	for _, name := range def.Secrets {
 		value, ok := r.lane.ex.cfg.Secret(name)
 		if !ok {
-			return Env{}, nil, pipeline.Failuref(pipeline.CategoryValidation,
-				"the secret %s has no value; set ORCHESTRATOR_SECRET_%s where the server runs", name, strings.ToUpper(name))
+			return Env{}, noSecret(name)
 		}
 		vars[name] = value
-		red.add(name, value)
 	}
 	vars["ORCHESTRATOR_RUN_ID"] = string(r.run.ID)
 	vars["ORCHESTRATOR_STEP_PATH"] = string(t.Path)
 	vars["ORCHESTRATOR_ATTEMPT"] = strconv.Itoa(int(t.Attempt))
 	vars["ORCHESTRATOR_IDEMPOTENCY_KEY"] = env.IdempotencyKey()
+	if env.Bundle != "" {
+		vars["ORCHESTRATOR_BUNDLE"] = env.Bundle
+	}
 	vars["PWD"] = r.workspace
+	maps.Copy(vars, w.vars)
 	env.Environ = make([]string, 0, len(vars))
 	for k, v := range vars {
 		env.Environ = append(env.Environ, k+"="+v)
 	}
 	sort.Strings(env.Environ)
-	return env, red, nil
+	return env, nil
 }
 
 // launch runs the job on its own goroutine; the lane hears how it ended.
@@ -249,7 +187,7 @@ func (j *job) launch() {
 		cancel(errCancelled)
 	}
 	ex.tasks.Go(func() {
-		log := ex.logs.writer(j.env.Run, j.env.Path, j.env.Attempt, j.redact)
+		log := ex.logs.writer(j.env.Run, j.env.Path, j.env.Attempt, j.work.redact)
 		j.env.Log = log.write
 		out, err := j.execute(ctx)
 		log.flush()
@@ -274,12 +212,23 @@ func (j *job) execute(ctx context.Context) (out Output, err error) {
 			err = pipeline.Failuref(pipeline.CategorySystem, "the step broke down inside the server: %v", p)
 		}
 	}()
-	if j.files {
+	if j.work.action.Workspace {
 		if err := makeWorkspace(j.env.Workspace); err != nil {
 			return Output{}, err
 		}
 	}
+	if w := j.work.takes; w != nil {
+		if wrong := checkPaths(j.env.Workspace, w.typ, w.value); wrong != nil {
+			return Output{}, pipeline.Failuref(pipeline.CategoryValidation, "the parameters are wrong: %s", listed(wrong))
+		}
+	}
 	out, err = j.runner.Run(ctx, j.env)
+	if err == nil {
+		var fail *pipeline.Failure
+		if out.Value, fail = j.result(ctx, out.Value); fail != nil {
+			err = fail
+		}
+	}
 	if ctx.Err() != nil && err != nil {
 		if timeout, ok := errors.AsType[*pipeline.Failure](context.Cause(ctx)); ok {
 			err = timeout
@@ -307,9 +256,9 @@ func (j *job) done(out Output, err error, cause error) {
 	if fail != nil && cause != nil {
 		fail = &pipeline.Failure{Kind: pipeline.CategoryCancelled, Message: "cancelled"}
 	}
-	out.Value = j.redact.value(out.Value)
+	out.Value = j.work.redact.value(out.Value)
 	if fail != nil {
-		fail.Message = j.redact.text(fail.Message)
+		fail.Message = j.work.redact.text(fail.Message)
 	}
 	r.do(func() {
 		if fail == nil && len(j.task.Def.State) > 0 {

@@ -7,7 +7,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
-	"github.com/orchestrator-project/orchestrator/store"
 	"github.com/orchestrator-project/orchestrator/store/storetest"
 )
 
@@ -174,30 +173,34 @@ func TestAutoTags(t *testing.T) {
 
 // What was decided is recorded before the step begins, and holds after a restart.
 func TestAutoAnswersAreRecordedBeforeTheStep(t *testing.T) {
-	onBoth(t, func(t *testing.T, s store.Store) {
-		e := start(t, s, troubled)
-		id := e.answered("steps:\n- {id: a, action: probe, with: {do: '<AUTO>x</AUTO>'}}\n- {id: w, needs: a, wait: {signal: go}}\n"+
-			"- {id: b, action: probe, needs: w, with: {do: '{{ a }}<AUTO>y</AUTO>'}}\noutputs: {v: '{{ b }}'}", nil, map[string]any{"a.do": "one", "b.do": "two"})
-		e.status(id, pipeline.RunWaiting)
-		e.stop()
-		again := start(t, s, troubled)
-		again.signal(id, "go", nil)
-		run, _ := again.wait(id)
-		if diff := cmp.Diff(map[string]any{"v": "onetwo"}, run.Outputs); diff != "" {
-			t.Error(diff)
-		}
-		begun := map[pipeline.Path]bool{}
-		for ev, err := range s.Events(context.Background(), id, 0) {
-			if err != nil {
-				t.Fatal(err)
+	for name, open := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := open(t)
+			e := start(t, s, troubled)
+			id := e.answered("steps:\n- {id: a, action: probe, with: {do: '<AUTO>x</AUTO>'}}\n- {id: w, needs: a, wait: {signal: go}}\n"+
+				"- {id: b, action: probe, needs: w, with: {do: '{{ a }}<AUTO>y</AUTO>'}}\noutputs: {v: '{{ b }}'}", nil, map[string]any{"a.do": "one", "b.do": "two"})
+			e.status(id, pipeline.RunWaiting)
+			e.stop()
+			again := start(t, s, troubled)
+			again.signal(id, "go", nil)
+			run, _ := again.wait(id)
+			if diff := cmp.Diff(map[string]any{"v": "onetwo"}, run.Outputs); diff != "" {
+				t.Error(diff)
 			}
-			begun[ev.Path] = begun[ev.Path] || ev.Type == pipeline.StepStarted
-			if ev.Type == pipeline.AutoResolved && begun[ev.Path] {
-				t.Errorf("%s was begun before its tag was resolved", ev.Path)
+			begun := map[pipeline.Path]bool{}
+			for ev, err := range s.Events(context.Background(), id, 0) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				begun[ev.Path] = begun[ev.Path] || ev.Type == pipeline.StepStarted
+				if ev.Type == pipeline.AutoResolved && begun[ev.Path] {
+					t.Errorf("%s was begun before its tag was resolved", ev.Path)
+				}
 			}
-		}
-		if diff := cmp.Diff([]string{`a.do = "one" by answer`, `b.do = "two" by answer`}, again.resolutions(id)); diff != "" {
-			t.Error(diff)
-		}
-	})
+			if diff := cmp.Diff([]string{`a.do = "one" by answer`, `b.do = "two" by answer`}, again.resolutions(id)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
 }

@@ -2,11 +2,15 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
@@ -28,6 +32,7 @@ func (e *Executor) unpack(ctx context.Context, d pipeline.Digest) error {
 		return nil
 	}
 	if _, err := os.Stat(dir); err == nil {
+		_ = os.Chtimes(dir, time.Time{}, e.cfg.Now()) // it is in use
 		return nil
 	}
 	b, err := e.cfg.Store.Bundle(ctx, d)
@@ -37,7 +42,7 @@ func (e *Executor) unpack(ctx context.Context, d pipeline.Digest) error {
 	if err := os.MkdirAll(e.cfg.Bundles, 0o700); err != nil {
 		return fmt.Errorf("unpack bundle: %w", err)
 	}
-	tmp, err := os.MkdirTemp(e.cfg.Bundles, "unpacking-")
+	tmp, err := os.MkdirTemp(e.cfg.Bundles, unpacking)
 	if err != nil {
 		return fmt.Errorf("unpack bundle: %w", err)
 	}
@@ -47,6 +52,7 @@ func (e *Executor) unpack(ctx context.Context, d pipeline.Digest) error {
 			err = os.Rename(tmp, dir)
 		}
 		if err == nil {
+			e.sweep(dir)
 			return nil
 		}
 	}
@@ -57,7 +63,83 @@ func (e *Executor) unpack(ctx context.Context, d pipeline.Digest) error {
 	return fmt.Errorf("unpack bundle into %s: it cannot be written", dir)
 }
 
-// writeFiles writes files below a folder.
+const (
+	unpacking  = "unpacking-"   // begins the names of folders that are not complete
+	maxBundles = 1 << 30        // bytes that unpacked bundles may take before old ones go
+	freshness  = 24 * time.Hour // since the last use, by which a bundle may still be somebody's
+)
+
+// sweep removes the bundles that nobody has used for long, the oldest first,
+// until the rest is no more than maxBundles. What a crash left half unpacked
+// goes too. The bundles of runs in memory are used all the time, see hold.
+func (e *Executor) sweep(keep string) {
+	entries, err := os.ReadDir(e.cfg.Bundles)
+	if err != nil {
+		return
+	}
+	type old struct {
+		dir  string
+		used time.Time
+		size int64
+	}
+	var list []old
+	var total int64
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err != nil || !entry.IsDir() {
+			continue
+		}
+		b := old{dir: filepath.Join(e.cfg.Bundles, entry.Name()), used: info.ModTime()}
+		_ = filepath.WalkDir(b.dir, func(_ string, d fs.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() {
+				if info, err := d.Info(); err == nil {
+					b.size += info.Size()
+				}
+			}
+			return nil
+		})
+		total += b.size
+		if b.dir != keep && e.cfg.Now().Sub(b.used) > freshness && !e.bundles.held(b.dir) {
+			list = append(list, b)
+		}
+	}
+	slices.SortFunc(list, func(a, b old) int { return a.used.Compare(b.used) })
+	for _, b := range list {
+		if total <= maxBundles && !strings.HasPrefix(filepath.Base(b.dir), unpacking) {
+			continue
+		}
+		removeSealed(b.dir)
+		total -= b.size
+	}
+}
+
+// holders counts the runs in memory by the folder of their bundle.
+type holders struct {
+	mu sync.Mutex
+	of map[string]int
+}
+
+func (h *holders) hold(dir string, n int) {
+	if dir == "" {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.of == nil {
+		h.of = map[string]int{}
+	}
+	if h.of[dir] += n; h.of[dir] == 0 {
+		delete(h.of, dir)
+	}
+}
+
+func (h *holders) held(dir string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.of[dir] > 0
+}
+
+// writeFiles writes files below a folder. They are on the disk when it returns.
 func writeFiles(dir string, b pipeline.Bundle, mode fs.FileMode) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -69,11 +151,20 @@ func writeFiles(dir string, b pipeline.Bundle, mode fs.FileMode) error {
 		if err := root.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 			return err
 		}
-		if err := root.WriteFile(file, data, mode); err != nil {
+		if err := writeFile(root, file, data, mode); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func writeFile(root *os.Root, name string, data []byte, mode fs.FileMode) error {
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // sealFolders takes the right to write from all folders, the deepest first.

@@ -1,7 +1,6 @@
 package executor
 
 import (
-	"encoding/base64"
 	"os"
 	"slices"
 	"strings"
@@ -33,48 +32,4 @@ func Callers(environ []string) []string {
 // EnvSecret finds a secret in the variable ORCHESTRATOR_SECRET_<NAME>.
 func EnvSecret(name string) (string, bool) {
 	return os.LookupEnv("ORCHESTRATOR_SECRET_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")))
-}
-
-// redactor blots out secrets, by value and by its base64 form.
-type redactor struct{ replace []string }
-
-// minSecret is the length below which a value is too common to blot out.
-const minSecret = 4
-
-func (x *redactor) add(name, value string) {
-	if len(value) < minSecret {
-		return
-	}
-	mark := "[secret " + name + "]"
-	x.replace = append(x.replace, value, mark, base64.StdEncoding.EncodeToString([]byte(value)), mark)
-}
-
-func (x *redactor) text(s string) string {
-	if x == nil || len(x.replace) == 0 {
-		return s
-	}
-	return strings.NewReplacer(x.replace...).Replace(s)
-}
-
-func (x *redactor) value(v any) any {
-	if x == nil || len(x.replace) == 0 {
-		return v
-	}
-	switch v := v.(type) {
-	case string:
-		return x.text(v)
-	case []any:
-		out := make([]any, len(v))
-		for i := range v {
-			out[i] = x.value(v[i])
-		}
-		return out
-	case map[string]any:
-		out := make(map[string]any, len(v))
-		for k, e := range v {
-			out[x.text(k)] = x.value(e)
-		}
-		return out
-	}
-	return v
 }

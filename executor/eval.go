@@ -431,7 +431,7 @@ type noFolder string
 func (n noFolder) Error() string { return "there is no folder " + string(n) + " in the workspace" }
 
 // Is makes it one of the errors about files that do not exist.
-func (noFolder) Is(target error) bool { return target == fs.ErrNotExist } //nolint:errorlint // it is what Is compares
+func (noFolder) Is(target error) bool { return target == fs.ErrNotExist }
 
 // matchSegments matches a path against a pattern; "**" stands for any number
 // of folders.

@@ -66,6 +66,7 @@ type Executor struct {
 	pool    *pool
 	logs    *logBook
 	plans   *otter.Cache[pipeline.Digest, *program]
+	bundles holders
 	watch   *watcher
 	alarm   *alarm
 	// sleepers are kept by a Selective executor only.
@@ -157,7 +158,7 @@ func (e *Executor) buildCatalog() (pipeline.Catalog, error) {
 		e.actions[a.Spec.Key] = a
 		c.Actions[a.Spec.Key] = &a.Spec
 	}
-	text, err := json.Marshal(c.Actions) // maps marshal with sorted keys
+	text, err := json.Marshal(c.Actions) //nolint:gosec // sorted by key; what is secret of them are names
 	if err != nil {
 		return c, fmt.Errorf("executor: describe actions: %w", err)
 	}

@@ -3,6 +3,8 @@ package executor
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -98,16 +100,29 @@ type logWriter struct {
 	chunk  store.LogChunk
 	redact *redactor
 	last   int64 // the group of the newest chunk
+
+	mu   sync.Mutex
+	rest map[string]string // by stream: what may be the beginning of a secret
 }
 
 func (b *logBook) writer(run pipeline.RunID, path pipeline.Path, attempt int32, red *redactor) *logWriter {
-	return &logWriter{book: b, chunk: store.LogChunk{Run: run, Path: path, Attempt: attempt}, redact: red}
+	return &logWriter{book: b, chunk: store.LogChunk{Run: run, Path: path, Attempt: attempt}, redact: red, rest: map[string]string{}}
 }
 
 // write adds a chunk. It waits only when the store cannot keep up.
 func (w *logWriter) write(stream, text string) {
+	if !w.redact.empty() {
+		w.mu.Lock()
+		text, w.rest[stream] = w.redact.pass(w.rest[stream]+text, false)
+		w.mu.Unlock()
+	}
+	if text != "" {
+		w.put(stream, text)
+	}
+}
+
+func (w *logWriter) put(stream, text string) {
 	b := w.book
-	text = w.redact.text(text)
 	b.mu.Lock()
 	for b.size > logPending {
 		b.written.Wait()
@@ -124,6 +139,12 @@ func (w *logWriter) write(stream, text string) {
 
 // flush returns when everything written is stored.
 func (w *logWriter) flush() {
+	for _, stream := range slices.Sorted(maps.Keys(w.rest)) {
+		if text := w.redact.text(w.rest[stream]); text != "" {
+			w.put(stream, text)
+		}
+	}
+	clear(w.rest)
 	if w.last == 0 {
 		return
 	}

@@ -16,6 +16,7 @@ const (
 	quiet     = 200 * time.Millisecond // after which a line without an end is shown
 	longLine  = 64 << 10               // bytes of a line that are shown before its end
 	tailBytes = 2 << 10                // what a failure shows of the last output
+	keptTail  = 8 << 10                // what is kept of it, so that a secret at the cut is still whole
 	tailLines = 10
 )
 
@@ -39,7 +40,7 @@ type pump struct {
 	r, w   *os.File
 	line   []byte // read but not yet shown
 	kept   []byte // of stdout: the value
-	tail   []byte // the last of it, at most twice tailBytes
+	tail   []byte // the last of it, at most twice keptTail
 }
 
 func newCapture(log func(stream, text string)) (*capture, error) {
@@ -121,8 +122,8 @@ func (p *pump) take(b []byte) {
 			close(p.c.full)
 		}
 	}
-	if p.tail = append(p.tail, b...); len(p.tail) > 2*tailBytes {
-		p.tail = append(p.tail[:0], p.tail[len(p.tail)-tailBytes:]...)
+	if p.tail = append(p.tail, b...); len(p.tail) > 2*keptTail {
+		p.tail = append(p.tail[:0], p.tail[len(p.tail)-keptTail:]...)
 	}
 	p.line = append(p.line, b...)
 	if i := bytes.LastIndexByte(p.line, '\n'); i >= 0 {
@@ -193,7 +194,7 @@ func (c *capture) value(form string) (any, error) {
 		v, err := pipeline.DecodeValue(c.stdout.kept)
 		if err != nil {
 			f := pipeline.Failuref(pipeline.CategoryContract,
-				"capture: json needs one JSON value on standard output: %v; it begins %q", err, head(c.text(), 80))
+				"one JSON value is expected on standard output: %v; it begins %q", err, head(c.text(), 80))
 			f.Reason = "not_json"
 			return nil, f
 		}
@@ -203,17 +204,22 @@ func (c *capture) value(form string) (any, error) {
 }
 
 // tail is the end of what the program said, as the end of a message: of
-// standard error, or of standard output where that is empty.
-func (c *capture) tail() string {
+// standard error, or of standard output where that is empty. What redact blots
+// out is gone before anything is cut.
+func (c *capture) tail(redact func(string) string) string {
 	for _, p := range []*pump{c.stderr, c.stdout} {
-		b := p.tail
-		if len(b) > tailBytes {
-			b = b[len(b)-tailBytes:]
-			for len(b) > 0 && !utf8.RuneStart(b[0]) {
-				b = b[1:]
-			}
+		text := strings.ToValidUTF8(string(p.tail), "\ufffd")
+		if redact != nil {
+			text = redact(text)
 		}
-		text := strings.TrimSpace(strings.ToValidUTF8(string(b), "\ufffd"))
+		text = strings.TrimSpace(text)
+		if len(text) > tailBytes {
+			text = text[len(text)-tailBytes:]
+			for text != "" && !utf8.RuneStart(text[0]) {
+				text = text[1:]
+			}
+			text = strings.TrimSpace(text)
+		}
 		if text == "" {
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -49,6 +50,7 @@ type CommandStep struct {
 	Command []any  `doc:"the program and its arguments"`
 	Line    string `param:"run" doc:"a line for the shell"`
 	Capture string `default:"\"text\"" enum:"text,lines,json" doc:"how standard output becomes the step's output"`
+	Stdin   string `doc:"what the program reads from standard input; default: nothing"`
 
 	grace time.Duration // 0: grace; tests shorten it
 }
@@ -61,60 +63,24 @@ func Command() executor.Action {
 	})
 }
 
-// Run starts the program in a process group of its own, copies what it writes,
-// and returns when it has ended and its output is closed, or given up.
+// Run runs the program. The output of one that fails is kept.
 func (c CommandStep) Run(ctx context.Context, env executor.Env) (executor.Output, error) {
-	if ctx.Err() != nil {
-		return executor.Output{}, ended(ctx)
-	}
 	argv, name, err := c.argv()
 	if err != nil {
 		return executor.Output{}, err
 	}
-	if !filepath.IsAbs(env.Workspace) {
-		return executor.Output{}, pipeline.Failuref(pipeline.CategorySystem, "the run has no workspace")
-	}
-	path, err := lookUp(argv[0], env)
-	if err != nil {
+	out, err := program{argv: argv, name: name, stdin: c.Stdin, grace: c.grace}.run(ctx, env, env.Log)
+	if out == nil {
 		return executor.Output{}, err
 	}
-	if c.grace == 0 {
-		c.grace = grace
-	}
-	out, err := newCapture(env.Log)
-	if err != nil {
-		return executor.Output{}, pipeline.Failuref(pipeline.CategorySystem, "open pipes: %v", err)
-	}
-	p, err := start(ctx, path, argv, env, out)
-	if err != nil {
-		out.close()
-		return executor.Output{}, err
-	}
-	stopped := c.watch(ctx, p, out)
-	state, err := p.reap()
-	out.finish()
-	switch {
-	case out.tooLarge():
-		return executor.Output{}, tooLarge("%s wrote more than %s to standard output; write it to a file instead", name, size(maxValue))
-	case stopped != nil:
-		stopped.Message += out.tail()
-		return executor.Output{Value: out.text()}, stopped
-	case err != nil:
-		return executor.Output{}, pipeline.Failuref(pipeline.CategorySystem, "wait for %s: %v", name, err)
-	}
-	if f := verdict(name, state); f != nil {
-		f.Message += out.tail()
-		v, err := out.value(c.Capture)
-		if err != nil {
-			v = out.text()
+	v, wrong := out.value(c.Capture)
+	if wrong != nil {
+		v = out.text()
+		if err == nil {
+			err = wrong
 		}
-		return executor.Output{Value: v}, f
 	}
-	v, err := out.value(c.Capture)
-	if err != nil {
-		return executor.Output{Value: out.text()}, err
-	}
-	return executor.Output{Value: v}, nil
+	return executor.Output{Value: v}, err
 }
 
 // argv is what to execute, and its name for messages.
@@ -189,6 +155,89 @@ func lookUp(name string, env executor.Env) (string, error) {
 	return refuse("command_not_found", "there is no command %s in the step's PATH (%s)", name, search)
 }
 
+// program is something to run in the workspace.
+type program struct {
+	argv  []string
+	name  string        // for messages
+	stdin string        // what it reads
+	grace time.Duration // 0: grace
+}
+
+// run starts the program in a process group of its own, passes what it writes to
+// the log, and returns when it has ended and its output is closed, or given up.
+// The capture holds what it wrote, also where it failed; nil: nothing can be said
+// of that.
+func (p program) run(ctx context.Context, env executor.Env, log func(stream, text string)) (*capture, error) {
+	if ctx.Err() != nil {
+		return nil, ended(ctx)
+	}
+	if !filepath.IsAbs(env.Workspace) {
+		return nil, pipeline.Failuref(pipeline.CategorySystem, "the run has no workspace")
+	}
+	path, err := lookUp(p.argv[0], env)
+	if err != nil {
+		return nil, err
+	}
+	if p.grace == 0 {
+		p.grace = grace
+	}
+	stdin, err := standardInput(p.stdin)
+	if err != nil {
+		return nil, pipeline.Failuref(pipeline.CategoryResource, "prepare the standard input: %v", err)
+	}
+	defer stdin.Close()
+	out, err := newCapture(log)
+	if err != nil {
+		return nil, pipeline.Failuref(pipeline.CategorySystem, "open pipes: %v", err)
+	}
+	proc, err := start(ctx, path, p.argv, env, stdin, out)
+	if err != nil {
+		out.close()
+		return nil, err
+	}
+	stopped := p.watch(ctx, proc, out)
+	state, err := proc.reap()
+	out.finish()
+	switch {
+	case out.tooLarge():
+		return nil, tooLarge("%s wrote more than %s to standard output; write it to a file instead", p.name, size(maxValue))
+	case stopped != nil:
+		stopped.Message += out.tail(env.Redact)
+		return out, stopped
+	case err != nil:
+		return nil, pipeline.Failuref(pipeline.CategorySystem, "wait for %s: %v", p.name, err)
+	}
+	if f := verdict(p.name, state); f != nil {
+		f.Message += out.tail(env.Redact)
+		return out, f
+	}
+	return out, nil
+}
+
+// standardInput is a file with that text, which has no name any more, so that
+// nothing waits for a program that does not read it.
+func standardInput(text string) (*os.File, error) {
+	if text == "" {
+		return os.Open(os.DevNull)
+	}
+	f, err := os.CreateTemp("", "orchestrator-stdin-")
+	if err != nil {
+		return nil, err
+	}
+	err = os.Remove(f.Name())
+	if err == nil {
+		_, err = f.WriteString(text)
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // process is a running program. Until it is reaped its id, and so the id of its
 // group, cannot be given to another.
 type process struct {
@@ -200,12 +249,7 @@ type process struct {
 // start runs the program in a group of its own. The goroutine that starts it
 // keeps its thread until the program has ended: on Linux the kernel kills the
 // program when that thread ends, which shall mean that the server was killed.
-func start(ctx context.Context, path string, argv []string, env executor.Env, out *capture) (*process, error) {
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return nil, pipeline.Failuref(pipeline.CategorySystem, "open %s: %v", os.DevNull, err)
-	}
-	defer null.Close()
+func start(ctx context.Context, path string, argv []string, env executor.Env, stdin *os.File, out *capture) (*process, error) {
 	p := &process{exited: make(chan struct{})}
 	started := make(chan error)
 	environ := env.Environ
@@ -219,7 +263,7 @@ func start(ctx context.Context, path string, argv []string, env executor.Env, ou
 		for delay := 5 * time.Millisecond; ; delay *= 2 {
 			p.proc, err = os.StartProcess(path, argv, &os.ProcAttr{
 				Dir: env.Workspace, Env: environ, Sys: processAttributes(),
-				Files: []*os.File{null, out.stdout.w, out.stderr.w},
+				Files: []*os.File{stdin, out.stdout.w, out.stderr.w},
 			})
 			// A file that this process has just written may still be open in a
 			// child between fork and exec.
@@ -233,7 +277,7 @@ func start(ctx context.Context, path string, argv []string, env executor.Env, ou
 			close(p.exited)
 		}
 	})
-	err = <-started
+	err := <-started
 	if err == nil {
 		out.started()
 		return p, nil
@@ -270,22 +314,22 @@ func (p *process) signal(s syscall.Signal) { _ = syscall.Kill(-p.proc.Pid, s) }
 
 // watch returns when the program has ended and its output with it. It ends both
 // where they go on too long; then it tells why.
-func (c CommandStep) watch(ctx context.Context, p *process, out *capture) *pipeline.Failure {
+func (p program) watch(ctx context.Context, proc *process, out *capture) *pipeline.Failure {
 	var stopped *pipeline.Failure
 	select {
-	case <-p.exited:
+	case <-proc.exited:
 	case <-out.full: // the step has failed whatever comes
-		p.end(c.grace, out)
+		proc.end(p.grace, out)
 	case <-ctx.Done():
 		select {
-		case <-p.exited: // it was faster
+		case <-proc.exited: // it was faster
 		default:
 			stopped = ended(ctx)
-			p.end(c.grace, out)
+			proc.end(p.grace, out)
 		}
 	}
 	if stopped == nil && ctx.Err() == nil {
-		late := time.NewTimer(c.grace)
+		late := time.NewTimer(p.grace)
 		defer late.Stop()
 		select {
 		case <-out.drained:
@@ -294,7 +338,7 @@ func (c CommandStep) watch(ctx context.Context, p *process, out *capture) *pipel
 		case <-ctx.Done():
 		}
 	}
-	p.signal(syscall.SIGKILL) // nothing of the group outlives the step
+	proc.signal(syscall.SIGKILL) // nothing of the group outlives the step
 	return stopped
 }
 

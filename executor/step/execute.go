@@ -87,7 +87,7 @@ func (e Execute) Run(ctx context.Context, env executor.Env) (executor.Output, er
 	if env.Environ, err = e.environ(env.Environ); err != nil {
 		return executor.Output{}, err
 	}
-	program, err := e.interpreter(env)
+	interpreter, err := e.interpreter(env)
 	if err != nil {
 		return executor.Output{}, err
 	}
@@ -99,15 +99,11 @@ func (e Execute) Run(ctx context.Context, env executor.Env) (executor.Output, er
 		return executor.Output{}, pipeline.Failuref(pipeline.CategorySystem, "make a folder for the code: %v", cause(err))
 	}
 	defer os.RemoveAll(dir)
-	code, input := filepath.Join(dir, "code"+interpreters[e.Language].ending), filepath.Join(dir, "stdin")
-	for name, text := range map[string]string{code: e.Code, input: e.Stdin} {
-		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-			return executor.Output{}, pipeline.Failuref(pipeline.CategoryResource, "write the code: %v", cause(err))
-		}
+	code := filepath.Join(dir, "code"+interpreters[e.Language].ending)
+	if err := os.WriteFile(code, []byte(e.Code), 0o600); err != nil {
+		return executor.Output{}, pipeline.Failuref(pipeline.CategoryResource, "write the code: %v", cause(err))
 	}
-	// The shell opens the input and becomes the program.
-	argv := []string{"/bin/sh", "-c", `input=$1; shift; exec "$@" <"$input"`, "sh", input, program, code}
-	argv, sandbox, err := e.sandboxed(ctx, env, dir, argv)
+	argv, sandbox, err := e.sandboxed(ctx, env, dir, []string{interpreter, code})
 	if err != nil {
 		return executor.Output{}, err
 	}
@@ -217,50 +213,25 @@ func wrap(ctx context.Context, bwrap, workspace, dir string) ([]string, error) {
 
 // run is a command whose both streams are the output.
 func (e Execute) run(ctx context.Context, env executor.Env, argv []string, sandbox string) (executor.Output, error) {
-	if ctx.Err() != nil {
-		return executor.Output{}, ended(ctx)
-	}
-	name := "the code"
 	var stderr strings.Builder
-	out, err := newCapture(func(stream, text string) {
+	out, err := program{argv: argv, name: "the code", stdin: e.Stdin}.run(ctx, env, func(stream, text string) {
 		if stream == "stderr" && stderr.Len() < maxStderr { // one goroutine reads this stream
 			stderr.WriteString(head(text, maxStderr-stderr.Len()))
 		}
 		env.Log(stream, text)
 	})
-	if err != nil {
-		return executor.Output{}, pipeline.Failuref(pipeline.CategorySystem, "open pipes: %v", err)
-	}
-	p, err := start(ctx, argv[0], argv, env, out)
-	if err != nil {
-		out.close()
+	if out == nil {
 		return executor.Output{}, err
 	}
-	stopped := CommandStep{grace: grace}.watch(ctx, p, out)
-	state, err := p.reap()
-	out.finish()
-	result := func(code int64) executor.Output {
-		return executor.Output{Value: map[string]any{
-			"stdout": out.text(), "stderr": strings.TrimSuffix(stderr.String(), "\n"), "exit_code": code, "success": code == 0,
-			"language": e.Language, "sandbox": sandbox,
-		}}
-	}
-	switch {
-	case out.tooLarge():
-		return executor.Output{}, tooLarge("%s wrote more than %s to standard output; write it to a file instead", name, size(maxValue))
-	case stopped != nil:
-		stopped.Message += out.tail()
-		return result(-1), stopped
-	case err != nil:
-		return executor.Output{}, pipeline.Failuref(pipeline.CategorySystem, "wait for %s: %v", name, err)
-	}
-	if f := verdict(name, state); f != nil {
-		f.Message += out.tail()
-		code := int64(-1)
+	code := int64(0)
+	if f, ok := errors.AsType[*pipeline.Failure](err); ok {
+		code = -1
 		if f.ExitCode != nil {
 			code = int64(*f.ExitCode)
 		}
-		return result(code), f
 	}
-	return result(0), nil
+	return executor.Output{Value: map[string]any{
+		"stdout": out.text(), "stderr": strings.TrimSuffix(stderr.String(), "\n"), "exit_code": code, "success": code == 0,
+		"language": e.Language, "sandbox": sandbox,
+	}}, err
 }

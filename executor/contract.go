@@ -1,0 +1,259 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/spec"
+)
+
+// Where a contract finds its result.
+const (
+	fromStdout = "stdout"
+	fromJSON   = "json"
+	fromFiles  = "files"
+	fromModel  = "model"
+)
+
+// maxResult bounds a file of JSON that is a step's result, in bytes.
+const maxResult = 16 << 20
+
+// reasonContract is the reason of a result that is not what was promised.
+const reasonContract = "contract_violated"
+
+// typed is a value with the type that it satisfies.
+type typed struct {
+	typ   *pipeline.Type
+	value any
+}
+
+// broken is the failure of a result that violates its contract.
+func broken(what string, wrong []spec.Violation) *pipeline.Failure {
+	return &pipeline.Failure{Kind: pipeline.CategoryContract, Reason: reasonContract, Message: what + " is not as promised: " + listed(wrong)}
+}
+
+// listed writes violations one after the other.
+func listed(wrong []spec.Violation) string {
+	parts := make([]string, len(wrong))
+	for i := range wrong {
+		at := wrong[i].Path
+		if at == "" {
+			at = "it"
+		}
+		parts[i] = at + " " + wrong[i].Text
+	}
+	return strings.Join(parts, "; ")
+}
+
+// result finds the result of an attempt that has succeeded and holds it against
+// what the step promises. Paths in it lie within the workspace and lead nowhere
+// else.
+func (j *job) result(ctx context.Context, given any) (any, *pipeline.Failure) {
+	c := j.task.Def.Returns
+	v := given
+	types := j.work.gives
+	if c != nil {
+		var fail *pipeline.Failure
+		if v, fail = j.found(c, given); fail != nil {
+			return given, fail
+		}
+		types = append(slices.Clip(types), &c.Type)
+	}
+	for _, t := range types {
+		checked, wrong := spec.Conform(t, v)
+		if wrong == nil {
+			wrong = checkPaths(j.env.Workspace, t, checked)
+		}
+		if wrong != nil {
+			return v, broken("the result", wrong)
+		}
+		v = checked
+	}
+	return v, nil
+}
+
+// found is what a contract looks at.
+func (j *job) found(c *pipeline.Contract, given any) (any, *pipeline.Failure) {
+	switch c.From {
+	case fromJSON:
+		return readResult(j.env.Workspace, j.work.file)
+	case fromFiles:
+		return filesOf(j.env.Workspace, &c.Type)
+	}
+	text, ok := given.(string)
+	if !ok {
+		return given, nil
+	}
+	v, err := pipeline.DecodeValue([]byte(text))
+	if err != nil {
+		return nil, &pipeline.Failure{
+			Kind: pipeline.CategoryContract, Reason: reasonContract,
+			Message: "the result is not as promised: it must be one JSON value: " + err.Error() + "; it begins " + strconv.Quote(beginning(j.work.redact.text(text), 80)),
+		}
+	}
+	return v, nil
+}
+
+// beginning shortens a text for a message.
+func beginning(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "..."
+}
+
+// readResult reads a file of JSON in the workspace.
+func readResult(dir, name string) (any, *pipeline.Failure) {
+	refuse := func(text string) (any, *pipeline.Failure) {
+		return nil, &pipeline.Failure{Kind: pipeline.CategoryContract, Reason: reasonContract, Message: "the result is not as promised: " + text}
+	}
+	data, err := readWithin(dir, name, maxResult)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return refuse("there is no file " + name)
+	case err != nil:
+		return refuse(err.Error())
+	}
+	v, err := pipeline.DecodeValue(data)
+	if err != nil {
+		return refuse(name + " does not hold one JSON value: " + err.Error())
+	}
+	return v, nil
+}
+
+// errTooLarge is the error of a file over a limit.
+type errTooLarge struct {
+	name  string
+	limit int64
+}
+
+func (e errTooLarge) Error() string {
+	return e.name + " is larger than " + strconv.FormatInt(e.limit>>20, 10) + " MiB"
+}
+
+// readWithin reads a file that lies within a folder, also by where its links lead.
+func readWithin(dir, name string, limit int64) ([]byte, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	name = path.Clean(name)
+	info, err := root.Stat(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, errors.New(name + " is not a file")
+	case info.Size() > limit:
+		return nil, errTooLarge{name, limit}
+	}
+	return root.ReadFile(name)
+}
+
+// filesOf makes a result of files: a field that is a path is the one file in its
+// folder that is called like the field, with any ending; a list of paths is all
+// files below its folder.
+func filesOf(dir string, t *pipeline.Type) (any, *pipeline.Failure) {
+	if t.Kind != "map" {
+		return nil, pipeline.Failuref(pipeline.CategoryContract, "a result that is found as files has fields, not cases")
+	}
+	v := map[string]any{}
+	for i := range t.Properties {
+		p := &t.Properties[i]
+		pattern, many, of := p.Name, false, &p.Type
+		if of.Kind == "list" && of.Items != nil {
+			pattern, many, of = "**", true, of.Items
+		}
+		if of.Kind != "path" && of.Kind != "file" {
+			return nil, pipeline.Failuref(pipeline.CategoryContract, "%s is %s; what is found as files is a path, or a list of paths", p.Name, spec.TypeText(&p.Type))
+		}
+		files, fail := listFor(dir, path.Join(of.Under, pattern))
+		if fail == nil && !many {
+			var others []string
+			others, fail = listFor(dir, path.Join(of.Under, pattern+".*"))
+			files = append(files, others...)
+		}
+		switch {
+		case fail != nil:
+			return nil, fail
+		case many:
+			v[p.Name] = anyList(files)
+		case len(files) > 1:
+			return nil, &pipeline.Failure{
+				Kind: pipeline.CategoryContract, Reason: reasonContract,
+				Message: "the result is not as promised: " + p.Name + " could be any of " + strings.Join(files, ", "),
+			}
+		case len(files) == 1:
+			v[p.Name] = files[0]
+		}
+	}
+	return v, nil
+}
+
+// checkPaths looks for the paths in a value: one must exist where its type says
+// so, and whatever is there must lie within the folder.
+func checkPaths(dir string, t *pipeline.Type, v any) []spec.Violation {
+	var wrong []spec.Violation
+	eachPath(t, v, "", func(t *pipeline.Type, name, at string) {
+		root, err := os.OpenRoot(dir)
+		if err == nil {
+			_, err = root.Stat(path.Clean(name))
+			_ = root.Close()
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, fs.ErrNotExist):
+			if t.MustExist {
+				wrong = append(wrong, spec.Violation{Path: at, Text: "must name something that exists, not " + name})
+			}
+		default:
+			wrong = append(wrong, spec.Violation{Path: at, Text: "must be a path within the workspace, not " + name, Escapes: true})
+		}
+	})
+	return wrong
+}
+
+// eachPath calls f for every path in a value that conforms to the type.
+func eachPath(t *pipeline.Type, v any, at string, f func(t *pipeline.Type, name, at string)) {
+	switch t.Kind {
+	case "path":
+		if s, ok := v.(string); ok {
+			f(t, s, at)
+		}
+	case "list":
+		list, _ := v.([]any)
+		for i := range list {
+			if t.Items != nil {
+				eachPath(t.Items, list[i], at+"["+strconv.Itoa(i)+"]", f)
+			}
+		}
+	case "map":
+		eachField(t.Properties, v, at, f)
+	case "union":
+		m, _ := v.(map[string]any)
+		for i := range t.Cases {
+			if m[t.By] == t.Cases[i].Tag {
+				eachField(t.Cases[i].Fields, v, at, f)
+			}
+		}
+	}
+}
+
+func eachField(ps []pipeline.Property, v any, at string, f func(t *pipeline.Type, name, at string)) {
+	m, _ := v.(map[string]any)
+	for i := range ps {
+		name := ps[i].Name
+		if at != "" {
+			name = at + "." + name
+		}
+		eachPath(&ps[i].Type, m[ps[i].Name], name, f)
+	}
+}
