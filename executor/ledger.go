@@ -3,6 +3,7 @@ package executor
 import (
 	"bytes"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -49,9 +50,7 @@ func (r *runState) addLine(name string, t *pipeline.Task) error {
 	if err == nil && !known {
 		line := map[string]any{"key": string(r.run.ID) + "/" + string(t.Path), "at": r.lane.ex.cfg.Now().UTC().Format(time.RFC3339)}
 		if result, ok := t.Output.(map[string]any); ok {
-			for k, v := range result {
-				line[k] = v
-			}
+			maps.Copy(line, result)
 		}
 		_, err = f.Write(append(pipeline.EncodeValue(line), '\n'))
 	}

@@ -177,23 +177,27 @@ func restore(t *testing.T, s store.Store, run *pipeline.Run, log []pipeline.Even
 
 // A deployment leaves parked runs alone and parks those that only wait.
 func TestParkedRunsOutliveTheirExecutor(t *testing.T) {
-	onBoth(t, func(t *testing.T, s store.Store) {
-		one := start(t, s, troubled, unpolled)
-		id := one.submit("steps:\n- {id: q, ask: q}\n- {id: t, wait: {for: 2.5}}\n- {id: s, wait: {signal: go}}", nil)
-		one.status(id, pipeline.RunWaiting)
-		one.stop()
-		one.signal(id, "go", nil)
-		two := start(t, s, troubled, func(c *executor.Config) { c.Heartbeat = 500 * time.Millisecond })
-		two.decide(two.approval(id), "answer", 1, "ann")
-		if run, _ := two.wait(id); run.Status != pipeline.RunCompleted {
-			t.Errorf("%s %v", run.Status, run.Error)
-		}
-		for _, reason := range two.told(id, pipeline.RunResumed) {
-			if reason != "run_resumed woken" {
-				t.Errorf("it was told %q", reason)
+	for name, open := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := open(t)
+			one := start(t, s, troubled, unpolled)
+			id := one.submit("steps:\n- {id: q, ask: q}\n- {id: t, wait: {for: 2.5}}\n- {id: s, wait: {signal: go}}", nil)
+			one.status(id, pipeline.RunWaiting)
+			one.stop()
+			one.signal(id, "go", nil)
+			two := start(t, s, troubled, func(c *executor.Config) { c.Heartbeat = 500 * time.Millisecond })
+			two.decide(two.approval(id), "answer", 1, "ann")
+			if run, _ := two.wait(id); run.Status != pipeline.RunCompleted {
+				t.Errorf("%s %v", run.Status, run.Error)
 			}
-		}
-	})
+			for _, reason := range two.told(id, pipeline.RunResumed) {
+				if reason != "run_resumed woken" {
+					t.Errorf("it was told %q", reason)
+				}
+			}
+		})
+	}
 }
 
 // counting is a store that counts the commits of its lanes.

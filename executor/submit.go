@@ -126,7 +126,7 @@ func priorityOf(given int32, plan *pipeline.Plan) int32 {
 	if given != 0 {
 		return given
 	}
-	return int32(min(max(plan.Settings.Priority, math.MinInt32), math.MaxInt32)) //nolint:gosec // within bounds
+	return int32(min(max(plan.Settings.Priority, math.MinInt32), math.MaxInt32))
 }
 
 // Resume goes on with a queued or parked run, here and now. A run that somebody owns or

@@ -19,17 +19,27 @@ import (
 	"github.com/orchestrator-project/orchestrator/store/storetest"
 )
 
+// stores open a fresh store of each kind.
+var stores = map[string]func(t *testing.T) store.Store{
+	"sqlite": func(t *testing.T) store.Store {
+		t.Helper()
+		return storetest.Open(t)
+	},
+	"postgres": func(t *testing.T) store.Store {
+		t.Helper()
+		return openPostgres(t, storetest.Postgres(t), 15*time.Second)
+	},
+}
+
 // onBoth runs a test on each of the stores.
 func onBoth(t *testing.T, f func(t *testing.T, s store.Store)) {
 	t.Helper()
-	t.Run("sqlite", func(t *testing.T) {
-		t.Parallel()
-		f(t, storetest.Open(t))
-	})
-	t.Run("postgres", func(t *testing.T) {
-		t.Parallel()
-		f(t, openPostgres(t, storetest.Postgres(t), 15*time.Second))
-	})
+	for name, open := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f(t, open(t))
+		})
+	}
 }
 
 // unpolled lets nothing happen but by bells, timers and alarms.
@@ -139,28 +149,32 @@ func TestWaits(t *testing.T) {
 // A run that only waits is in no memory; a signal wakes it, and is kept where it
 // comes before it is waited for.
 func TestSignalWakesAParkedRun(t *testing.T) {
-	onBoth(t, func(t *testing.T, s store.Store) {
-		reg := prometheus.NewRegistry()
-		e := start(t, s, troubled, unpolled, func(c *executor.Config) { c.Metrics = reg })
-		id := e.submit("steps:\n- {id: one, wait: {signal: go}}\n- {id: two, wait: {signal: 'g{{ one.x }}'}, needs: one}\n- {id: three, wait: {signal: go}, needs: two, timeout: 1h}\noutputs: {one: '{{ one }}', two: '{{ two }}', three: '{{ three }}'}", nil)
-		if run := e.status(id, pipeline.RunWaiting); run.Reason != "signal" {
-			t.Errorf("it waits for %q", run.Reason)
-		}
-		e.await("the run to be in no memory", func() bool { return active(t, reg) == 0 })
-		e.signal(id, "unrelated", nil)
-		e.signal(id, "go", map[string]any{"x": int64(1)})
-		e.signal(id, "go", "later")
-		e.signal(id, "g1", []any{"a"})
-		run, _ := e.wait(id)
-		want := map[string]any{"one": map[string]any{"x": int64(1)}, "two": []any{"a"}, "three": "later"}
-		if diff := cmp.Diff(want, run.Outputs); diff != "" {
-			t.Errorf("%s %v: %s", run.Status, run.Error, diff)
-		}
-		told := e.told(id, pipeline.RunIsWaiting, pipeline.RunResumed)
-		if len(told)%2 != 0 || told[0] != "run_waiting signal" || told[1] != "run_resumed woken" {
-			t.Errorf("it was told: %q", told)
-		}
-	})
+	for name, open := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := open(t)
+			reg := prometheus.NewRegistry()
+			e := start(t, s, troubled, unpolled, func(c *executor.Config) { c.Metrics = reg })
+			id := e.submit("steps:\n- {id: one, wait: {signal: go}}\n- {id: two, wait: {signal: 'g{{ one.x }}'}, needs: one}\n- {id: three, wait: {signal: go}, needs: two, timeout: 1h}\noutputs: {one: '{{ one }}', two: '{{ two }}', three: '{{ three }}'}", nil)
+			if run := e.status(id, pipeline.RunWaiting); run.Reason != "signal" {
+				t.Errorf("it waits for %q", run.Reason)
+			}
+			e.await("the run to be in no memory", func() bool { return active(t, reg) == 0 })
+			e.signal(id, "unrelated", nil)
+			e.signal(id, "go", map[string]any{"x": int64(1)})
+			e.signal(id, "go", "later")
+			e.signal(id, "g1", []any{"a"})
+			run, _ := e.wait(id)
+			want := map[string]any{"one": map[string]any{"x": int64(1)}, "two": []any{"a"}, "three": "later"}
+			if diff := cmp.Diff(want, run.Outputs); diff != "" {
+				t.Errorf("%s %v: %s", run.Status, run.Error, diff)
+			}
+			told := e.told(id, pipeline.RunIsWaiting, pipeline.RunResumed)
+			if len(told)%2 != 0 || told[0] != "run_waiting signal" || told[1] != "run_resumed woken" {
+				t.Errorf("it was told: %q", told)
+			}
+		})
+	}
 }
 
 func active(t *testing.T, reg *prometheus.Registry) float64 {
@@ -181,162 +195,178 @@ func active(t *testing.T, reg *prometheus.Registry) float64 {
 // Timers fire on time although nobody polls for them, also when several runs are
 // parked and a delay before a next attempt is among what they wait for.
 func TestTimersWakeParkedRuns(t *testing.T) {
-	onBoth(t, func(t *testing.T, s store.Store) {
-		e := start(t, s, func(_ context.Context, env executor.Env, do string) (any, error) {
-			if env.Attempt == 1 {
-				return nil, pipeline.Failuref(pipeline.CategorySystem, "once")
+	for name, open := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := open(t)
+			e := start(t, s, func(_ context.Context, env executor.Env, do string) (any, error) {
+				if env.Attempt == 1 {
+					return nil, pipeline.Failuref(pipeline.CategorySystem, "once")
+				}
+				return do, nil
+			}, unpolled)
+			ids := []pipeline.RunID{
+				e.submit("steps:\n- {id: w, wait: {for: 2.8}}", nil),
+				e.submit("steps:\n- {id: w, wait: {for: 2.2}}", nil),
+				e.submit("steps:\n- {id: a, action: probe, retry: {max_attempts: 2, initial: 2.5, jitter: none}}", nil),
+				e.submit("settings: {timeout: 2.4}\nsteps:\n- {id: w, wait: {signal: never}}", nil),
 			}
-			return do, nil
-		}, unpolled)
-		ids := []pipeline.RunID{
-			e.submit("steps:\n- {id: w, wait: {for: 2.8}}", nil),
-			e.submit("steps:\n- {id: w, wait: {for: 2.2}}", nil),
-			e.submit("steps:\n- {id: a, action: probe, retry: {max_attempts: 2, initial: 2.5, jitter: none}}", nil),
-			e.submit("settings: {timeout: 2.4}\nsteps:\n- {id: w, wait: {signal: never}}", nil),
-		}
-		reasons := []string{"timer", "timer", "retry", "signal"}
-		for i, id := range ids {
-			if run := e.status(id, pipeline.RunWaiting); run.Reason != reasons[i] {
-				t.Errorf("run %d waits for %q", i, run.Reason)
+			reasons := []string{"timer", "timer", "retry", "signal"}
+			for i, id := range ids {
+				if run := e.status(id, pipeline.RunWaiting); run.Reason != reasons[i] {
+					t.Errorf("run %d waits for %q", i, run.Reason)
+				}
 			}
-		}
-		for i, id := range ids {
-			run, v := e.wait(id)
-			want := pipeline.RunCompleted
-			if i == 3 {
-				want = pipeline.RunFailed
+			for i, id := range ids {
+				run, v := e.wait(id)
+				want := pipeline.RunCompleted
+				if i == 3 {
+					want = pipeline.RunFailed
+				}
+				if run.Status != want {
+					t.Errorf("run %d: %s %v", i, run.Status, run.Error)
+				}
+				if i == 2 && v.Step("a").Attempt != 2 {
+					t.Errorf("the repeated step ended with attempt %d", v.Step("a").Attempt)
+				}
+				if told := e.told(id, pipeline.RunResumed); len(told) != 1 {
+					t.Errorf("run %d was woken %q", i, told)
+				}
 			}
-			if run.Status != want {
-				t.Errorf("run %d: %s %v", i, run.Status, run.Error)
-			}
-			if i == 2 && v.Step("a").Attempt != 2 {
-				t.Errorf("the repeated step ended with attempt %d", v.Step("a").Attempt)
-			}
-			if told := e.told(id, pipeline.RunResumed); len(told) != 1 {
-				t.Errorf("run %d was woken %q", i, told)
-			}
-		}
-	})
+		})
+	}
 }
 
 // Files wake a parked run; one that is cancelled meanwhile no longer waits.
 func TestFilesWakeAParkedRun(t *testing.T) {
-	onBoth(t, func(t *testing.T, s store.Store) {
-		dir := t.TempDir()
-		e := start(t, s, troubled, unpolled, func(c *executor.Config) { c.Workspace = dir })
-		id := e.submit("steps:\n- {id: w, wait: {files: 'in/**/*.task', poll: 5ms, count: 2}}\noutputs: {w: '{{ w }}'}", nil)
-		other := e.submit("steps:\n- {id: w, wait: {files: 'never', poll: 5ms}}", nil)
-		for _, id := range []pipeline.RunID{id, other} {
-			if run := e.status(id, pipeline.RunWaiting); run.Reason != "files" {
-				t.Errorf("it waits for %q", run.Reason)
+	for name, open := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := open(t)
+			dir := t.TempDir()
+			e := start(t, s, troubled, unpolled, func(c *executor.Config) { c.Workspace = dir })
+			id := e.submit("steps:\n- {id: w, wait: {files: 'in/**/*.task', poll: 5ms, count: 2}}\noutputs: {w: '{{ w }}'}", nil)
+			other := e.submit("steps:\n- {id: w, wait: {files: 'never', poll: 5ms}}", nil)
+			for _, id := range []pipeline.RunID{id, other} {
+				if run := e.status(id, pipeline.RunWaiting); run.Reason != "files" {
+					t.Errorf("it waits for %q", run.Reason)
+				}
 			}
-		}
-		e.send(other, store.MessageCancel, "")
-		if run, v := e.wait(other); run.Status != pipeline.RunCancelled || v.Step("w").Status != pipeline.StepSkipped {
-			t.Errorf("the cancelled run: %s, its wait %s", run.Status, v.Step("w").Status)
-		}
-		if err := os.MkdirAll(filepath.Join(dir, "in", "a"), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range []string{"in/1.task", "in/a/2.task"} {
-			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			e.send(other, store.MessageCancel, "")
+			if run, v := e.wait(other); run.Status != pipeline.RunCancelled || v.Step("w").Status != pipeline.StepSkipped {
+				t.Errorf("the cancelled run: %s, its wait %s", run.Status, v.Step("w").Status)
+			}
+			if err := os.MkdirAll(filepath.Join(dir, "in", "a"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-		}
-		run, _ := e.wait(id)
-		if diff := cmp.Diff(map[string]any{"w": []any{"in/1.task", "in/a/2.task"}}, run.Outputs); diff != "" {
-			t.Errorf("%s %v: %s", run.Status, run.Error, diff)
-		}
-	})
+			for _, name := range []string{"in/1.task", "in/a/2.task"} {
+				if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			run, _ := e.wait(id)
+			if diff := cmp.Diff(map[string]any{"w": []any{"in/1.task", "in/a/2.task"}}, run.Outputs); diff != "" {
+				t.Errorf("%s %v: %s", run.Status, run.Error, diff)
+			}
+		})
+	}
 }
 
 // An executor that takes nothing from the queue wakes its own runs.
 func TestSelectiveExecutorWakesItsOwnRuns(t *testing.T) {
-	onBoth(t, func(t *testing.T, s store.Store) {
-		selective := func(c *executor.Config) { c.Selective = true }
-		one := start(t, s, troubled, unpolled, selective)
-		two := start(t, s, troubled, unpolled, selective)
-		timed := one.submit("steps:\n- {id: w, wait: {for: 2.3}}", nil)
-		told := one.submit("steps:\n- {id: w, wait: {signal: go}}", nil)
-		moved := one.submit("steps:\n- {id: w, wait: {signal: go}}\n- {id: x, wait: {signal: on}, needs: w}", nil)
-		for _, id := range []pipeline.RunID{timed, told, moved} {
-			one.status(id, pipeline.RunWaiting)
-		}
-		one.signal(told, "go", nil)
-		if run, _ := one.wait(told); run.Status != pipeline.RunCompleted {
-			t.Errorf("%s %v", run.Status, run.Error)
-		}
-		if run, _ := one.wait(timed); run.Status != pipeline.RunCompleted {
-			t.Errorf("%s %v", run.Status, run.Error)
-		}
-		one.stop()
-		if err := two.Resume(context.Background(), moved); err != nil {
-			t.Fatal(err)
-		}
-		two.signal(moved, "go", nil)
-		two.signal(moved, "on", nil)
-		if run, _ := two.wait(moved); run.Status != pipeline.RunCompleted {
-			t.Errorf("%s %v", run.Status, run.Error)
-		}
-	})
+	for name, open := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := open(t)
+			selective := func(c *executor.Config) { c.Selective = true }
+			one := start(t, s, troubled, unpolled, selective)
+			two := start(t, s, troubled, unpolled, selective)
+			timed := one.submit("steps:\n- {id: w, wait: {for: 2.3}}", nil)
+			told := one.submit("steps:\n- {id: w, wait: {signal: go}}", nil)
+			moved := one.submit("steps:\n- {id: w, wait: {signal: go}}\n- {id: x, wait: {signal: on}, needs: w}", nil)
+			for _, id := range []pipeline.RunID{timed, told, moved} {
+				one.status(id, pipeline.RunWaiting)
+			}
+			one.signal(told, "go", nil)
+			if run, _ := one.wait(told); run.Status != pipeline.RunCompleted {
+				t.Errorf("%s %v", run.Status, run.Error)
+			}
+			if run, _ := one.wait(timed); run.Status != pipeline.RunCompleted {
+				t.Errorf("%s %v", run.Status, run.Error)
+			}
+			one.stop()
+			if err := two.Resume(context.Background(), moved); err != nil {
+				t.Fatal(err)
+			}
+			two.signal(moved, "go", nil)
+			two.signal(moved, "on", nil)
+			if run, _ := two.wait(moved); run.Status != pipeline.RunCompleted {
+				t.Errorf("%s %v", run.Status, run.Error)
+			}
+		})
+	}
 }
 
 // A parked run is woken exactly once by whatever comes for it at the same time,
 // on whichever replica: each signal is received once, and each wait ends once.
 func TestRacingWakes(t *testing.T) {
-	onBoth(t, func(t *testing.T, s store.Store) {
-		one, two := start(t, s, troubled), start(t, s, troubled)
-		const runs, signals = 12, 5
-		ids := make([]pipeline.RunID, runs)
-		for i := range ids {
-			ids[i] = []*engine{one, two}[i%2].submit(fmt.Sprintf(
-				"steps:\n- {id: a, ask: {question: ok?}}\n- {id: t, wait: {for: 2.2}}\n- {id: l, for: {items: '{{ range(%d) }}'}, wait: {signal: go}}\noutputs: {n: '{{ l.results }}', a: '{{ a }}'}", signals), nil)
-		}
-		var all sync.WaitGroup
-		var refused atomic.Int32
-		for _, id := range ids {
-			one.status(id, pipeline.RunWaiting)
-			a := one.approval(id)
-			for i := range signals {
-				all.Go(func() { one.signal(id, "go", int64(i)) })
+	for name, open := range stores {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := open(t)
+			one, two := start(t, s, troubled), start(t, s, troubled)
+			const runs, signals = 12, 5
+			ids := make([]pipeline.RunID, runs)
+			for i := range ids {
+				ids[i] = []*engine{one, two}[i%2].submit(fmt.Sprintf(
+					"steps:\n- {id: a, ask: {question: ok?}}\n- {id: t, wait: {for: 2.2}}\n- {id: l, for: {items: '{{ range(%d) }}'}, wait: {signal: go}}\noutputs: {n: '{{ l.results }}', a: '{{ a }}'}", signals), nil)
 			}
-			for i := range 3 {
-				all.Go(func() {
-					_, err := s.Decide(context.Background(), a.ID, pipeline.Decision{Decision: "answer", Value: int64(i), Actor: fmt.Sprint("p", i), At: time.Now()})
-					if pipeline.KindOf(err) == pipeline.Conflict {
-						refused.Add(1)
-					} else if err != nil {
-						t.Error(err)
-					}
-				})
+			var all sync.WaitGroup
+			var refused atomic.Int32
+			for _, id := range ids {
+				one.status(id, pipeline.RunWaiting)
+				a := one.approval(id)
+				for i := range signals {
+					all.Go(func() { one.signal(id, "go", int64(i)) })
+				}
+				for i := range 3 {
+					all.Go(func() {
+						_, err := s.Decide(context.Background(), a.ID, pipeline.Decision{Decision: "answer", Value: int64(i), Actor: fmt.Sprint("p", i), At: time.Now()})
+						if pipeline.KindOf(err) == pipeline.Conflict {
+							refused.Add(1)
+						} else if err != nil {
+							t.Error(err)
+						}
+					})
+				}
 			}
-		}
-		all.Wait()
-		if n := refused.Load(); n != 2*runs {
-			t.Errorf("%d decisions were refused, want %d", n, 2*runs)
-		}
-		for _, id := range ids {
-			run, _ := one.wait(id)
-			if run.Status != pipeline.RunCompleted {
-				t.Fatalf("%s %v", run.Status, run.Error)
+			all.Wait()
+			if n := refused.Load(); n != 2*runs {
+				t.Errorf("%d decisions were refused, want %d", n, 2*runs)
 			}
-			seen := map[any]int{}
-			list, _ := run.Outputs["n"].([]any)
-			for _, v := range list {
-				seen[v]++
+			for _, id := range ids {
+				run, _ := one.wait(id)
+				if run.Status != pipeline.RunCompleted {
+					t.Fatalf("%s %v", run.Status, run.Error)
+				}
+				seen := map[any]int{}
+				list, _ := run.Outputs["n"].([]any)
+				for _, v := range list {
+					seen[v]++
+				}
+				if len(list) != signals || len(seen) != signals {
+					t.Errorf("the signals %v were taken", list)
+				}
+				if n := len(one.told(id, pipeline.SignalReceived)); n != signals {
+					t.Errorf("%d signals were received", n)
+				}
+				if n := len(one.told(id, pipeline.ApprovalIsDecided)); n != 1 {
+					t.Errorf("%d decisions were recorded", n)
+				}
+				if w, r := one.told(id, pipeline.RunIsWaiting), one.told(id, pipeline.RunResumed); len(w) != len(r) {
+					t.Errorf("it was parked %d and woken %d times", len(w), len(r))
+				}
 			}
-			if len(list) != signals || len(seen) != signals {
-				t.Errorf("the signals %v were taken", list)
-			}
-			if n := len(one.told(id, pipeline.SignalReceived)); n != signals {
-				t.Errorf("%d signals were received", n)
-			}
-			if n := len(one.told(id, pipeline.ApprovalIsDecided)); n != 1 {
-				t.Errorf("%d decisions were recorded", n)
-			}
-			if w, r := one.told(id, pipeline.RunIsWaiting), one.told(id, pipeline.RunResumed); len(w) != len(r) {
-				t.Errorf("it was parked %d and woken %d times", len(w), len(r))
-			}
-		}
-	})
+		})
+	}
 }
