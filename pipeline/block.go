@@ -28,9 +28,25 @@ func (m *Machine) closing(x *inst, t *Task) {
 		if !x.unit.def.HasOutputs {
 			t.Output = x.unit.root.output()
 		}
-	case x.arm != nil:
-		t.Output = x.arm.output()
+	case len(x.def.Branches) > 0:
+		t.Output = x.choice()
 	}
+}
+
+// choice is the output of a block with arms: step id to output, null for the
+// steps of arms that were not taken.
+func (x *inst) choice() map[string]any {
+	out := map[string]any{}
+	for i := range x.def.Branches {
+		for _, s := range x.def.Branches[i].Body.Steps {
+			out[s.ID] = nil
+		}
+	}
+	if x.arm != nil {
+		taken, _ := x.arm.output().(map[string]any)
+		maps.Copy(out, taken)
+	}
+	return out
 }
 
 // closeLoop is the output of a loop; a repeat loop that came to its maximum

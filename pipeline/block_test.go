@@ -89,7 +89,7 @@ func TestMatchTakesOneCase(t *testing.T) {
 	m := branches(pipeline.KindMatch, "m", graph(act("x")), graph(act("y")))
 	d := ran(t, planOf(graph(m)), script{"branch m": 1})
 	d.tells(t, "y COMPLETED\nm COMPLETED\nrun COMPLETED")
-	equalValue(t, d.output("m"), any(map[string]any{"y": "y"}))
+	equalValue(t, d.output("m"), any(map[string]any{"x": nil, "y": "y"}))
 	ran(t, planOf(graph(m)), script{"branch m": 2}).tells(t, "m COMPLETED\nrun COMPLETED")
 }
 

@@ -81,6 +81,7 @@ func httpAction(cfg Config) executor.Action {
 	}
 	a := prepare(executor.NewAction[HTTP](executor.Describe{Name: "http", Doc: httpDoc, Returns: httpResult{}}),
 		func(h *HTTP) { h.transport = cfg.Transport })
+	a.Spec.Secret = []string{"headers"}
 	a.Effect = func(params map[string]any) pipeline.Effect {
 		m, given := params["method"].(string)
 		if m = strings.ToUpper(m); !given || safe(m) {

@@ -6,16 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-)
-
-// The limits of one evaluation. Work on texts counts as one operation per 256
-// bytes read, so that the operations bound the time as well.
-const (
-	maxOps      = 100_000  // operations: nodes evaluated and elements visited
-	maxText     = 1 << 20  // bytes of the output, and of any text made on the way
-	maxMade     = 16 << 20 // bytes of all texts made on the way
-	bytesPerOp  = 256
-	tooMuchText = "the text is too long (more than 1 MiB)"
+	"unicode/utf8"
 )
 
 // evaluator is the state of one evaluation. Its methods, and the eval methods of
@@ -23,10 +14,10 @@ const (
 type evaluator struct {
 	env    *Env
 	locals []any // by slot; unset where not bound
-	ops    int
-	made   int
+	spent
 	built  bool // a list or map was made, so the result needs a check
 	out    []byte
+	regex  compiledPattern // the last one, which map and select use again
 
 	tables
 }
@@ -50,7 +41,7 @@ var evaluators = sync.Pool{New: func() any {
 
 func newEvaluator(env *Env, slots int) *evaluator {
 	ev, _ := evaluators.Get().(*evaluator) // the pool holds nothing else
-	ev.env, ev.ops, ev.made, ev.built = env, 0, 0, false
+	ev.env, ev.spent, ev.built = env, spent{}, false
 	for range slots {
 		ev.locals = append(ev.locals, unset)
 	}
@@ -59,7 +50,7 @@ func newEvaluator(env *Env, slots int) *evaluator {
 
 func (ev *evaluator) release() {
 	clear(ev.locals)
-	ev.env, ev.locals, ev.out = nil, ev.locals[:0], ev.out[:0]
+	ev.env, ev.locals, ev.out, ev.regex = nil, ev.locals[:0], ev.out[:0], compiledPattern{}
 	if cap(ev.out) > 64<<10 || cap(ev.locals) > 1024 {
 		ev.out, ev.locals = nil, nil
 	}
@@ -72,45 +63,6 @@ func fail(at Span, format string, args ...any) {
 
 func failHint(at Span, hint, format string, args ...any) {
 	panic(&Error{Text: fmt.Sprintf(format, args...), Hint: hint, Off: at.Off, End: at.End})
-}
-
-func (ev *evaluator) tick(at Span) { ev.charge(1, at) }
-
-func (ev *evaluator) charge(n int, at Span) {
-	if ev == nil {
-		return
-	}
-	if n > maxOps {
-		n = maxOps + 1
-	}
-	if ev.ops += n; ev.ops > maxOps {
-		ev.ops = maxOps
-		fail(at, "the expression does too much work (more than 100,000 operations)")
-	}
-}
-
-// scan charges for reading n bytes of text.
-func (ev *evaluator) scan(n int, at Span) {
-	if n >= bytesPerOp {
-		ev.charge(n/bytesPerOp, at)
-	}
-}
-
-// room fails unless a text of n bytes may be made; it must be asked before.
-func (ev *evaluator) room(n int, at Span) {
-	if n > maxText || n < 0 {
-		fail(at, "%s", tooMuchText)
-	}
-	if ev.made += n; ev.made > maxMade {
-		fail(at, "the expression makes too much text (more than 16 MiB in all)")
-	}
-	ev.scan(n, at)
-}
-
-// str accounts for a text that was made, and is not much longer than its source.
-func (ev *evaluator) str(s string, at Span) string {
-	ev.room(len(s), at)
-	return s
 }
 
 // text returns how v prints.
@@ -374,6 +326,7 @@ func (s *forStmt) run(ev *evaluator) {
 				kept = append(kept, x)
 			}
 		}
+		ev.hold(len(kept), s.Span)
 		items = kept
 	}
 	if len(items) == 0 {
@@ -397,37 +350,22 @@ func (s *forStmt) run(ev *evaluator) {
 func (ev *evaluator) iterate(v any, at Span) []any {
 	switch v := ev.plain(v, at).(type) {
 	case []any:
-		ev.charge(len(v), at)
+		ev.visit(len(v), at)
 		return v
 	case map[string]any:
 		return ev.texts(slices.Sorted(maps.Keys(v)), at)
 	case string:
-		ev.charge(min(len(v), maxOps+1), at)
-		out := make([]any, 0, len(v))
+		out := ev.list(utf8.RuneCountInString(v), at)
+		i := 0
 		for _, r := range v {
-			out = append(out, string(r))
+			out[i] = string(r)
+			i++
 		}
 		return out
 	default:
 		fail(at, "%s cannot be iterated over", typeName(v))
 		return nil
 	}
-}
-
-// texts makes a list of texts.
-func (ev *evaluator) texts(s []string, at Span) []any {
-	out := ev.list(len(s), at)
-	for i, x := range s {
-		out[i] = x
-	}
-	return out
-}
-
-// list makes a list of n elements.
-func (ev *evaluator) list(n int, at Span) []any {
-	ev.charge(n, at)
-	ev.built = true
-	return make([]any, n)
 }
 
 // loopState is the value of loop.

@@ -252,7 +252,7 @@ func wholeTag(t *pipeline.Template) bool {
 }
 
 // closeAutos works out the types of all tags: by their attributes, else by the
-// place, else a text.
+// place, else a text. Where the place takes anything, an answer may be anything.
 func (c *compiler) closeAutos() {
 	for _, o := range c.autos.open {
 		if f := c.autoType(o); f != nil {
@@ -295,6 +295,9 @@ func (c *compiler) autoType(o *openAuto) *fault {
 			return &fault{at: o.at(x.valueAt), msg: "the fallback " + err.Error()}
 		}
 		a.Fallback = &pipeline.Field{Const: v}
+	}
+	if given == nil && a.Type.Kind == "string" && o.expected != nil && (o.expected.Kind == "any" || o.expected.Kind == "union") {
+		a.Type = pipeline.Type{Kind: "any"} // a list in an answers file is as good as a text
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func TestUnquotedTags(t *testing.T) {
 			if got := strings.TrimSpace(x.Src); got != "{{ __auto__[0] }}" {
 				t.Errorf("template %q", got)
 			}
-			if x.Autos[0].Key != "input" || x.Autos[0].Type.Kind != "string" && x.Autos[0].Type.Kind != "enum" {
+			if x.Autos[0].Key != "input" || x.Autos[0].Type.Kind != "any" && x.Autos[0].Type.Kind != "string" && x.Autos[0].Type.Kind != "enum" {
 				t.Errorf("tag %+v", x.Autos[0])
 			}
 			// The input that is inferred from the line behind tells its place.
@@ -92,7 +92,8 @@ func TestTagTypes(t *testing.T) {
 		want     pipeline.Type
 		fallback any
 	}{
-		"text":             {`<AUTO>x</AUTO>`, pipeline.Type{Kind: "string"}, nil},
+		"text":             {`<AUTO type=string>x</AUTO>`, pipeline.Type{Kind: "string"}, nil},
+		"anything":         {`<AUTO>x</AUTO>`, pipeline.Type{Kind: "any"}, nil},
 		"integer":          {`<AUTO type="integer" fallback="4">x</AUTO>`, pipeline.Type{Kind: "integer"}, int64(4)},
 		"bounds":           {`<AUTO type="integer" min="3" max=10>x</AUTO>`, pipeline.Type{Kind: "integer", Min: &three, Max: &ten}, nil},
 		"bounds alone":     {`<AUTO min="3" max='10' fallback=3>x</AUTO>`, pipeline.Type{Kind: "integer", Min: &three, Max: &ten}, int64(3)},
@@ -101,7 +102,7 @@ func TestTagTypes(t *testing.T) {
 		"list":             {`<AUTO type="list<integer>" fallback="1, 2">x</AUTO>`, pipeline.Type{Kind: "list", Items: &pipeline.Type{Kind: "integer"}}, []any{int64(1), int64(2)}},
 		"list of choices":  {`<AUTO type="list" choices="a, b">x</AUTO>`, pipeline.Type{Kind: "list", Items: &pipeline.Type{Kind: "enum", Values: []any{"a", "b"}}}, nil},
 		"boolean":          {`<AUTO type="bool" fallback="false">x</AUTO>`, pipeline.Type{Kind: "boolean"}, false},
-		"angle in a quote": {`<AUTO fallback="a > b">x</AUTO>`, pipeline.Type{Kind: "string"}, "a > b"},
+		"angle in a quote": {`<AUTO fallback="a > b">x</AUTO>`, pipeline.Type{Kind: "any"}, "a > b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, x := parameter(t, "steps:\n  - id: a\n    action: analyze\n    parameters:\n      input: "+c.tag+"\n")
@@ -182,7 +183,7 @@ func TestHoles(t *testing.T) {
 	want := map[string]string{
 		"plan.condition": "boolean", "plan.rows[0].name": "string", "plan.rows[0].name#2": "string", "plan.rows[0].name#3": "string",
 		"plan.rows[0].n": "integer", "plan.strict": "boolean", "each.for.items": "list", "each/do.condition": "boolean",
-		"each/do.input": "string", "each/do.parameters.condition": "string", "one.input": "string", "free.action": "enum",
+		"each/do.input": "any", "each/do.parameters.condition": "string", "one.input": "any", "free.action": "enum",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
