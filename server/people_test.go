@@ -92,6 +92,7 @@ func TestASignalLandsInTheInbox(t *testing.T) {
 		t.Errorf("body: %s", got)
 	}
 	f.refused(400, "invalid_name", "POST", "/v1/runs/"+string(id)+"/signals/a%20b", `{}`)
+	f.refused(400, "reserved_name", "POST", "/v1/runs/"+string(id)+"/signals/cancel", `{}`)
 	f.refused(404, "run_not_found", "POST", "/v1/runs/x/signals/a", `{}`)
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"unicode"
 	"unicode/utf8"
@@ -469,6 +470,9 @@ func (s runs) SendSignal(ctx context.Context, req *orchestratorv1.SendSignalRequ
 	}
 	if !labelName(req.GetName()) {
 		return nil, refuse("name", "invalid_name", "%s is not a signal's name: 1 to %d letters, digits and -_./", short(req.GetName()), maxLabelName)
+	}
+	if slices.Contains([]string{pipeline.SignalCancel, pipeline.SignalTimeout, pipeline.SignalHandedOver}, req.GetName()) {
+		return nil, refuse("name", "reserved_name", "%s is a signal of the engine's own; to end a run, cancel it", req.GetName())
 	}
 	if n := len(req.GetData()); n > maxSignal {
 		return nil, fault(pipeline.TooLarge, "data_too_large", "the data are %d bytes; at most %d are allowed", n, maxSignal)
