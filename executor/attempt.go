@@ -30,6 +30,9 @@ type job struct {
 	work   *work
 	limit  time.Duration
 	begun  time.Time
+	// cacheAs is the name under which equal steps find the result; empty: it is
+	// not kept.
+	cacheAs pipeline.Digest
 }
 
 // start evaluates a leaf's fields, records its start and sends it to work. It
@@ -112,9 +115,22 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 		r: r, task: *t, a: &attempt{number: t.Attempt, effect: effect}, runner: runner, env: env, work: w,
 		limit: def.TimeoutOf(r.m.Tries(t.Path)),
 	}
+	if def.Cache != nil && effect != pipeline.EffectAtMostOnce {
+		if j.cacheAs, fail = r.cacheKey(ev, t, w); fail != nil {
+			return refuse(fail, w.shown)
+		}
+		if output, ok := j.cached(); ok {
+			launch, fail := r.reuse(t, j, output)
+			if fail != nil {
+				return refuse(fail, w.shown)
+			}
+			return launch
+		}
+	}
 	return func() bool {
 		r.record(pipeline.StepStarted, t.Path, t.Attempt, pipeline.Data{
 			Kind: def.Kind, Action: w.key, Parameters: red.value(w.shown), Worker: string(r.lane.ex.cfg.Replica),
+			Consumed: w.consumed,
 		})
 		if effect == pipeline.EffectAtMostOnce {
 			// Its start must be known before its effect can be.
@@ -146,11 +162,15 @@ func (r *runState) environment(ev evaluation, t *pipeline.Task, w *work) (Env, *
 	}
 	for i := range def.Env {
 		e := &def.Env[i]
-		v, _, fail := r.withSecrets(ev, e, "env."+e.Name, w.redact)
+		v, shown, fail := r.withSecrets(ev, e, "env."+e.Name, w.redact)
 		if fail != nil {
 			return Env{}, fail
 		}
 		vars[e.Name] = word(v)
+		if w.env == nil {
+			w.env = map[string]any{}
+		}
+		w.env[e.Name] = shown
 	}
 	for _, name := range def.Secrets {
 		value, ok := r.lane.ex.cfg.Secret(name)
@@ -225,8 +245,14 @@ func (j *job) execute(ctx context.Context) (out Output, err error) {
 	out, err = j.runner.Run(ctx, j.env)
 	if err == nil {
 		var fail *pipeline.Failure
-		if out.Value, fail = j.result(ctx, out.Value); fail != nil {
+		if out.Value, fail = j.result(out.Value); fail == nil {
+			j.a.published, fail = j.publish(ctx, out.Value)
+		}
+		switch {
+		case fail != nil:
 			err = fail
+		case j.cacheAs != "":
+			j.keepResult(ctx, out.Value)
 		}
 	}
 	if ctx.Err() != nil && err != nil {

@@ -1,7 +1,6 @@
 package executor
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -53,28 +52,38 @@ func listed(wrong []spec.Violation) string {
 }
 
 // result finds the result of an attempt that has succeeded and holds it against
-// what the step promises. Paths in it lie within the workspace and lead nowhere
-// else.
-func (j *job) result(ctx context.Context, given any) (any, *pipeline.Failure) {
-	c := j.task.Def.Returns
+// what the step promises.
+func (j *job) result(given any) (any, *pipeline.Failure) {
 	v := given
-	types := j.work.gives
-	if c != nil {
+	if c := j.task.Def.Returns; c != nil {
 		var fail *pipeline.Failure
 		if v, fail = j.found(c, given); fail != nil {
 			return given, fail
 		}
-		types = append(slices.Clip(types), &c.Type)
 	}
-	for _, t := range types {
-		checked, wrong := spec.Conform(t, v)
+	return j.checked(v)
+}
+
+// promised are the types that the result satisfies.
+func (j *job) promised() []*pipeline.Type {
+	if c := j.task.Def.Returns; c != nil {
+		return append(slices.Clip(j.work.gives), &c.Type)
+	}
+	return j.work.gives
+}
+
+// checked holds a result against what the step promises. Paths in it lie within
+// the workspace and lead nowhere else.
+func (j *job) checked(v any) (any, *pipeline.Failure) {
+	for _, t := range j.promised() {
+		out, wrong := spec.Conform(t, v)
 		if wrong == nil {
-			wrong = checkPaths(j.env.Workspace, t, checked)
+			wrong = checkPaths(j.env.Workspace, t, out)
 		}
 		if wrong != nil {
 			return v, broken("the result", wrong)
 		}
-		v = checked
+		v = out
 	}
 	return v, nil
 }

@@ -31,6 +31,7 @@ func (r *runState) ended(t *pipeline.Task, a *attempt, out Output, state map[str
 	if fail == nil {
 		r.record(pipeline.StepFinished, t.Path, t.Attempt, pipeline.Data{
 			Status: pipeline.StepCompleted, Output: out.Value, State: state, Model: out.Model, Usage: out.Usage,
+			Published: r.numbered(a.published),
 		})
 		return
 	}

@@ -57,6 +57,8 @@ type attempt struct {
 	number int32
 	effect pipeline.Effect
 	cancel context.CancelCauseFunc
+	// published is what it made, before its versions have numbers.
+	published []pipeline.Version
 }
 
 var (

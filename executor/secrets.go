@@ -145,6 +145,14 @@ func (x *redactor) at(s string, i int) (end int, mark string, open bool) {
 	return end, mark, open
 }
 
+// bytes blots out what stands in a file.
+func (x *redactor) bytes(data []byte) []byte {
+	if x.empty() {
+		return data
+	}
+	return []byte(x.text(string(data)))
+}
+
 // value blots out what stands in the texts of a JSON value.
 func (x *redactor) value(v any) any {
 	if x.empty() {

@@ -29,11 +29,11 @@ func (r *runState) composeSkill(ev evaluation, t *pipeline.Task, w *work) *pipel
 		w.gives = append(w.gives, skill.Returns)
 	}
 	if skill.Command == nil && skill.Run == "" {
-		return r.askSkill(t, w, params)
+		return r.askSkill(ev, t, w, params)
 	}
 	dir := filepath.Join(r.lane.ex.bundleDir(r.prog.plan.Bundle), filepath.FromSlash(skill.Dir))
 	w.action = &r.lane.ex.cfg.Command
-	w.vars = map[string]string{"ORCHESTRATOR_SKILL_DIR": dir}
+	w.vars = withVar(w.vars, "ORCHESTRATOR_SKILL_DIR", dir)
 	w.params = map[string]any{"stdin": string(pipeline.EncodeValue(params)), "capture": "json"}
 	if c := t.Def.Returns; c != nil && c.From != fromStdout {
 		w.params["capture"] = "text" // its result is elsewhere
@@ -55,11 +55,15 @@ func (r *runState) composeSkill(ev evaluation, t *pipeline.Task, w *work) *pipel
 }
 
 // askSkill asks a model to do what the skill's text says.
-func (r *runState) askSkill(t *pipeline.Task, w *work, params map[string]any) *pipeline.Failure {
+func (r *runState) askSkill(ev evaluation, t *pipeline.Task, w *work, params map[string]any) *pipeline.Failure {
 	skill := t.Def.Skill
 	prompt := skill.Prompt
 	if len(params) > 0 {
 		prompt += "\n\nThe parameters:\n" + string(pipeline.EncodeValue(params))
+	}
+	prompt, fail := r.surround(ev, t, w, prompt, false)
+	if fail != nil {
+		return fail
 	}
 	w.params = map[string]any{"prompt": prompt}
 	key := askText
@@ -71,11 +75,13 @@ func (r *runState) askSkill(t *pipeline.Task, w *work, params map[string]any) *p
 		key = askValue
 		w.params["schema"] = spec.AnswerSchema(returns)
 	}
-	var fail *pipeline.Failure
 	if w.action, fail = r.lane.ex.action(key); fail != nil {
 		return fail
 	}
 	w.shown = maps.Clone(params)
+	if len(w.files) > 0 {
+		w.show("files", w.files)
+	}
 	w.otherModel(r.m.Rule(t.Path))
 	return nil
 }

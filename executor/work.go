@@ -15,16 +15,37 @@ type work struct {
 	params map[string]any    // of the action
 	shown  any               // what is recorded of them, once secrets are blotted out
 	vars   map[string]string // of the environment, besides those that every step has
+	env    map[string]any    // the step's own variables, as they could be recorded
 	redact *redactor
-	takes  *typed           // whose paths are checked before it begins; nil: nothing
-	gives  []*pipeline.Type // what its result is held against, besides the step's own contract
-	file   string           // of the contract: where the result is found
+
+	takes     *typed                    // whose paths are checked before it begins; nil: nothing
+	gives     []*pipeline.Type          // what its result is held against, besides the step's own contract
+	file      string                    // of the contract: where the result is found
+	artifacts map[string]*pipeline.Type // that it may publish
+	consumed  []pipeline.Version        // that it is handed
+	handed    []handed                  // those of them that it gets to see
+	files     []any                     // in its prompt, as they are recorded
 }
 
-// compose evaluates what a step is to do.
+// compose evaluates what a step is to do, with all that it is handed.
 func (r *runState) compose(ev evaluation, t *pipeline.Task, red *redactor) (*work, *pipeline.Failure) {
 	w := &work{redact: red}
 	var fail *pipeline.Failure
+	if c := t.Def.Returns; c != nil && c.File != nil {
+		if w.file, fail = ev.text(c.File, "returns.from"); fail != nil {
+			return w, fail
+		}
+	}
+	if fail = r.consume(t, w); fail != nil {
+		return w, fail
+	}
+	if len(t.Def.Publish) > 0 {
+		w.artifacts = map[string]*pipeline.Type{}
+		unit := r.m.Unit(t.Path)
+		for i := range unit.Artifacts {
+			w.artifacts[unit.Artifacts[i].Name] = &unit.Artifacts[i].Type
+		}
+	}
 	switch t.Def.Kind {
 	case pipeline.KindAction:
 		fail = r.composeAction(ev, t, w)
@@ -32,11 +53,10 @@ func (r *runState) compose(ev evaluation, t *pipeline.Task, red *redactor) (*wor
 		fail = r.composeSkill(ev, t, w)
 	case pipeline.KindCommand:
 		fail = r.composeCommand(ev, t, w)
+	case pipeline.KindAgent:
+		fail = r.composeAgent(ev, t, w)
 	default:
 		fail = pipeline.Failuref(pipeline.CategorySystem, "this server cannot carry out steps of kind %s", t.Def.Kind)
-	}
-	if c := t.Def.Returns; c != nil && c.File != nil && fail == nil {
-		w.file, fail = ev.text(c.File, "returns.from")
 	}
 	return w, fail
 }
@@ -76,7 +96,43 @@ func (r *runState) composeAction(ev evaluation, t *pipeline.Task, w *work) *pipe
 		return fail
 	}
 	w.otherModel(r.m.Rule(t.Path))
+	return r.enrich(ev, t, w)
+}
+
+// enrich puts into the prompt of an action that asks a model what else the step
+// is told.
+func (r *runState) enrich(ev evaluation, t *pipeline.Task, w *work) *pipeline.Failure {
+	contract := t.Def.Returns != nil && t.Def.Returns.From == fromModel && w.action.Spec.Model && !w.takesParam("schema")
+	if t.Def.Files == nil && len(w.handed) == 0 && !contract {
+		return nil
+	}
+	for _, name := range []string{"prompt", "instructions"} {
+		if !w.takesParam(name) {
+			continue
+		}
+		text, fail := r.surround(ev, t, w, word(w.params[name]), contract)
+		if fail != nil {
+			return fail
+		}
+		w.params[name] = text
+		w.show(name, text)
+		if len(w.files) > 0 {
+			w.show("files", w.files)
+		}
+		return nil
+	}
 	return nil
+}
+
+func (w *work) takesParam(name string) bool {
+	return slices.ContainsFunc(w.action.Spec.Params, func(p pipeline.Property) bool { return p.Name == name })
+}
+
+// show records a value among the parameters.
+func (w *work) show(name string, v any) {
+	if m, ok := w.shown.(map[string]any); ok {
+		m[name] = v
+	}
 }
 
 // parameters evaluates those of an action. Where one may hold secrets, what is
@@ -115,13 +171,9 @@ func (w *work) otherModel(rule *pipeline.Rule) {
 	if rule == nil || rule.Do != doSwitchModel {
 		return
 	}
-	for i := range w.action.Spec.Params {
-		if w.action.Spec.Params[i].Name == "model" {
-			w.params["model"] = rule.Model
-			if shown, ok := w.shown.(map[string]any); ok {
-				shown["model"] = rule.Model
-			}
-		}
+	if w.takesParam("model") {
+		w.params["model"] = rule.Model
+		w.show("model", rule.Model)
 	}
 }
 

@@ -1,0 +1,66 @@
+package executor
+
+import (
+	"strings"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+)
+
+// composeAgent prepares an agent that is a program: it reads its prompt from
+// standard input, or as its last argument, and what it writes to standard output
+// is its answer.
+func (r *runState) composeAgent(ev evaluation, t *pipeline.Task, w *work) *pipeline.Failure {
+	def, agent := t.Def, t.Def.Agent
+	if len(agent.Command) == 0 {
+		return pipeline.Failuref(pipeline.CategorySystem, "this server cannot run the agent %s: it is not a program", agent.Name)
+	}
+	var model any
+	if def.Model != nil {
+		name, fail := ev.text(def.Model, "model")
+		if fail != nil {
+			return fail
+		}
+		model = name
+	}
+	if rule := r.m.Rule(t.Path); rule != nil && rule.Do == doSwitchModel {
+		model = rule.Model
+	}
+	var asked []string
+	for _, f := range []struct {
+		field *pipeline.Field
+		what  string
+	}{{agent.Instructions, "instructions"}, {def.Prompt, "prompt"}} {
+		if f.field == nil {
+			continue
+		}
+		v, fail := ev.field(f.field, f.what)
+		if fail != nil {
+			return fail
+		}
+		asked = append(asked, strings.TrimSpace(word(v)))
+	}
+	prompt, fail := r.surround(ev, t, w, strings.Join(asked, "\n\n"), true)
+	if fail != nil {
+		return fail
+	}
+	argv, fail := ev.with("model", model).words(agent.Command, "agent.command")
+	if fail != nil {
+		return fail
+	}
+	w.action, w.params = &r.lane.ex.cfg.Command, map[string]any{}
+	if agent.Input == "argument" {
+		argv = append(argv, prompt)
+	} else {
+		w.params["stdin"] = prompt
+	}
+	w.params["command"] = argv
+	shown := map[string]any{"prompt": prompt}
+	if model != nil {
+		shown["model"] = model
+	}
+	if len(w.files) > 0 {
+		shown["files"] = w.files
+	}
+	w.shown = shown
+	return nil
+}
