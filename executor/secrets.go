@@ -5,12 +5,16 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
+
+// escape is a byte in a URL.
+var escape = regexp.MustCompile("%[0-9A-F]{2}")
 
 // minSecret is the length below which a value is too common to blot out.
 const minSecret = 4
@@ -64,11 +68,20 @@ func spellings(value string) []string {
 		value,
 		base64.StdEncoding.EncodeToString(raw), base64.URLEncoding.EncodeToString(raw),
 		base64.RawStdEncoding.EncodeToString(raw), base64.RawURLEncoding.EncodeToString(raw),
-		url.QueryEscape(value), url.PathEscape(value), strings.ReplaceAll(url.QueryEscape(value), "+", "%20"),
-		unquoted(pipeline.AppendString(nil, value)), unquoted([]byte(strconv.QuoteToASCII(value))),
+		inQuotes(pipeline.AppendString(nil, value)), inQuotes([]byte(strconv.QuoteToASCII(value))),
 	}
-	if html, err := json.Marshal(value); err == nil {
-		list = append(list, unquoted(html))
+	escaped := url.QueryEscape(value)
+	spaced := strings.ReplaceAll(escaped, "+", "%20")
+	for _, s := range []string{escaped, spaced, strings.ReplaceAll(spaced, "%2F", "/"), url.PathEscape(value)} {
+		list = append(list, s, escape.ReplaceAllStringFunc(s, strings.ToLower))
+	}
+	for _, html := range []bool{true, false} {
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(html)
+		if enc.Encode(value) == nil {
+			list = append(list, inQuotes(bytes.TrimSpace(b.Bytes())))
+		}
 	}
 	if lines := strings.Split(value, "\n"); len(lines) > 1 {
 		for _, line := range lines {
@@ -80,7 +93,7 @@ func spellings(value string) []string {
 	return list
 }
 
-func unquoted(quoted []byte) string { return string(bytes.Trim(quoted, `"`)) }
+func inQuotes(quoted []byte) string { return string(quoted[1 : len(quoted)-1]) }
 
 func (x *redactor) empty() bool { return x == nil || len(x.forms) == 0 }
 
