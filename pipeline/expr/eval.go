@@ -15,9 +15,9 @@ type evaluator struct {
 	env    *Env
 	locals []any // by slot; unset where not bound
 	spent
-	built  bool // a list or map was made, so the result needs a check
-	out    []byte
-	regex  compiledPattern // the last one, which map and select use again
+	built bool // a list or map was made, so the result needs a check
+	out   []byte
+	regex compiledPattern // the last one, which map and select use again
 
 	tables
 }

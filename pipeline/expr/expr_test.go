@@ -366,65 +366,6 @@ func TestEvalString(t *testing.T) {
 	}
 }
 
-// TestLimits feeds what would take the time or memory of the process.
-func TestLimits(t *testing.T) {
-	ops, text := "does too much work", "too long"
-	for src, want := range map[string]string{
-		"{{ 'a' * 10 ** 9 }}":                                    text,
-		"{{ 'a' * 9223372036854775807 }}":                        text,
-		"{{ [1] * 10 ** 9 }}":                                    ops,
-		"{{ [] * 10 ** 18 }}":                                    "",
-		"{{ '' * 10 ** 18 }}":                                    "",
-		"{{ range(10 ** 9) }}":                                   ops,
-		"{{ range(-9223372036854775807, 9223372036854775807) }}": ops,
-		"{{ range(100) | length }}":                              "",
-		"{% for i in range(400) %}{% for j in range(400) %}{% endfor %}{% endfor %}":                                    ops,
-		"{% set x = 'a' %}{% for i in range(30) %}{% endfor %}" + strings.Repeat("{% set x = x ~ x %}", 30) + "{{ x }}": text,
-		strings.Repeat("{% set x = (x | default('a')) * 1000000 %}", 1) + strings.Repeat("{% set y = x ~ 'b' %}", 40):   "too much",
-		"{% set a = [1, 1] %}" + strings.Repeat("{% set a = [a, a] %}", 40) + "{{ a }}":                                 "too large",
-		"{% set a = [1, 1] %}" + strings.Repeat("{% set a = [a, a] %}", 40) + "x{{ a }}":                                text,
-		"{% set a = [1, 1] %}" + strings.Repeat("{% set a = [a, a] %}", 40) + "{{ a == [a] }}{{ a == a }}":              ops,
-		"{% set a = [1, 1] %}" + strings.Repeat("{% set a = [a, a] %}", 40) + "{{ [a] | unique }}":                      ops,
-		"{% set a = [1, 1] %}" + strings.Repeat("{% set a = [a, a] %}", 40) + "{{ a | tojson }}":                        text,
-		"{{ 'a' | center(10 ** 12) }}":                            text,
-		"{{ 'a'.ljust(10 ** 12) }}":                               text,
-		"{{ 'a'.zfill(10 ** 12) }}":                               text,
-		"{{ 'a' | indent(10 ** 12) }}":                            text,
-		"{{ ('\\n' * 10000) | indent(10000, blank=true) }}":       text,
-		"{{ ('a' * 10000) | replace('a', 'b' * 10000) }}":         text,
-		"{{ ('a' * 10000) | regex_replace('a', 'b' * 10000) }}":   text,
-		"{{ range(10000) | join('a' * 10000) }}":                  text,
-		"{{ '%99999999d' % 1 }}":                                  "more than 10,000",
-		"{{ '{:99999999}'.format(1) }}":                           "more than 10,000",
-		"{{ '%.999f' % 1 }}":                                      "more than 400",
-		"{{ [1] | batch(10 ** 12, 0) }}":                          ops,
-		"{{ [1] | slice(10 ** 12) }}":                             ops,
-		"{{ ('a ' * 500000).split() | length }}":                  ops,
-		"{{ ('a,' * 500000).split(',') | length }}":               ops,
-		"{{ ('a' * 1000000) | list | length }}":                   ops,
-		"{{ ('a' * 1000000) | regex_search('(a|b|ab){1000}c') }}": "too",
-		"{{ 'a' | regex_search('a{1000}{1000}') }}":               "pattern does not parse",
-		"{{ 'a' | regex_search('x' * 5000) }}":                    "pattern is too long",
-		"{{ big | upper }}":                                       text,
-		"{{ big ~ '' }}":                                          text,
-		"x{{ big }}":                                              text,
-		"{{ [big] }}":                                             "too large",
-		"{{ ('[' * 9000) | from_json }}":                          "not JSON",
-		"{{ 9 ** 9 ** 9 }}":                                       "64 bits",
-	} {
-		t.Run(src[:min(60, len(src))], func(t *testing.T) {
-			start := time.Now()
-			_, err := evaluate(src, env)
-			if got := fmt.Sprint(err); want == "" && err != nil || want != "" && !strings.Contains(got, want) {
-				t.Errorf("got %s, want %s", got, want)
-			}
-			if d := time.Since(start); d > 5*time.Second {
-				t.Errorf("took %s", d)
-			}
-		})
-	}
-}
-
 func TestNestingIsBounded(t *testing.T) {
 	for _, src := range []string{
 		"{{ " + strings.Repeat("(", 100_000), "{{ " + strings.Repeat("[", 100_000), "{{ " + strings.Repeat("{1:", 100_000),
@@ -488,26 +429,6 @@ func TestEmptyEnv(t *testing.T) {
 	}
 	if _, err := evaluate("{{ x }}", &expr.Env{Scope: expr.MapScope{"x": struct{}{}}}); err == nil {
 		t.Error("a foreign value was accepted")
-	}
-}
-
-// TestHostileExpressionsEndSoon repeats work on large texts, which the number of
-// operations must bound as well.
-func TestHostileExpressionsEndSoon(t *testing.T) {
-	for _, body := range []string{
-		"{% if x is upper %}{% endif %}", "{% if x.isalpha() %}{% endif %}", "{% if x | regex_search('(a|b|c|d)*e') %}{% endif %}",
-		"{% if 'abc' | regex_search('\\\\pL' * 1000) %}{% endif %}", "{% set y = x | wordwrap(1) %}", "{% set y = x | urlencode %}",
-		"{% set y = x.strip('ab' * 50000) %}", "{% set y = x | striptags %}", "{% if x in {x: 1} %}{% endif %}", "{% set y = x[5] %}",
-		"{% set y = x % [] %}", "{% if x == big or x < big %}{% endif %}", "{% set y = x | slugify %}", "{% set y = x.rsplit('zz') %}", "{{ x }}",
-	} {
-		src := "{% set x = 'aé' * 100000 %}{% for i in range(20000) %}" + body + "{% endfor %}"
-		start := time.Now()
-		if _, err := evaluate(src, env); err == nil {
-			t.Errorf("%s: no error", body)
-		}
-		if d := time.Since(start); d > time.Minute {
-			t.Errorf("%s took %s", body, d)
-		}
 	}
 }
 

@@ -27,7 +27,7 @@ func filterToJSON(c *call, in any, args []any) any {
 // filterFromJSON parses one JSON value. Whole numbers must fit in 64 bits.
 func filterFromJSON(c *call, in any, _ []any) any {
 	s := asText(in)
-	c.ev.scan(4*len(s), c.at)
+	c.ev.scan(64+4*len(s), c.at)
 	d := json.NewDecoder(strings.NewReader(s))
 	d.UseNumber()
 	var v any
@@ -41,7 +41,7 @@ func filterFromJSON(c *call, in any, _ []any) any {
 }
 
 func (c *call) decoded(v any) any {
-	c.ev.tick(c.at)
+	c.ev.hold(1, c.at)
 	switch v := v.(type) {
 	case json.Number:
 		if n, err := strconv.ParseInt(string(v), 10, 64); err == nil {
@@ -53,10 +53,12 @@ func (c *call) decoded(v any) any {
 		}
 		return f
 	case []any:
+		c.ev.hold(weightOfList, c.at)
 		for i := range v {
 			v[i] = c.decoded(v[i])
 		}
 	case map[string]any:
+		c.ev.hold(weightOfMap, c.at)
 		for k := range v {
 			v[k] = c.decoded(v[k])
 		}
@@ -124,15 +126,31 @@ func filterDirname(_ *call, in any, _ []any) any {
 	return s
 }
 
+// compiledPattern is a regular expression and the number of its instructions.
+type compiledPattern struct {
+	source string
+	re     *regexp.Regexp
+	size   int
+}
+
 // pattern compiles a regular expression (the syntax is Go's RE2) and charges for
-// matching it against s: a match costs up to one step per byte and instruction.
+// matching it against s: a match costs up to one step per byte and instruction,
+// of which a unit has 64.
 func (c *call) pattern(p, s string, ignoreCase bool) *regexp.Regexp {
+	if ignoreCase {
+		p = "(?i:" + p + ")"
+	}
+	if c.ev.regex.re == nil || c.ev.regex.source != p {
+		c.ev.regex = c.compiled(p)
+	}
+	c.ev.units(1+(len(s)+1)*(16+c.ev.regex.size)/64, c.at)
+	return c.ev.regex.re
+}
+
+func (c *call) compiled(p string) compiledPattern {
 	const maxPattern, maxProgram = 4096, 4000
 	if len(p) > maxPattern {
 		c.fail("the pattern is too long (more than %d bytes)", maxPattern)
-	}
-	if ignoreCase {
-		p = "(?i:" + p + ")"
 	}
 	tree, err := syntax.Parse(p, syntax.Perl)
 	if err != nil {
@@ -147,12 +165,11 @@ func (c *call) pattern(p, s string, ignoreCase bool) *regexp.Regexp {
 		size += 1 + len(i.Rune) // a class such as \pL has hundreds of ranges
 	}
 	c.ev.charge(size/10, c.at)
-	c.ev.charge(len(s)/bytesPerOp*(1+len(prog.Inst)/16), c.at)
 	re, err := regexp.Compile(p)
 	if err != nil {
 		c.fail("the pattern does not parse: %v", err)
 	}
-	return re
+	return compiledPattern{source: p, re: re, size: len(prog.Inst)}
 }
 
 // filterRegexSearch returns the first match, or one of its groups by number or
@@ -187,8 +204,8 @@ func filterRegexReplace(c *call, in any, args []any) any {
 	s := asText(in)
 	re := c.pattern(asText(args[0]), s, asBool(args[2]))
 	parts := c.replacement(asText(args[1]), re)
-	cost := 1 + re.NumSubexp()
-	limit := (maxOps-c.ev.ops)/cost + 1 // one more than may be charged
+	cost := 4 * (1 + re.NumSubexp())
+	limit := (maxWork-c.ev.work)/cost + 1 // one more than may be charged
 	if n := asInt(args[3]); n > 0 && n < int64(limit) {
 		limit = int(n)
 	}
@@ -201,7 +218,7 @@ func filterRegexReplace(c *call, in any, args []any) any {
 	}
 	last := 0
 	for _, m := range re.FindAllStringSubmatchIndex(s, limit) {
-		c.ev.charge(cost, c.at)
+		c.ev.visit(cost, c.at)
 		add(s[last:m[0]])
 		for _, p := range parts {
 			if p.group < 0 {
@@ -272,6 +289,7 @@ var timeLayouts = []string{
 // its parts) or a number of seconds since 1970, in UTC.
 func filterDate(c *call, in any, args []any) any {
 	var t time.Time
+	c.ev.visit(16, c.at) // one layout after the other is tried
 	switch v := in.(type) {
 	case string:
 		ok := false
@@ -306,7 +324,7 @@ func filterShell(c *call, in any, _ []any) any {
 		parts := make([]string, len(v))
 		size := 0
 		for i, x := range v {
-			c.ev.tick(c.at)
+			c.ev.visit(1, c.at)
 			switch plain(x).(type) {
 			case []any, map[string]any:
 				c.fail("it needs a list of texts, not of lists or maps")

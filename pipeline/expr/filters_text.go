@@ -28,6 +28,12 @@ func filterRound(c *call, in any, args []any) any {
 	places, method := asInt(args[0]), asText(args[1])
 	f := toFloat(in)
 	whole, isWhole := in.(int64)
+	if !isWhole {
+		c.ev.visit(16, c.at)
+		if places > 20 || math.Abs(f) > 1e20 { // digits beyond the float's own are worked out one by one
+			c.ev.visit(256, c.at)
+		}
+	}
 	switch method {
 	case "ceil", "floor":
 		scale := math.Pow(10, float64(max(-300, min(places, 300))))
@@ -378,7 +384,7 @@ var tags = regexp.MustCompile(`(?s)<!--.*?-->|<.*?>`)
 
 func filterStripTags(c *call, in any, _ []any) any {
 	s := c.ev.str(asText(in), c.at)
-	c.ev.scan(4*len(s), c.at)
+	c.ev.scan(16+4*len(s), c.at)
 	s = tags.ReplaceAllLiteralString(s, "")
 	return html.UnescapeString(strings.Join(strings.Fields(s), " "))
 }
@@ -459,7 +465,7 @@ func filterWordWrap(c *call, in any, args []any) any {
 		c.fail("'width' must be at least 1")
 	}
 	s := asText(in)
-	c.ev.charge(len(s)/16, c.at)
+	c.ev.scan(16*len(s), c.at)
 	var out []string
 	for _, line := range splitLines(s, false) {
 		lines := wrapLine([]rune(line), int(min(width, maxText)), long, hyphens)

@@ -49,7 +49,7 @@ func callRange(c *call, args []any) any {
 	case step < 0 && from > to:
 		n = (uint64(from)-uint64(to)-1)/(-uint64(step)) + 1 //nolint:gosec // as above
 	}
-	out := c.ev.list(int(min(n, maxOps+1)), c.at)
+	out := c.ev.list(int(min(n, maxElements+1)), c.at)
 	for i := range out {
 		out[i] = from + int64(i)*step
 	}
@@ -61,11 +61,11 @@ func callDict(c *call, args []any) any {
 	switch m := args[0].(type) {
 	case nil:
 	case map[string]any:
-		c.ev.charge(len(m), c.at)
+		c.ev.hold(len(m)*weightOfList, c.at)
 		maps.Copy(out, m)
 	case []any:
 		for _, p := range m {
-			c.ev.tick(c.at)
+			c.ev.hold(weightOfList, c.at)
 			kv, ok := plain(p).([]any)
 			if !ok || len(kv) != 2 || !isText(kv[0]) {
 				c.fail("it needs a map or a list of [name, value] pairs")

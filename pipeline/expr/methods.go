@@ -143,7 +143,7 @@ func affixes(has func(s, affix string) bool) func(*call, any, []any) any {
 			list = args[:1]
 		}
 		for _, a := range list {
-			c.ev.tick(c.at)
+			c.ev.visit(1, c.at)
 			t, ok := c.ev.plain(a, c.at).(string)
 			if !ok {
 				c.fail("it needs a text or a list of texts, not %s", typeName(a))
@@ -170,7 +170,7 @@ func split(right bool) func(*call, any, []any) any {
 		if !ok {
 			return c.fields(s, most, right)
 		}
-		c.ev.charge(int(min(int64(strings.Count(s, sep)), most)), c.at)
+		c.ev.visit(int(min(int64(strings.Count(s, sep)), most)), c.at)
 		if !right {
 			return c.ev.texts(strings.SplitN(s, sep, int(most)+1), c.at)
 		}
@@ -200,7 +200,7 @@ func (c *call) fields(s string, most int64, right bool) any {
 		if s == "" {
 			break
 		}
-		c.ev.tick(c.at)
+		c.ev.visit(1, c.at)
 		i := strings.IndexFunc(s, unicode.IsSpace)
 		if right {
 			i = strings.LastIndexFunc(s, unicode.IsSpace)

@@ -145,7 +145,7 @@ func (n *sliceNode) eval(ev *evaluator) any {
 	each := func(length int, f func(i int)) {
 		from, to := cut(length)
 		for i := from; step > 0 && i < to || step < 0 && i > to; i += step {
-			ev.tick(n.Span)
+			ev.visit(1, n.Span)
 			f(int(i))
 			if step > 0 && to-i <= step || step < 0 && i-to <= -step {
 				break
@@ -156,7 +156,10 @@ func (n *sliceNode) eval(ev *evaluator) any {
 	case []any:
 		ev.built = true
 		out := []any{}
-		each(len(x), func(i int) { out = append(out, x[i]) })
+		each(len(x), func(i int) {
+			ev.hold(1, n.Span)
+			out = append(out, x[i])
+		})
 		return out
 	case string:
 		r := ev.runes(x, n.Span)
@@ -174,6 +177,8 @@ func (n *sliceNode) eval(ev *evaluator) any {
 }
 
 func (n *listNode) eval(ev *evaluator) any {
+	ev.tick(n.Span)
+	ev.hold(weightOfList, n.Span)
 	out := ev.list(len(n.items), n.Span)
 	for i, x := range n.items {
 		out[i] = ev.defined(x)
@@ -183,7 +188,7 @@ func (n *listNode) eval(ev *evaluator) any {
 
 func (n *mapNode) eval(ev *evaluator) any {
 	ev.charge(len(n.keys)+1, n.Span)
-	ev.built = true
+	ev.hold(weightOfMap+len(n.keys)*weightOfList, n.Span)
 	out := make(map[string]any, len(n.keys))
 	for i, k := range n.keys {
 		switch key := ev.val(k).(type) {

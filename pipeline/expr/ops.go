@@ -15,15 +15,15 @@ import (
 func Equal(a, b any) bool { return (*evaluator)(nil).equal(a, b, Span{}) }
 
 func (ev *evaluator) equal(a, b any, at Span) bool {
-	ev.tick(at)
+	ev.visit(1, at)
 	a, b = plain(a), plain(b)
 	switch x := a.(type) {
 	case nil:
 		return b == nil
 	case string:
 		y, ok := b.(string)
-		if ok && len(x) == len(y) && ev != nil {
-			ev.scan(len(x), at)
+		if ok && len(x) == len(y) {
+			ev.collate(len(x), at)
 		}
 		return ok && x == y
 	case []any:
@@ -133,12 +133,13 @@ func (ev *evaluator) compare(op string, a, b any, at Span) bool {
 func (ev *evaluator) order(a, b any, at Span) int {
 	a, b = plain(a), plain(b)
 	if m, n := number(a), number(b); m != nil && n != nil {
+		ev.visit(1, at)
 		return compareNumbers(m, n)
 	}
 	switch x := a.(type) {
 	case string:
 		if y, ok := b.(string); ok {
-			ev.scan(min(len(x), len(y)), at)
+			ev.collate(min(len(x), len(y)), at)
 			return strings.Compare(x, y)
 		}
 	case []any:
@@ -227,8 +228,8 @@ func (ev *evaluator) arith(op string, a, b any, at Span) any {
 				return strings.Repeat(x, int(times))
 			case []any:
 				times = max(times, 0)
-				if len(x) > 0 && times > maxOps/int64(len(x)) {
-					ev.charge(maxOps+1, at)
+				if len(x) > 0 && times > maxElements/int64(len(x)) {
+					ev.hold(maxElements+1, at)
 				}
 				if len(x) == 0 {
 					times = 0
@@ -382,13 +383,36 @@ func divide(op string, a, b any, x, y float64) float64 {
 	return f
 }
 
-// hash returns a text that equal values share.
-func (ev *evaluator) hash(v any, at Span) string {
-	return string(ev.appendHash(nil, v, at))
+// structure is the hash of a list or map.
+type structure string
+
+// hash returns a comparable value that equal values share.
+func (ev *evaluator) hash(v any, at Span) any {
+	switch x := ev.plain(v, at).(type) {
+	case nil:
+		return nil
+	case string:
+		ev.scan(len(x), at)
+		return x
+	case []any, map[string]any:
+		b := ev.appendHash(nil, x, at)
+		ev.room(len(b), at)
+		return structure(b)
+	default:
+		return hashOfNumber(number(x))
+	}
+}
+
+// hashOfNumber is the number as an int64, if it is a whole one.
+func hashOfNumber(n any) any {
+	if f, ok := n.(float64); ok && f == math.Trunc(f) && f >= -1<<63 && f < 1<<63 {
+		return int64(f)
+	}
+	return n
 }
 
 func (ev *evaluator) appendHash(b []byte, v any, at Span) []byte {
-	ev.tick(at)
+	ev.visit(1, at)
 	v = ev.plain(v, at)
 	if len(b) > maxText {
 		fail(at, "the value is too large (more than 1 MiB)")
@@ -414,10 +438,7 @@ func (ev *evaluator) appendHash(b []byte, v any, at Span) []byte {
 		}
 		return append(b, '}')
 	}
-	n := number(v)
-	if f, ok := n.(float64); ok && f == math.Trunc(f) && f >= -1<<63 && f < 1<<63 {
-		n = int64(f)
-	}
+	n := hashOfNumber(number(v))
 	if i, ok := n.(int64); ok {
 		return append(strconv.AppendInt(append(b, 'n'), i, 10), ';')
 	}

@@ -75,7 +75,7 @@ func (c *call) field(field string, next *int64) any {
 		v = c.pos[n]
 	default:
 		found := false
-		c.ev.charge(1+len(c.names)/16, c.at)
+		c.ev.visit(1+len(c.names), c.at)
 		for i, name := range c.names {
 			if name == root {
 				v, found = c.named[i], true
@@ -86,7 +86,7 @@ func (c *call) field(field string, next *int64) any {
 		}
 	}
 	for rest != "" {
-		c.ev.tick(c.at)
+		c.ev.visit(1, c.at)
 		var key string
 		if rest[0] == '[' {
 			i := strings.IndexByte(rest, ']')
