@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"strings"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
@@ -194,7 +195,7 @@ func (r *runState) answerBegin(t *pipeline.Task) func() {
 	return func() { r.record(pipeline.StepStarted, t.Path, t.Attempt, d) }
 }
 
-// branch is the arm that an if or a match takes; -1: none.
+// branch is the arm that an if or a match takes; -1: none of an if.
 func branch(def *pipeline.StepDef, ev evaluation) (int, *pipeline.Failure) {
 	value := ""
 	if def.Kind == pipeline.KindMatch {
@@ -221,6 +222,19 @@ func branch(def *pipeline.StepDef, ev evaluation) (int, *pipeline.Failure) {
 			}
 		}
 		return i, nil
+	}
+	if def.Kind == pipeline.KindMatch {
+		if len(value) > 200 {
+			value = strings.ToValidUTF8(value[:200], "") + "…"
+		}
+		cases := make([]any, len(def.Branches))
+		for i := range def.Branches {
+			cases[i] = *def.Branches[i].Case
+		}
+		return 0, &pipeline.Failure{
+			Kind: pipeline.CategoryValidation, Reason: "no_case",
+			Message: fmt.Sprintf("no case fits %q, and there is no default; there are cases for %s", value, list(cases)),
+		}
 	}
 	return -1, nil
 }

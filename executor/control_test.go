@@ -60,7 +60,14 @@ func TestControlFlow(t *testing.T) {
 			src:     "inputs: {n: {type: any}}\nsteps:\n- {id: m, match: {on: '{{ n }}', cases: {3: [{id: three, action: probe, with: {do: three}}], true: [{id: yes, action: probe}]}, default: [{id: other, action: probe}]}}\n",
 			inputs:  map[string]any{"n": int64(3)},
 			status:  pipeline.RunCompleted,
-			outputs: map[string]any{"m": map[string]any{"three": "three"}},
+			outputs: map[string]any{"m": map[string]any{"three": "three", "yes": nil, "other": nil}},
+		},
+		{
+			name:   "match without a case that fits",
+			src:    "inputs: {n: {type: any}}\nsteps:\n- {id: m, match: {on: '{{ n }}', cases: {3: []}}}\n",
+			inputs: map[string]any{"n": "four"},
+			status: pipeline.RunFailed, reason: "no_case",
+			steps: map[string]pipeline.StepStatus{"m": pipeline.StepFailed},
 		},
 		{
 			name:    "repeat until",
