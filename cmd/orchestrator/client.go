@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -22,13 +23,18 @@ const maxMessage = 1 << 30
 // client is the API, wherever it is.
 type client struct {
 	runs      api.RunsClient
+	approvals api.ApprovalsClient
+	artifacts api.ArtifactsClient
 	pipelines api.PipelinesClient
 	house     *house // nil: the API is another process's
 	close     func()
 }
 
 func newClient(conn grpc.ClientConnInterface) *client {
-	return &client{runs: api.NewRunsClient(conn), pipelines: api.NewPipelinesClient(conn), close: func() {}}
+	return &client{
+		runs: api.NewRunsClient(conn), approvals: api.NewApprovalsClient(conn), artifacts: api.NewArtifactsClient(conn),
+		pipelines: api.NewPipelinesClient(conn), close: func() {},
+	}
 }
 
 // remote reports whether the verb speaks to a server.
@@ -201,6 +207,15 @@ func (cl *client) adopt(ctx context.Context, id string) (bool, error) {
 		return false, nil // it has an owner, or has finished
 	}
 	return err == nil, err
+}
+
+// again is another call of this command on the same runs.
+func (c *cli) again(words string) string {
+	env, _ := c.env("ORCHESTRATOR_SERVER")
+	if c.remote() && strings.TrimRight(env, "/") != c.server {
+		words += " --server " + c.server
+	}
+	return "orchestrator " + words
 }
 
 // idle says why a run of the embedded store does not go on.

@@ -142,7 +142,7 @@ func (c *cli) completeInput(_ *cobra.Command, args []string, typed string) ([]st
 		if err != nil || args[0] == "-" {
 			return nil
 		}
-		p, err := cl.pipelines.ExplainPipeline(ctx, &api.ExplainPipelineRequest{Source: src.text, File: src.file})
+		p, err := c.describe(ctx, cl, src)
 		if err != nil {
 			return nil
 		}

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -142,46 +140,6 @@ func transport(text string) string {
 	return text
 }
 
-// source is a pipeline's text as the verbs read it.
-type source struct {
-	file string // its name in messages
-	text string
-}
-
-// readSource reads a pipeline from a file, or from standard input for "-".
-func (c *cli) readSource(name string) (source, error) {
-	if name == "-" {
-		b, err := io.ReadAll(c.in)
-		if err != nil {
-			return source{}, fmt.Errorf("read standard input: %w", err)
-		}
-		return source{file: "stdin.yaml", text: string(b)}, nil
-	}
-	b, err := readFile("pipeline", name)
-	return source{file: name, text: string(b)}, err
-}
-
-// readFile reads a file that the command line names.
-func readFile(what, name string) ([]byte, error) {
-	b, err := os.ReadFile(name) //nolint:gosec // the file that the caller named
-	if err == nil {
-		return b, nil
-	}
-	f := &failure{code: exitInvalid, what: fmt.Sprintf("cannot read the %s %s", what, name), why: cause(err)}
-	if errors.Is(err, os.ErrNotExist) {
-		f.fix = []string{"give the path of a file, or - for standard input"}
-	}
-	return nil, f
-}
-
-// cause is the innermost reason of a file error.
-func cause(err error) string {
-	if pe, ok := errors.AsType[*os.PathError](err); ok {
-		return pe.Err.Error()
-	}
-	return err.Error()
-}
-
 // diagnosticsOf finds the findings about a pipeline in an error of the API.
 func diagnosticsOf(err error) *api.Diagnostics {
 	st, ok := status.FromError(err)
@@ -197,7 +155,7 @@ func diagnosticsOf(err error) *api.Diagnostics {
 }
 
 // formatDiagnostics prints findings about sources, each with its line.
-func formatDiagnostics(w io.Writer, d *api.Diagnostics, sources []source, color bool) {
+func formatDiagnostics(w io.Writer, d *api.Diagnostics, sources []*source, color bool) {
 	list := &pipeline.Diagnostics{Truncated: int(d.GetTruncated())}
 	for _, x := range d.GetDiagnostics() {
 		one := pipeline.Diagnostic{
@@ -209,31 +167,13 @@ func formatDiagnostics(w io.Writer, d *api.Diagnostics, sources []source, color 
 			one.Related = append(one.Related, pipeline.Related{Message: r.GetMessage(), File: r.GetFile(), Line: int(r.GetLine()), Column: int(r.GetColumn())})
 		}
 		for _, s := range sources {
-			if s.file == one.File {
-				one.Excerpt = lineOf(s.text, one.Line)
+			if one.Excerpt == "" {
+				one.Excerpt = s.line(one.File, one.Line)
 			}
 		}
 		list.List = append(list.List, one)
 	}
 	spec.Format(w, list, color)
-}
-
-// lineOf is a line of a text, from 1.
-func lineOf(text string, n int) string {
-	if n < 1 {
-		return ""
-	}
-	b := []byte(text)
-	b = bytes.TrimPrefix(b, []byte("\ufeff"))
-	for ; n > 1; n-- {
-		_, after, ok := bytes.Cut(b, []byte("\n"))
-		if !ok {
-			return ""
-		}
-		b = after
-	}
-	line, _, _ := bytes.Cut(b, []byte("\n"))
-	return string(bytes.TrimSuffix(line, []byte("\r")))
 }
 
 // counts says how many errors and warnings there are.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/orchestrator-project/orchestrator/pipeline"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -60,12 +62,15 @@ type follower struct {
 	c    *cli
 	cl   *client
 	id   string
+	hush bool
 	show reporter
 	p    *progress
 	seen map[string]place // of the log, by step
 	seq  int32
 	// since leaves out what is older: it is known, and counts, but is no news.
 	since time.Time
+	heard time.Time       // when the newest event came
+	open  []*api.Approval // what it waits for people to answer, the oldest first
 }
 
 // place is the newest log line of a step that was shown.
@@ -74,9 +79,7 @@ type place struct{ attempt, n int32 }
 // reach is how long a lost connection is tried again.
 const reach = time.Minute
 
-// follow shows a run until it has finished, waits for a person, or ctx ends,
-// and returns its final state.
-func (c *cli) follow(ctx context.Context, cl *client, id string, show reporter, since time.Time) (*api.Run, error) {
+func (c *cli) newFollower(ctx context.Context, cl *client, id string, hush bool, since time.Time) (*follower, error) {
 	run, err := cl.runs.GetRun(ctx, &api.GetRunRequest{Id: id})
 	if err != nil {
 		return nil, err
@@ -85,15 +88,21 @@ func (c *cli) follow(ctx context.Context, cl *client, id string, show reporter, 
 	if err != nil {
 		return nil, err
 	}
-	f := &follower{c: c, cl: cl, id: run.GetId(), show: show, p: newProgress(run, g), seen: map[string]place{}, since: since}
+	return &follower{c: c, cl: cl, id: run.GetId(), hush: hush, p: newProgress(run, g), seen: map[string]place{}, since: since}, nil
+}
+
+// follow shows the run from where it was left until it has finished, waits for
+// a person, or ctx ends, and returns its state then.
+func (f *follower) follow(ctx context.Context, show reporter) (*api.Run, error) {
+	f.show, f.open = show, nil
 	defer func() {
-		c.log.to(nil)
+		f.c.log.to(nil)
 		show.close(f.p)
 	}()
 	if err := f.watch(ctx); err != nil {
 		return nil, err
 	}
-	return cl.runs.GetRun(ctx, &api.GetRunRequest{Id: id})
+	return f.cl.runs.GetRun(ctx, &api.GetRunRequest{Id: f.id})
 }
 
 // watch reads events and log lines side by side. A server that goes away is
@@ -111,11 +120,14 @@ func (f *follower) watch(ctx context.Context) error {
 			f.logs(ctx, lines)
 		}()
 		err := f.stream(ctx, lines)
-		if err == nil {
+		if err == nil && f.open == nil {
 			f.drain(lines, ended)
 		}
 		cancel()
 		<-ended
+		if err == nil && f.open != nil {
+			f.rest(ctx, lines)
+		}
 		return err
 	})
 }
@@ -140,6 +152,20 @@ func (f *follower) retry(ctx context.Context, once func() error) error {
 		case <-time.After(500 * time.Millisecond):
 		case <-ctx.Done():
 			return errInterrupted
+		}
+	}
+}
+
+// rest shows what the steps of a run that waits have printed so far.
+func (f *follower) rest(ctx context.Context, lines <-chan *api.LogLine) {
+	for len(lines) > 0 {
+		f.line(<-lines)
+	}
+	stream, err := f.cl.runs.ReadLogs(ctx, f.logRequest(false))
+	for err == nil { // without an answer less is shown
+		var l *api.LogLine
+		if l, err = stream.Recv(); err == nil {
+			f.line(l)
 		}
 	}
 }
@@ -204,14 +230,14 @@ func (f *follower) stream(ctx context.Context, lines <-chan *api.LogLine) error 
 			if it.err != nil {
 				return it.err
 			}
-			f.event(it.event)
-			if waitsForPerson(&f.p.run) {
-				return nil
-			}
+			f.event(ctx, it.event)
 		case l := <-lines:
 			f.line(l)
 		case <-tick.C:
 			f.show.tick(f.p)
+			if waits, err := f.waits(ctx); waits || err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return errInterrupted
 		}
@@ -223,19 +249,64 @@ func waitsForPerson(r *runFacts) bool {
 	if r.Status != api.Run_WAITING.String() {
 		return false
 	}
-	switch r.Reason {
-	case "ask", "approve", "approval", "tool", "needs_decision", "budget":
-		return true
-	}
-	return false
+	return r.Reason == forApproval
 }
 
-func (f *follower) event(e *api.Event) {
-	c := f.p.apply(e)
-	f.seq = e.GetSeq()
-	if !c.at.Before(f.since) {
-		f.show.event(f.p, c)
+// forApproval is what a step and a run wait for that wait for a person.
+const forApproval = "approval"
+
+// calm is how long no event must have come before a run is said to wait.
+const calm = 200 * time.Millisecond
+
+// waits reports whether the run waits for people now, and finds out for what.
+// That its log says so is not enough: more of the log may follow, and what it
+// waited for may have come already.
+func (f *follower) waits(ctx context.Context) (bool, error) {
+	now := time.Now()
+	if !waitsForPerson(&f.p.run) || now.Sub(f.heard) < calm {
+		return false, nil
 	}
+	f.heard = now // the next look is a while later
+	if h := f.cl.house; h != nil {
+		messages, err := h.store.Inbox(ctx, []pipeline.RunID{pipeline.RunID(f.id)})
+		if err != nil || len(messages) > 0 {
+			return false, err
+		}
+		for _, s := range f.p.steps {
+			if w := s.Waiting; s.Status == "WAITING" && w != nil && w.Due != nil && w.Due.Before(now) {
+				return false, nil
+			}
+		}
+	}
+	more, err := f.cl.runs.ListEvents(ctx, &api.ListEventsRequest{Id: f.id, After: f.seq, PageSize: 1})
+	if err != nil || len(more.GetEvents()) > 0 {
+		return false, err
+	}
+	open, err := f.cl.approvals.ListApprovals(ctx, &api.ListApprovalsRequest{Status: "open", RunId: f.id, PageSize: 500})
+	if err != nil || len(open.GetApprovals()) == 0 {
+		return false, err
+	}
+	f.open = open.GetApprovals()
+	slices.Reverse(f.open)
+	for _, a := range f.open {
+		f.p.questions[a.GetId()] = a.GetQuestion()
+	}
+	return true, nil
+}
+
+func (f *follower) event(ctx context.Context, e *api.Event) {
+	c := f.p.apply(e)
+	f.seq, f.heard = e.GetSeq(), time.Now()
+	if c.at.Before(f.since) {
+		return
+	}
+	if s := c.step; s != nil && s.Status == "WAITING" && s.Waiting != nil && s.Waiting.Approval != "" {
+		a, err := f.cl.approvals.GetApproval(ctx, &api.GetApprovalRequest{Id: s.Waiting.Approval})
+		if err == nil { // else the question is not shown
+			f.p.questions[a.GetId()] = a.GetQuestion()
+		}
+	}
+	f.show.event(f.p, c)
 }
 
 // line shows a log line once.
@@ -254,11 +325,7 @@ func (f *follower) line(l *api.LogLine) {
 // logs hands over log lines as they come. It ends with ctx, or when there are
 // no more; an error shows in the events too.
 func (f *follower) logs(ctx context.Context, lines chan<- *api.LogLine) {
-	req := &api.ReadLogsRequest{Id: f.id, Follow: true}
-	if _, ok := f.show.(*live); ok {
-		req.Tail = 200 // only the last line of what runs is shown
-	}
-	stream, err := f.cl.runs.ReadLogs(ctx, req)
+	stream, err := f.cl.runs.ReadLogs(ctx, f.logRequest(true))
 	if err != nil {
 		return
 	}
@@ -273,6 +340,14 @@ func (f *follower) logs(ctx context.Context, lines chan<- *api.LogLine) {
 			return
 		}
 	}
+}
+
+func (f *follower) logRequest(follow bool) *api.ReadLogsRequest {
+	req := &api.ReadLogsRequest{Id: f.id, Follow: follow}
+	if _, ok := f.show.(*live); ok {
+		req.Tail = 200 // only the last line of what runs is shown
+	}
+	return req
 }
 
 // outcome is the exit code of a run's final state.

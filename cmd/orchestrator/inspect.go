@@ -39,14 +39,14 @@ func (c *cli) validate(ctx context.Context, files []string) error {
 	}
 	defer cl.close()
 	all := &api.Diagnostics{}
-	var sources []source
+	var sources []*source
 	for _, file := range files {
 		src, err := c.readSource(file)
 		if err != nil {
 			return err
 		}
 		sources = append(sources, src)
-		resp, err := cl.pipelines.ValidatePipeline(ctx, &api.ValidatePipelineRequest{Source: src.text, File: src.file})
+		resp, err := cl.pipelines.ValidatePipeline(ctx, &api.ValidatePipelineRequest{Source: src.text, File: src.file, Files: src.files})
 		if err != nil {
 			return err
 		}
@@ -103,7 +103,7 @@ orchestrator explain hello.yaml --mermaid > hello.mmd`,
 			if err != nil {
 				return err
 			}
-			p, err := cl.pipelines.ExplainPipeline(ctx, &api.ExplainPipelineRequest{Source: src.text, File: src.file})
+			p, err := c.describe(ctx, cl, src)
 			if err != nil {
 				return c.refused(ctx, cl, src, err)
 			}
@@ -191,6 +191,21 @@ func explain(w io.Writer, p *api.Pipeline) {
 	}
 	section("Example")
 	fmt.Fprintln(w, "  "+p.GetExample())
+}
+
+// holeTable lists the <AUTO> tags of a pipeline.
+func holeTable(p *api.Pipeline, by string) string {
+	var rows [][]string
+	for _, h := range p.GetHoles() {
+		fallback := "open"
+		if f := h.GetFallback(); f != "" {
+			fallback = "fallback " + cut(plainText(f), 30)
+		}
+		rows = append(rows, []string{by + h.GetKey(), h.GetType(), fallback, dim(cut(plainText(h.GetPrompt()), 60))})
+	}
+	var b bytes.Buffer
+	table(&b, rows)
+	return b.String()
 }
 
 // after lists what a step of the root waits for.

@@ -33,6 +33,7 @@ func main() {
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		environ:  os.Environ(),
 		terminal: isTerminal(os.Stdout),
+		keyboard: isTerminal(os.Stdin),
 	}
 	if isTerminal(os.Stderr) && os.Getenv("TERM") != "dumb" {
 		c.tty = os.Stderr
@@ -51,6 +52,7 @@ type cli struct {
 	environ  []string
 	terminal bool     // out is one
 	tty      *os.File // err, if that is one and can be painted on
+	keyboard bool     // in is one: somebody may be there to answer
 
 	server     string // the flag --server, or ORCHESTRATOR_SERVER
 	configFile string // the flag --config
@@ -58,6 +60,7 @@ type cli struct {
 	entered    bool   // a verb has begun: errors are no longer those of usage
 	signals    *signals
 	log        *logWriter
+	lines      <-chan string // what is typed, once somebody was asked
 }
 
 // main runs a command line and returns the exit code.

@@ -126,7 +126,7 @@ orchestrator pipelines create nightly.yaml --server http://127.0.0.1:8080`,
 				if err != nil {
 					return err
 				}
-				p, err := cl.pipelines.CreatePipeline(ctx, &api.CreatePipelineRequest{Source: src.text, File: src.file})
+				p, err := cl.pipelines.CreatePipeline(ctx, &api.CreatePipelineRequest{Source: src.text, File: src.file, Files: src.files})
 				if err != nil {
 					return c.refused(ctx, cl, src, err)
 				}

@@ -16,7 +16,9 @@ type progress struct {
 	plan  map[string]*planNode // by the path of an instance without the numbers of passes
 	roots []*planNode
 	steps map[string]*stepFacts // by path
-	drawn time.Time             // when the tree was last made of it
+	// questions are what approvals ask, by their id, as far as it is known.
+	questions map[string]string
+	drawn     time.Time // when the tree was last made of it
 }
 
 // runFacts is what is shown of a run.
@@ -44,23 +46,40 @@ type fault struct {
 
 // stepFacts is what is shown of a step instance.
 type stepFacts struct {
-	Path       string     `json:"path"`
-	ID         string     `json:"id"`
-	Kind       string     `json:"kind"`
-	Action     string     `json:"action"`
-	Status     string     `json:"status"`
-	Reason     string     `json:"reason"`
-	Attempt    int        `json:"attempt"`
-	Error      *fault     `json:"error"`
-	StartedAt  *time.Time `json:"started_at"`
-	FinishedAt *time.Time `json:"finished_at"`
-	CacheHit   bool       `json:"cache_hit"`
-	Parameters parameters `json:"parameters"`
+	Path       string      `json:"path"`
+	ID         string      `json:"id"`
+	Kind       string      `json:"kind"`
+	Action     string      `json:"action"`
+	Status     string      `json:"status"`
+	Reason     string      `json:"reason"`
+	Attempt    int         `json:"attempt"`
+	Error      *fault      `json:"error"`
+	StartedAt  *time.Time  `json:"started_at"`
+	FinishedAt *time.Time  `json:"finished_at"`
+	CacheHit   bool        `json:"cache_hit"`
+	Parameters parameters  `json:"parameters"`
+	Waiting    *waitFacts  `json:"waiting"`
+	Artifacts  []published `json:"artifacts"`
 
 	begun  int           // of loops: passes that have begun
 	done   int           // passes that are over
 	passes map[int]*pass // those that are not, and those that failed
 	log    string        // the last line it printed
+}
+
+// waitFacts is what a step waits for.
+type waitFacts struct {
+	For      string     `json:"for"`
+	Due      *time.Time `json:"due"` // of a timer its end, else the deadline
+	Signal   string     `json:"signal"`
+	Files    string     `json:"files"`
+	Approval string     `json:"approval"`
+}
+
+// published is a version of an artifact.
+type published struct {
+	Artifact string `json:"artifact"`
+	Version  int32  `json:"version"`
 }
 
 // parameters is what is read of a step's parameters: how many items a loop has.
@@ -97,7 +116,7 @@ func (n *planNode) block() bool { return len(n.body) > 0 }
 func (n *planNode) loop() bool { return n.kind == "for" || n.kind == "while" }
 
 func newProgress(run *api.Run, g *api.Graph) *progress {
-	p := &progress{plan: map[string]*planNode{}, steps: map[string]*stepFacts{}}
+	p := &progress{plan: map[string]*planNode{}, steps: map[string]*stepFacts{}, questions: map[string]string{}}
 	p.run = runFacts{ID: run.GetId(), Pipeline: run.GetPipeline(), Status: run.GetStatus().String(), CreatedAt: moment(run.GetCreatedAt())}
 	byID := map[string]*planNode{}
 	keys := map[*planNode]string{}

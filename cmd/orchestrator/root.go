@@ -57,7 +57,7 @@ orchestrator serve`,
 		}
 	}
 	add("pipelines", c.runCommand(), c.validateCommand(), c.explainCommand(), c.pipelinesCommand(), c.schemaCommand())
-	add("runs", c.runsCommand())
+	add("runs", c.runsCommand(), c.approvalsCommand(), c.signalCommand())
 	add("operations", c.serveCommand(), c.doctorCommand(), c.versionCommand(), configurationTopic())
 	root.SetCompletionCommandGroupID("operations")
 	root.SetHelpCommandGroupID("operations")

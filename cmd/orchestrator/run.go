@@ -2,13 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,7 +14,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
-	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -26,10 +21,13 @@ import (
 type runFlags struct {
 	inputs     []string
 	inputsFile string
+	autos      []string
+	answers    string
 	script     string
 	workspace  string
 	labels     []string
 	key        string
+	dryRun     bool
 	detach     bool
 	quiet      bool
 }
@@ -39,9 +37,13 @@ func (c *cli) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run FILE",
 		Short: "Run a pipeline and show its progress",
-		Long: `Runs the pipeline in FILE (- is standard input) and prints its outputs in the end: progress goes to standard error, the outputs to standard output.
+		Long: `Runs the pipeline in FILE (- is standard input) and prints its outputs in the end: progress goes to standard error, the outputs to standard output. The files that the pipeline names (imports, prompts, skills, bundle) travel with it; skills are looked for beside it, then in ~/.orchestrator/skills.
 
 Without a server the run takes place in this process, its commands work in the current directory, and its record is kept in ~/.orchestrator. Ctrl-C cancels the run, and its finally steps still run; a second Ctrl-C leaves at once. A run whose process has died is continued by: orchestrator runs resume RUN
+
+On a server the run has a directory of its own: files that inputs of the types file and path name are put there, at the same relative path.
+
+What a pipeline asks people is asked here when this is a terminal. Elsewhere the command says what is asked and how to answer, and ends with code 3: the run stays parked until it is answered and continued.
 
 Exit codes: 0 success, 1 the run failed or was cancelled, 2 the pipeline, an input or the command line is not valid, 3 the run waits for a person, 4 the server cannot be reached or refuses, 130 interrupted.`,
 		Example: `
@@ -50,8 +52,12 @@ orchestrator run hello.yaml -i name=World
 orchestrator run report.yaml -i depth=3 -i 'tags=[a, b]' -i notes=@notes.txt
 # all inputs from a file or a pipe, and the result as JSON
 jq '.order' order.json | orchestrator run triage.yaml --inputs - --json
+# fill in <AUTO> tags: one by one, or all from a file
+orchestrator run report.yaml --answers report.answers.yaml --auto outline.depth=3
+# see what would run, and run nothing
+orchestrator run report.yaml -i depth=3 --dry-run
 # scripted answers in place of a model
-orchestrator run summary.yaml --script answers.yaml
+orchestrator run summary.yaml --script script.yaml
 # on a server, without waiting
 orchestrator run nightly.yaml --server http://127.0.0.1:8080 --detach`,
 		Args: args(1, 1, "the file of a pipeline", "orchestrator run hello.yaml"),
@@ -60,23 +66,22 @@ orchestrator run nightly.yaml --server http://127.0.0.1:8080 --detach`,
 	fl := cmd.Flags()
 	fl.StringArrayVarP(&f.inputs, "input", "i", nil, "an input as name=value; name=@file reads the value from a file (repeatable)")
 	fl.StringVar(&f.inputsFile, "inputs", "", "a YAML or JSON file with the inputs by name; - is standard input")
+	fl.StringArrayVar(&f.autos, "auto", nil, "the value of an <AUTO> tag as step.param=value; wins over --answers (repeatable)")
+	fl.StringVar(&f.answers, "answers", "", "a YAML file with the values of <AUTO> tags by step.param")
 	fl.StringVar(&f.script, "script", "", "a file of scripted answers that stands in for the model")
 	fl.StringVar(&f.workspace, "workspace", "", "the directory that the steps work in; default the current one")
 	fl.StringArrayVar(&f.labels, "label", nil, "a label of the run as name=value (repeatable)")
 	fl.StringVar(&f.key, "idempotency-key", "", "the same key and request again give the first run")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "say what would run, with command lines and prompts, and run nothing")
 	fl.BoolVar(&f.detach, "detach", false, "print the run's id and do not wait; needs a server")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no progress, only the outputs")
-	c.jsonFlag(cmd, "print the run with its steps as one JSON document")
+	c.jsonFlag(cmd, "print the run with its steps as one JSON document; with --dry-run {\"plan\": [...]}")
 	return cmd
 }
 
 // run starts a run and sees it through.
 func (c *cli) run(ctx context.Context, file string, f *runFlags) error {
 	if err := c.checkRun(file, f); err != nil {
-		return err
-	}
-	labels, err := pairs("label", f.labels)
-	if err != nil {
 		return err
 	}
 	src, err := c.readSource(file)
@@ -88,13 +93,14 @@ func (c *cli) run(ctx context.Context, file string, f *runFlags) error {
 		return err
 	}
 	defer cl.close()
-	inputs, err := c.inputs(ctx, cl, src, f)
+	req, err := c.request(ctx, cl, src, f)
 	if err != nil {
 		return err
 	}
-	run, err := c.createRun(ctx, cl, &api.CreateRunRequest{
-		Source: src.text, File: src.file, Inputs: inputs, Labels: labels, IdempotencyKey: f.key,
-	})
+	if f.dryRun {
+		return c.dryRun(ctx, cl, src, req)
+	}
+	run, err := c.createRun(ctx, cl, req)
 	if err != nil {
 		return c.refused(ctx, cl, src, err)
 	}
@@ -106,7 +112,7 @@ func (c *cli) run(ctx context.Context, file string, f *runFlags) error {
 			return c.printJSON(run)
 		}
 		fmt.Fprintln(c.out, run.GetId())
-		look(c.painted(c.err), [2]string{"orchestrator runs watch " + run.GetId(), "follow it"})
+		look(c.painted(c.err), [2]string{c.again("runs watch " + run.GetId()), "follow it"})
 		return nil
 	}
 	if f.key != "" && cl.house != nil { // an earlier run of the key may have lost its process
@@ -115,6 +121,41 @@ func (c *cli) run(ctx context.Context, file string, f *runFlags) error {
 		}
 	}
 	return c.seeThrough(ctx, cl, run.GetId(), f.quiet, time.Time{})
+}
+
+// request is what the command line asks to run.
+func (c *cli) request(ctx context.Context, cl *client, src *source, f *runFlags) (*api.CreateRunRequest, error) {
+	labels, err := pairs("label", f.labels)
+	if err != nil {
+		return nil, err
+	}
+	inputs, err := c.inputs(ctx, cl, src, f)
+	if err != nil {
+		return nil, err
+	}
+	answers, err := c.answers(ctx, cl, src, f)
+	if err != nil {
+		return nil, err
+	}
+	req := &api.CreateRunRequest{
+		Source: src.text, File: src.file, Files: src.files, Labels: labels, IdempotencyKey: f.key,
+	}
+	if len(inputs) > 0 {
+		req.Inputs = string(pipeline.EncodeValue(inputs))
+	}
+	if len(answers) > 0 {
+		req.Answers = string(pipeline.EncodeValue(answers))
+	}
+	if c.remote() && len(inputs) > 0 {
+		p, err := c.describe(ctx, cl, src)
+		if err != nil {
+			return nil, c.refused(ctx, cl, src, err)
+		}
+		if req.Uploads, err = c.uploads(p, inputs); err != nil {
+			return nil, err
+		}
+	}
+	return req, nil
 }
 
 // createRun submits. A server that is away for a moment, as during a change of
@@ -156,8 +197,8 @@ func tryAgain(err error) bool {
 }
 
 // warn says that the pipeline has warnings.
-func (c *cli) warn(ctx context.Context, cl *client, src source) {
-	resp, err := cl.pipelines.ValidatePipeline(ctx, &api.ValidatePipelineRequest{Source: src.text, File: src.file})
+func (c *cli) warn(ctx context.Context, cl *client, src *source) {
+	resp, err := cl.pipelines.ValidatePipeline(ctx, &api.ValidatePipelineRequest{Source: src.text, File: src.file, Files: src.files})
 	if err != nil {
 		return // it is only a courtesy
 	}
@@ -169,6 +210,8 @@ func (c *cli) warn(ctx context.Context, cl *client, src source) {
 // checkRun refuses flags that contradict each other.
 func (c *cli) checkRun(file string, f *runFlags) error {
 	switch {
+	case f.detach && f.dryRun:
+		return usage("leave out one of them", "--dry-run runs nothing that --detach could leave")
 	case f.detach && !c.remote():
 		return usage("name a server with --server URL, or leave out --detach", "--detach needs a server: without one the run lives in this process")
 	case c.remote() && f.script != "":
@@ -197,14 +240,50 @@ func (c *cli) runner(ctx context.Context, f *runFlags) (*client, error) {
 	if f.script != "" {
 		cfg.Models.Script = f.script
 	}
-	return c.engine(ctx, plan{cfg: cfg, workspace: workspace})
+	p := plan{cfg: cfg, workspace: workspace}
+	if f.dryRun {
+		return c.embed(ctx, p)
+	}
+	return c.engine(ctx, p)
 }
 
-// seeThrough shows a run from a moment on to its end, cancels it when asked to,
-// and prints what came of it.
+// seeThrough shows a run from a moment on to its end, asks what it asks people,
+// cancels it when asked to, and prints what came of it.
 func (c *cli) seeThrough(ctx context.Context, cl *client, id string, hush bool, since time.Time) error {
-	show := c.reporter(hush)
-	defer c.log.to(nil)
+	f, err := c.newFollower(ctx, cl, id, hush, since)
+	if err != nil {
+		return err
+	}
+	for {
+		run, err := c.followOrCancel(ctx, f)
+		if ctx.Err() != nil {
+			w := c.painted(c.err)
+			fmt.Fprintf(w, "left run %s as it is\n", id)
+			if cl.house != nil {
+				look(w, [2]string{c.again("runs resume " + id), "continue it"})
+				leave(cl.house)
+			}
+			look(w, [2]string{c.again("runs watch " + id), "follow it again"})
+			return quiet(exitInterrupted)
+		}
+		if err != nil {
+			return err
+		}
+		if len(f.open) == 0 || finished(run) || !c.asks() {
+			return c.conclude(ctx, f, run)
+		}
+		if goes, err := c.ask(ctx, f); err != nil || !goes {
+			if err != nil {
+				return err
+			}
+			return c.conclude(ctx, f, run)
+		}
+	}
+}
+
+// followOrCancel follows a run; the first signal cancels it.
+func (c *cli) followOrCancel(ctx context.Context, f *follower) (*api.Run, error) {
+	show := c.reporter(f.hush)
 	over := make(chan struct{})
 	told := make(chan struct{})
 	go func() {
@@ -215,28 +294,15 @@ func (c *cli) seeThrough(ctx context.Context, cl *client, id string, hush bool, 
 			return
 		}
 		show.note("cancelling; press Ctrl-C again to leave at once")
-		_, err := cl.runs.CancelRun(ctx, &api.CancelRunRequest{Id: id})
+		_, err := f.cl.runs.CancelRun(ctx, &api.CancelRunRequest{Id: f.id})
 		if err != nil && status.Code(err) != codes.Aborted { // it has finished meanwhile
 			show.note("could not cancel the run: " + status.Convert(err).Message())
 		}
 	}()
-	run, err := c.follow(ctx, cl, id, show, since)
+	run, err := f.follow(ctx, show)
 	close(over)
 	<-told
-	if ctx.Err() != nil {
-		w := c.painted(c.err)
-		fmt.Fprintf(w, "left run %s as it is\n", id)
-		if cl.house != nil {
-			look(w, [2]string{"orchestrator runs resume " + id, "continue it"})
-			leave(cl.house)
-		}
-		look(w, [2]string{"orchestrator runs watch " + id, "follow it again"})
-		return quiet(exitInterrupted)
-	}
-	if err != nil {
-		return err
-	}
-	return c.conclude(ctx, cl, run, hush)
+	return run, err
 }
 
 // leave ends the process soon: what runs is asked to stop, but not waited for.
@@ -254,18 +320,21 @@ func leave(h *house) {
 }
 
 // conclude prints the result of a run and gives its exit code.
-func (c *cli) conclude(ctx context.Context, cl *client, run *api.Run, hush bool) error {
+func (c *cli) conclude(ctx context.Context, f *follower, run *api.Run) error {
 	w := c.painted(c.err)
 	tellOutcome(w, run)
 	code := outcome(run)
-	if c.interrupted() && run.GetStatus() == api.Run_CANCELLED {
+	if s := run.GetStatus(); c.interrupted() && (s == api.Run_CANCELLED || s == api.Run_WAITING) {
 		code = exitInterrupted
 	}
-	if !hush {
-		c.whereToLook(w, cl, run)
+	switch {
+	case run.GetStatus() == api.Run_WAITING:
+		c.tellQuestions(w, f)
+	case !f.hush:
+		c.whereToLook(w, f.cl, run)
 	}
 	if c.asJSON {
-		steps, err := cl.steps(ctx, run.GetId())
+		steps, err := f.cl.steps(ctx, run.GetId())
 		if err != nil {
 			return err
 		}
@@ -282,9 +351,9 @@ func (c *cli) conclude(ctx context.Context, cl *client, run *api.Run, hush bool)
 }
 
 func (c *cli) whereToLook(w io.Writer, cl *client, run *api.Run) {
-	hints := [][2]string{{"orchestrator runs get " + run.GetId(), "steps, results, errors"}}
+	hints := [][2]string{{c.again("runs get " + run.GetId()), "steps, results, errors"}}
 	if run.GetStatus() == api.Run_FAILED {
-		hints = append(hints, [2]string{"orchestrator runs logs " + run.GetId(), "what the steps printed"})
+		hints = append(hints, [2]string{c.again("runs logs " + run.GetId()), "what the steps printed"})
 	}
 	if cl.house != nil {
 		hints = append(hints, [2]string{"orchestrator serve", "the same in the dashboard"})
@@ -292,219 +361,4 @@ func (c *cli) whereToLook(w io.Writer, cl *client, run *api.Run) {
 		hints = append(hints, [2]string{c.server + "/runs/" + run.GetId(), "the same in the dashboard"})
 	}
 	look(w, hints...)
-}
-
-// inputs reads the inputs of the command line by their types, as JSON text.
-func (c *cli) inputs(ctx context.Context, cl *client, src source, f *runFlags) (string, error) {
-	given := map[string]any{}
-	if f.inputsFile != "" {
-		var text []byte
-		var err error
-		if f.inputsFile == "-" {
-			text, err = io.ReadAll(c.in)
-		} else {
-			text, err = readFile("inputs", f.inputsFile)
-		}
-		if err != nil {
-			return "", err
-		}
-		if given, err = spec.ReadInputs(text); err != nil {
-			return "", &failure{code: exitInvalid, what: "the inputs in " + f.inputsFile + " cannot be read", why: err.Error()}
-		}
-	}
-	if len(f.inputs) == 0 && len(given) == 0 {
-		return "", nil
-	}
-	texts, err := pairs("input", f.inputs)
-	if err != nil {
-		return "", err
-	}
-	if len(texts) > 0 {
-		if err := c.parseInputs(ctx, cl, src, texts, given); err != nil {
-			return "", err
-		}
-	}
-	return string(pipeline.EncodeValue(given)), nil
-}
-
-// parseInputs reads texts by the types of the inputs that they name.
-func (c *cli) parseInputs(ctx context.Context, cl *client, src source, texts map[string]string, given map[string]any) error {
-	p, err := cl.pipelines.ExplainPipeline(ctx, &api.ExplainPipelineRequest{Source: src.text, File: src.file})
-	if err != nil {
-		return c.refused(ctx, cl, src, err)
-	}
-	types := map[string]pipeline.Input{}
-	var names []string
-	for _, in := range p.GetInputs() {
-		types[in.GetName()] = pipeline.Input{Name: in.GetName(), Type: inputType(in)}
-		names = append(names, in.GetName())
-	}
-	var faults []string
-	for _, name := range slices.Sorted(maps.Keys(texts)) {
-		in, ok := types[name]
-		if !ok {
-			text := fmt.Sprintf("there is no input %s", name)
-			if n := nearest(name, names); n != "" {
-				text += fmt.Sprintf(" (did you mean %s?)", n)
-			}
-			faults = append(faults, text)
-			continue
-		}
-		text := texts[name]
-		if file, ok := strings.CutPrefix(text, "@"); ok {
-			b, err := readFile("file for input "+name, file)
-			if err != nil {
-				return err
-			}
-			text = strings.TrimPrefix(string(b), "\ufeff")
-			if in.Type.Kind == "string" {
-				given[name] = text
-				continue
-			}
-		}
-		v, err := spec.ParseInput(in, text)
-		if err != nil {
-			faults = append(faults, inputFaults(name, err)...)
-			continue
-		}
-		given[name] = v
-	}
-	if len(faults) == 0 {
-		return nil
-	}
-	for _, in := range p.GetInputs() {
-		_, attempted := texts[in.GetName()]
-		if _, ok := given[in.GetName()]; in.GetRequired() && !ok && !attempted {
-			faults = append(faults, fmt.Sprintf("input %s is required", in.GetName()))
-		}
-	}
-	return c.refuseInputs(src, p, faults)
-}
-
-// inputFaults is what is wrong with one input.
-func inputFaults(name string, err error) []string {
-	var d *pipeline.Diagnostics
-	if !errors.As(err, &d) {
-		return []string{fmt.Sprintf("input %s: %v", name, err)}
-	}
-	var list []string
-	for i := range d.List {
-		list = append(list, d.List[i].Message)
-	}
-	return list
-}
-
-// inputType is the type of an input as the API tells it.
-func inputType(in *api.Input) pipeline.Type {
-	t := pipeline.Type{Kind: in.GetType()}
-	if v, err := pipeline.DecodeValue([]byte(in.GetValues())); err == nil {
-		t.Values, _ = v.([]any)
-	}
-	return t
-}
-
-// refused tells why a pipeline or its inputs were not accepted.
-func (c *cli) refused(ctx context.Context, cl *client, src source, err error) error {
-	if d := diagnosticsOf(err); d != nil {
-		if onlyInputs(d) {
-			var faults []string
-			for _, x := range d.GetDiagnostics() {
-				faults = append(faults, x.GetMessage())
-			}
-			return c.inputsRefused(ctx, cl, src, faults, d)
-		}
-		if c.asJSON {
-			if err := c.printJSON(d); err != nil {
-				return err
-			}
-			return quiet(exitInvalid)
-		}
-		formatDiagnostics(c.painted(c.err), d, []source{src}, c.colourful(c.err))
-		_, _, n := counts(d.GetDiagnostics(), d.GetTruncated())
-		return &failure{code: exitInvalid, what: src.file + " was not run: " + n}
-	}
-	st, ok := status.FromError(err)
-	if !ok || st.Code() != codes.InvalidArgument {
-		return err
-	}
-	var faults []string
-	for _, detail := range st.Details() {
-		if bad, ok := detail.(*errdetails.BadRequest); ok {
-			for _, v := range bad.GetFieldViolations() {
-				text := v.GetDescription()
-				if f := v.GetField(); f != "" && !strings.HasPrefix(text, f+":") {
-					text = f + ": " + text
-				}
-				faults = append(faults, text)
-			}
-		}
-	}
-	if len(faults) == 0 {
-		return err
-	}
-	return c.inputsRefused(ctx, cl, src, faults, nil)
-}
-
-// onlyInputs reports whether all findings are about submitted inputs.
-func onlyInputs(d *api.Diagnostics) bool {
-	for _, x := range d.GetDiagnostics() {
-		if x.GetCode() != "E0502" {
-			return false
-		}
-	}
-	return len(d.GetDiagnostics()) > 0
-}
-
-// inputsRefused asks for the pipeline's description, which makes the refusal
-// helpful.
-func (c *cli) inputsRefused(ctx context.Context, cl *client, src source, faults []string, d *api.Diagnostics) error {
-	if c.asJSON && d != nil {
-		if err := c.printJSON(d); err != nil {
-			return err
-		}
-		return quiet(exitInvalid)
-	}
-	p, err := cl.pipelines.ExplainPipeline(ctx, &api.ExplainPipelineRequest{Source: src.text, File: src.file})
-	if err != nil {
-		p = nil // the faults say enough
-	}
-	return c.refuseInputs(src, p, faults)
-}
-
-// refuseInputs lists what is wrong with the inputs, and shows a call.
-func (c *cli) refuseInputs(src source, p *api.Pipeline, faults []string) error {
-	if c.asJSON {
-		d := &api.Diagnostics{}
-		for _, text := range faults {
-			d.Diagnostics = append(d.Diagnostics, &api.Diagnostic{
-				Code: "E0502", Severity: string(pipeline.SeverityError), Message: text, File: src.file,
-			})
-		}
-		if err := c.printJSON(d); err != nil {
-			return err
-		}
-		return quiet(exitInvalid)
-	}
-	f := &failure{code: exitInvalid, what: src.file + " was not run: the inputs do not fit", why: strings.Join(faults, "\n")}
-	if p != nil {
-		f.why += "\n\ninputs of the pipeline:\n" + inputTable(p, "  ")
-		f.fix = []string{"example: " + p.GetExample()}
-	}
-	return f
-}
-
-// pairs reads name=value flags.
-func pairs(what string, list []string) (map[string]string, error) {
-	out := make(map[string]string, len(list))
-	for _, text := range list {
-		k, v, ok := strings.Cut(text, "=")
-		if !ok || k == "" {
-			return nil, usage("write it like name=value", "%q is not an %s", text, what)
-		}
-		if _, twice := out[k]; twice {
-			return nil, usage("", "the %s %s is given twice", what, k)
-		}
-		out[k] = v
-	}
-	return out, nil
 }

@@ -60,11 +60,16 @@ func (c *cli) watchRun(ctx context.Context, cl *client, arg string, after int32)
 			return err
 		}
 	} else {
-		show := c.reporter(false)
-		_, err := c.follow(ctx, cl, id, show, time.Time{})
-		c.log.to(nil)
+		f, err := c.newFollower(ctx, cl, id, false, time.Time{})
 		if err != nil {
 			return err
+		}
+		run, err := f.follow(ctx, c.reporter(false))
+		if err != nil {
+			return err
+		}
+		if run.GetStatus() == api.Run_WAITING {
+			c.tellQuestions(c.painted(c.err), f)
 		}
 	}
 	run, err = cl.runs.GetRun(ctx, &api.GetRunRequest{Id: id})
