@@ -6,5 +6,5 @@ import (
 )
 
 func (s *site) about(w http.ResponseWriter, r *http.Request) {
-	s.show(w, r, http.StatusOK, aboutPage(s.version, time.Now()))
+	s.show(w, r, http.StatusOK, page{"About", "about", aboutPage(s.version, time.Now())})
 }

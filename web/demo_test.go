@@ -97,6 +97,13 @@ func demoPipeline(version string) *api.Pipeline {
 			{Name: "dry", Type: "boolean", Default: "false", Description: "Write nothing"},
 			{Name: "tags", Type: "list<string>", Description: "Only issues with one of these"},
 		},
+		Holes: []*api.Hole{
+			{Key: "report.tone", Type: "one of plain, warm", Prompt: "Which tone suits the readers of {{ inputs.repo }}?", Fallback: `"plain"`, Line: 31},
+			{Key: "report.length", Type: "integer", Prompt: "How many words may the report have?", Line: 32},
+			{Key: "report.hints", Type: "list<string>", Prompt: "What should it point out?", Line: 33},
+		},
+		Models: []string{"fast", "claude-haiku-4-5"}, Tools: []string{"fs.read", "http.get"}, Skills: []string{"summarise"}, Agents: []string{"triager"},
+		Secrets: []string{"GITHUB_TOKEN"}, Estimate: "7 + 2 per item of load",
 		Outputs: []string{"report", "rows"}, Example: "orchestrator run nightly-triage.yaml -i repo=acme/site",
 		Graph: demoGraph(), Source: demoSource,
 	}
@@ -119,6 +126,7 @@ func demo() *fake {
 	w.start(epoch)
 	w.do(func(r *api.Run) { r.Status, r.Reason = api.Run_WAITING, "retrying" })
 	w.tell("run_waiting", "", epoch.Add(time.Minute))
+	f.releasing(12)
 	c := f.begin(11, "summarise", demoGraph(), demoSource)
 	c.start(epoch)
 	c.finish(api.Run_CANCELLED, epoch.Add(80*time.Second), func(r *api.Run) { r.Reason = "cancelled_by_user" })

@@ -68,6 +68,11 @@ var titleOf = map[int]string{
 	http.StatusServiceUnavailable: "The server does not answer",
 }
 
+// complain shows a problem as a page.
+func (s *site) complain(w http.ResponseWriter, r *http.Request, code int, p problem) {
+	s.show(w, r, code, page{p.Title, "", errorPage(p)})
+}
+
 // fail shows err as a page.
 func (s *site) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
@@ -77,13 +82,13 @@ func (s *site) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if code == http.StatusInternalServerError {
 		s.log.ErrorContext(r.Context(), "page failed", "path", r.URL.Path, "err", err)
 	}
-	s.show(w, r, code, errorPage(p))
+	s.complain(w, r, code, p)
 }
 
 func (s *site) notFound(w http.ResponseWriter, r *http.Request) {
-	s.show(w, r, http.StatusNotFound, errorPage(problem{
+	s.complain(w, r, http.StatusNotFound, problem{
 		Title: "No such page", Text: "Nothing lives at " + r.URL.Path + ".",
-	}))
+	})
 }
 
 // refusal is what the API found wrong with a submission: findings about the

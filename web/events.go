@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"slices"
@@ -80,23 +81,10 @@ func eventOf(e *api.Event, sc screen) eventRow {
 	if row.Data == "{}" {
 		row.Data = ""
 	}
-	var brief struct {
-		Run, Step struct {
-			Status string
-			Reason string
-			Error  *struct{ Message string }
-		}
-	}
+	var brief eventBrief
 	if json.Unmarshal([]byte(e.GetData()), &brief) == nil {
-		of := brief.Step
-		if of.Status == "" {
-			of = brief.Run
-		}
-		row.State = lowered(of.Status)
-		row.Note = words(of.Reason)
-		if of.Error != nil {
-			row.Note = clip(of.Error.Message, 160)
-		}
+		row.State = lowered(cmp.Or(brief.Step.Status, brief.Run.Status))
+		row.Note = summary(e, &brief)
 	}
 	return row
 }

@@ -27,11 +27,18 @@ import (
 type fake struct {
 	api.UnimplementedRunsServer
 	api.UnimplementedPipelinesServer
+	api.UnimplementedApprovalsServer
+	api.UnimplementedArtifactsServer
 
 	mu        sync.Mutex
 	runs      map[string]*story
 	pipelines []*api.Pipeline // newest version first
 	created   []*api.CreateRunRequest
+	dry       []*api.CreateRunRequest
+	approvals []*api.Approval // oldest first
+	decided   []*api.DecideApprovalRequest
+	signals   []*api.SendSignalRequest
+	blobs     map[string]string // content by digest
 	calls     map[string]int
 	// create, if set, answers CreateRun instead.
 	create func(*api.CreateRunRequest) (*api.Run, error)
@@ -53,7 +60,7 @@ type story struct {
 // epoch is when the fake's stories begin.
 var epoch = time.Now().Add(-5 * time.Minute).Truncate(time.Second)
 
-func newFake() *fake { return &fake{runs: map[string]*story{}, calls: map[string]int{}} }
+func newFake() *fake { return &fake{runs: map[string]*story{}, calls: map[string]int{}, blobs: map[string]string{}} }
 
 // dial serves f over memory and returns the connection to it.
 func dial(t testing.TB, f *fake) *grpc.ClientConn {
@@ -67,6 +74,8 @@ func dial(t testing.TB, f *fake) *grpc.ClientConn {
 	}))
 	api.RegisterRunsServer(srv, f)
 	api.RegisterPipelinesServer(srv, f)
+	api.RegisterApprovalsServer(srv, f)
+	api.RegisterArtifactsServer(srv, f)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -179,11 +188,15 @@ func (s *story) step(path string, st api.Step_Status, at time.Time, change func(
 	case st == api.Step_WAITING:
 		typ = "step_retrying"
 	}
+	retrying := typ == "step_retrying"
 	if st == api.Step_SKIPPED {
 		typ = "step_skipped"
 	}
 	if change != nil {
 		change(step)
+	}
+	if retrying && step.Waiting != nil {
+		typ = "step_waiting"
 	}
 	s.steps[i] = step
 	s.f.mu.Unlock()

@@ -76,7 +76,7 @@ func exact(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 
 // clock is the time of day, for lists of events and logs.
 func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }
 
-// ago says how long before now t was. static/app.js says it the same way.
+// ago says how long before now t was. static/live.js says it the same way.
 func ago(t, now time.Time) string {
 	d := now.Sub(t)
 	switch {
@@ -94,7 +94,25 @@ func ago(t, now time.Time) string {
 	return t.UTC().Format("2006-01-02")
 }
 
-// span is a duration in at most two units. static/app.js says it the same way.
+// ahead says how long after now t is. static/live.js says it the same way.
+func ahead(t, now time.Time) string {
+	d := t.Sub(now)
+	switch {
+	case d <= 0:
+		return "now"
+	case d < time.Minute:
+		return "in " + strconv.Itoa(int(d.Seconds())) + " s"
+	case d < time.Hour:
+		return "in " + strconv.Itoa(int(d.Minutes())) + " min"
+	case d < 48*time.Hour:
+		return "in " + strconv.Itoa(int(d.Hours())) + " h"
+	case d < 60*24*time.Hour:
+		return "in " + strconv.Itoa(int(d.Hours()/24)) + " d"
+	}
+	return t.UTC().Format("2006-01-02")
+}
+
+// span is a duration in at most two units. static/live.js says it the same way.
 func span(d time.Duration) string {
 	switch {
 	case d < 0:
@@ -259,6 +277,20 @@ func members(object string) []member {
 			return out
 		}
 		out = append(out, member{Name: fmt.Sprint(name), Value: string(raw)})
+	}
+	return out
+}
+
+// jsonList takes a JSON list apart: Name is an entry as people read it, Value
+// its JSON.
+func jsonList(text string) []member {
+	var raw []json.RawMessage
+	if json.Unmarshal([]byte(text), &raw) != nil {
+		return nil
+	}
+	out := make([]member, len(raw))
+	for i, r := range raw {
+		out[i] = member{Name: typed(string(r)), Value: string(r)}
 	}
 	return out
 }

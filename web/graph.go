@@ -17,11 +17,13 @@ type graph struct {
 	byID       map[string]*api.GraphNode
 	byInstance map[string]*api.GraphNode // by what the paths of its instances say
 	children   map[string]int32          // steps directly in each block
+	jumps      map[string]string         // where a node's jumps lead, in words
 }
 
 func newGraph(g *api.Graph) *graph {
 	out := &graph{
 		Graph: g, byID: map[string]*api.GraphNode{}, byInstance: map[string]*api.GraphNode{}, children: map[string]int32{},
+		jumps: map[string]string{},
 	}
 	for _, n := range g.GetNodes() {
 		out.byID[n.GetId()] = n
@@ -32,18 +34,41 @@ func newGraph(g *api.Graph) *graph {
 	for _, n := range g.GetNodes() {
 		out.byInstance[out.instance(n)] = n
 	}
+	for _, e := range g.GetEdges() {
+		if e.GetLabel() == "" {
+			continue
+		}
+		word := ", " + jumpWord(e.GetLabel()) + " to "
+		if e.GetBack() {
+			word = ", " + jumpWord(e.GetLabel()) + " back to "
+		}
+		out.jumps[e.GetFrom()] += word + out.byID[e.GetTo()].GetLabel()
+	}
 	return out
 }
 
-// choice is the kind of block that paths do not name: a step of its arms is
+// jumpWord says when a jump is taken.
+func jumpWord(label string) string {
+	switch label {
+	case "false":
+		return "when false"
+	case "always":
+		return "always"
+	}
+	return "on " + label
+}
+
+// silent reports whether paths do not name a block of that kind: a step in it is
 // named as if it stood beside it.
-const choice = "if"
+func silent(kind string) bool {
+	return kind == "if" || kind == "match" || kind == "parallel" || kind == "compete"
+}
 
 // instance is a node's id as the paths of its instances spell it.
 func (g *graph) instance(n *api.GraphNode) string {
 	id := lastPart(n.GetId())
 	for at := g.byID[n.GetParent()]; at != nil; at = g.byID[at.GetParent()] {
-		if at.GetKind() != choice {
+		if !silent(at.GetKind()) {
 			id = lastPart(at.GetId()) + "/" + id
 		}
 	}
@@ -82,6 +107,7 @@ type box struct {
 type drawing struct {
 	Width, Height string
 	Edges         []*api.GraphEdge
+	Arms          []*api.GraphArm
 	Boxes         []box
 	Live          bool   // of a run, not of an edited text
 	Signature     string // of a drawing without a run: while it stays, the page keeps its place in it
@@ -92,7 +118,7 @@ type drawing struct {
 func (v *view) drawn(sc screen, after int32) drawing {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d := drawing{Width: num(v.graph.GetWidth()), Height: num(v.graph.GetHeight()), Edges: v.graph.GetEdges(), Live: true}
+	d := drawing{Width: num(v.graph.GetWidth()), Height: num(v.graph.GetHeight()), Edges: v.graph.GetEdges(), Arms: v.graph.GetArms(), Live: true}
 	over := finalRun(v.run.GetStatus())
 	for _, gn := range v.graph.outerFirst() {
 		n := v.nodes[v.graph.instance(gn)]
@@ -115,7 +141,7 @@ func (v *view) boxOf(gn *api.GraphNode, n *node, over bool, sc screen) box {
 		b.State, word = "none", "not reached"
 	}
 	if n == nil || n.tally.all() == 0 {
-		b.Full = b.Label + ", " + b.Kind + ", " + word
+		b.Full = b.Label + ", " + b.Kind + ", " + word + v.graph.jumps[gn.GetId()]
 		return b
 	}
 	b.Begun, b.State = true, n.tally.state()
@@ -135,26 +161,21 @@ func (v *view) boxOf(gn *api.GraphNode, n *node, over bool, sc screen) box {
 	default:
 		b.Href = sc.with("step", n.last)
 	}
-	b.Full = b.Label + ", " + b.Kind + ", " + word
+	b.Full = b.Label + ", " + b.Kind + ", " + word + v.graph.jumps[gn.GetId()]
 	return b
 }
 
 // kindOf says what a node does in a word or two.
-func kindOf(n *api.GraphNode) string {
-	if n.GetAction() != "" {
-		return n.GetAction()
-	}
-	return n.GetKind()
-}
+func kindOf(n *api.GraphNode) string { return doing(n.GetKind(), n.GetAction()) }
 
 // preview is a drawing without a run.
 func preview(g *api.Graph) drawing {
 	all := newGraph(g)
-	d := drawing{Width: num(g.GetWidth()), Height: num(g.GetHeight()), Edges: g.GetEdges()}
+	d := drawing{Width: num(g.GetWidth()), Height: num(g.GetHeight()), Edges: g.GetEdges(), Arms: g.GetArms()}
 	for _, n := range all.outerFirst() {
 		d.Boxes = append(d.Boxes, box{
 			ID: "node-" + n.GetId(), Label: n.GetLabel(), Kind: kindOf(n), Node: n,
-			Block: all.block(n.GetId()), State: "none", Full: n.GetLabel() + ", " + kindOf(n),
+			Block: all.block(n.GetId()), State: "none", Full: n.GetLabel() + ", " + kindOf(n) + all.jumps[n.GetId()],
 		})
 	}
 	h := fnv.New64a()
@@ -162,7 +183,10 @@ func preview(g *api.Graph) drawing {
 		fmt.Fprintln(h, n.GetId(), n.GetLabel(), n.GetKind(), n.GetAction(), n.GetX(), n.GetY(), n.GetWidth(), n.GetHeight())
 	}
 	for _, e := range g.GetEdges() {
-		fmt.Fprintln(h, e.GetFrom(), e.GetTo(), e.GetCause(), e.GetPoints())
+		fmt.Fprintln(h, e.GetFrom(), e.GetTo(), e.GetCause(), e.GetPoints(), e.GetLabel())
+	}
+	for _, a := range g.GetArms() {
+		fmt.Fprintln(h, a.GetBlock(), a.GetLabel(), a.GetX(), a.GetY(), a.GetWidth(), a.GetHeight())
 	}
 	d.Signature = strconv.FormatUint(h.Sum64(), 36)
 	return d
@@ -245,16 +269,36 @@ func arrowPath(points []float64) string {
 	return "M" + num(x) + " " + num(y) + "L" + side(1) + "L" + side(-1) + "z"
 }
 
+// headRoom is how many characters of what a block does fit behind its label.
+func (b box) headRoom() int {
+	if b.Kind == b.Label {
+		return 0
+	}
+	return b.labelRoom() - len([]rune(clip(b.Label, b.labelRoom()))) - 2
+}
+
+// wayAt is where the label of a jump stands: beside the middle of its line.
+func wayAt(points []float64) (x, y string) {
+	if len(points) < 4 {
+		return "0", "0"
+	}
+	i := len(points) / 4 * 2
+	return num(points[i] + 5), num(points[i+1] - 4)
+}
+
 // half puts a 14 px icon in the middle of a line of text with that baseline.
 func half(b box) string {
 	x, y := b.at(9, b.baseline()-11.5)
 	return "translate(" + x + " " + y + ") scale(0.875)"
 }
 
-// inset is where the label begins: after the icon, if there is one.
-func (b box) inset() float64 {
+// inset is where the label begins: after the icon.
+func (b box) inset() float64 { return 29 }
+
+// mark is the icon of a box: its state, or what it does while it has none.
+func (b box) mark() string {
 	if b.State == "none" {
-		return 10
+		return kindIcon(b.Node.GetKind())
 	}
-	return 29
+	return string(b.State)
 }

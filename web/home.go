@@ -15,6 +15,7 @@ const homeList = 10
 
 // homeData is what the home page shows; each list is newest first.
 type homeData struct {
+	Open     []*api.Approval // what people are asked
 	Running  []*api.Run
 	Waiting  []*api.Run // waiting, paused or queued
 	Failed   []*api.Run
@@ -52,10 +53,10 @@ func (s *site) home(w http.ResponseWriter, r *http.Request) {
 	}
 	d.Server = address(r)
 	if wantsFrame(r) {
-		s.sendFrame(w, r, fragment{"home", homeLists(d)})
+		s.sendFrame(w, r, fragment{"home", homeLists(d)}, fragment{"nav-approvals", navApprovals(s.openApprovals(r.Context()), false)})
 		return
 	}
-	s.show(w, r, http.StatusOK, homePage(d))
+	s.show(w, r, http.StatusOK, page{"", "home", homePage(d)})
 }
 
 func (s *site) homeData(ctx context.Context) (homeData, error) {
@@ -68,6 +69,11 @@ func (s *site) homeData(ctx context.Context) (homeData, error) {
 		})
 	}
 	d := homeData{Now: time.Now()}
+	g.Go(func() error {
+		list, err := s.approvals.ListApprovals(ctx, &api.ListApprovalsRequest{Status: "open", PageSize: homeList}, bigAnswers)
+		d.Open = list.GetApprovals()
+		return err
+	})
 	read(&d.Running, running)
 	read(&d.Waiting, waiting)
 	read(&d.Failed, failed)

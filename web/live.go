@@ -34,6 +34,10 @@ const (
 // next frame shows the newest state.
 func (s *site) live(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
+	if q.Has("inbox") {
+		s.liveInbox(w, r)
+		return
+	}
 	sc := readScreen(q.Get("run"), q)
 	if _, err := s.runs.GetRun(r.Context(), &api.GetRunRequest{Id: sc.Run}, bigAnswers); err != nil {
 		p, code := describe(err)
@@ -292,11 +296,18 @@ func (f *feed) changed(ctx context.Context, done bool) ([]fragment, error) {
 	ch := v.since(f.sent, sc.Step)
 	all := done || f.all
 	if all {
-		ch = change{any: true, run: true, steps: true, drawer: sc.Step != ""}
+		ch = change{any: true, run: true, steps: true, waits: true, published: true, drawer: sc.Step != ""}
 	}
 	var out []fragment
 	if ch.run || ch.steps {
 		out = append(out, fragment{"run-head", runHead(v.head(sc))})
+	}
+	if ch.waits {
+		d, err := f.site.waitsData(ctx, v, sc)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, fragment{"waits", waitsPane(d)}, fragment{"nav-approvals", navApprovals(f.site.openApprovals(ctx), false)})
 	}
 	now := time.Now()
 	dear := all || now.Sub(f.slow) >= slowEvery
@@ -326,6 +337,14 @@ func (f *feed) changed(ctx context.Context, done bool) ([]fragment, error) {
 				return nil, err
 			}
 			out = append(out, fragment{"events", eventsTab(d)})
+		}
+	case "artifacts":
+		if ch.published {
+			d, err := f.site.artifactsData(ctx, v, sc)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, fragment{"artifacts", artifactsTab(d)})
 		}
 	case "outputs":
 		if ch.run {

@@ -208,7 +208,7 @@ func TestLiveDropsFramesForSlowReaders(t *testing.T) {
 	noLeaks(t)
 	f := newFake()
 	s := f.running(9)
-	st := &site{runs: api.NewRunsClient(dial(t, f)), views: newViews()}
+	st := newSite(Config{Conn: dial(t, f)})
 	var mu sync.Mutex
 	var frames []frame
 	gate := make(chan struct{})
@@ -286,7 +286,7 @@ func TestLiveCompletesALongRun(t *testing.T) {
 	noLeaks(t)
 	f := newFake()
 	s := f.many(1, 20_000)
-	st := &site{runs: api.NewRunsClient(dial(t, f)), views: newViews()}
+	st := newSite(Config{Conn: dial(t, f)})
 	v := st.views.of(s.run.Id)
 	if err := v.catchUp(t.Context(), st.runs, 0); err != nil {
 		t.Fatal(err)

@@ -25,6 +25,7 @@ type draft struct {
 	Pipeline string // the registered pipeline that Source came from, or empty
 	Version  string
 	Values   map[string]string // of the inputs, by name, as typed
+	Answers  map[string]string // to <AUTO> tags, by key, as typed
 	More     string            // further inputs as YAML or JSON
 	Labels   string            // one key=value per line
 	Priority string
@@ -37,7 +38,7 @@ type newData struct {
 	Pipeline *api.Pipeline // nil: the source cannot be read yet
 	Found    findings
 	Refused  refusal
-	Example  string
+	Plan     *dryPlan // what a dry run says; nil: there was none
 }
 
 // findings is what validation says; Checked tells an empty list from none yet.
@@ -90,7 +91,7 @@ outputs:
 // (?pipeline=&version=) or from an earlier run (?run=).
 func (s *site) newRun(w http.ResponseWriter, r *http.Request) {
 	ctx, q := r.Context(), r.URL.Query()
-	d := draft{Source: starter, Key: rand.Text(), Values: map[string]string{}}
+	d := draft{Source: starter, Key: rand.Text(), Values: map[string]string{}, Answers: map[string]string{}}
 	switch {
 	case q.Get("run") != "":
 		id := q.Get("run")
@@ -124,7 +125,7 @@ func (s *site) newRun(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	s.show(w, r, http.StatusOK, newPage(data))
+	s.show(w, r, http.StatusOK, page{"New run", "new", newPage(data)})
 }
 
 // typed is a JSON value as one would type it into its field.
@@ -145,6 +146,10 @@ func (s *site) check(ctx context.Context, d draft) (newData, error) {
 	}
 	out.Found = findings{Checked: true, Diagnostics: got.GetDiagnostics(), Truncated: got.GetTruncated()}
 	if out.Found.errors() > 0 {
+		// What was registered with its files is fine, though its source alone is not.
+		if p, ok := s.unchanged(ctx, d); ok {
+			out.Found, out.Pipeline = findings{Checked: true}, p
+		}
 		return out, nil
 	}
 	// What validates can be described; if not, the form shows the box for all inputs.
@@ -158,6 +163,16 @@ func (s *site) check(ctx context.Context, d draft) (newData, error) {
 	return out, nil
 }
 
+// unchanged is the registered pipeline that a draft came from, if its source is
+// still the same.
+func (s *site) unchanged(ctx context.Context, d draft) (*api.Pipeline, bool) {
+	if d.Pipeline == "" {
+		return nil, false
+	}
+	p, err := s.pipelines.GetPipeline(ctx, &api.GetPipelineRequest{Name: d.Pipeline, Version: d.Version}, bigAnswers)
+	return p, err == nil && p.GetSource() == d.Source
+}
+
 func readDraft(r *http.Request) (draft, error) {
 	if err := r.ParseForm(); err != nil {
 		return draft{}, err
@@ -167,11 +182,14 @@ func readDraft(r *http.Request) (draft, error) {
 		Source:   strings.ReplaceAll(r.PostForm.Get("source"), "\r\n", "\n"),
 		Pipeline: r.PostForm.Get("pipeline"), Version: r.PostForm.Get("version"),
 		More: r.PostForm.Get("more"), Labels: r.PostForm.Get("labels"), Priority: r.PostForm.Get("priority"),
-		Key: cmp.Or(r.PostForm.Get("key"), rand.Text()), Values: map[string]string{},
+		Key: cmp.Or(r.PostForm.Get("key"), rand.Text()), Values: map[string]string{}, Answers: map[string]string{},
 	}
 	for name := range r.PostForm {
 		if in, ok := strings.CutPrefix(name, "in."); ok {
 			d.Values[in] = strings.ReplaceAll(r.PostForm.Get(name), "\r\n", "\n")
+		}
+		if key, ok := strings.CutPrefix(name, "auto."); ok {
+			d.Answers[key] = strings.ReplaceAll(r.PostForm.Get(name), "\r\n", "\n")
 		}
 	}
 	return d, nil
@@ -192,7 +210,7 @@ func (s *site) checkRun(w http.ResponseWriter, r *http.Request) {
 	}
 	parts := []fragment{{"findings", findingsList(data.Found)}}
 	if data.Found.errors() == 0 { // else the form and drawing of the last good text stay
-		parts = append(parts, fragment{"inputs", inputsForm(data)}, fragment{"preview", previewPane(data.Pipeline)})
+		parts = append(parts, fragment{"inputs", inputsForm(data)}, fragment{"holes", holesForm(data)}, fragment{"preview", previewPane(data.Pipeline)})
 	}
 	patches, err := draw(r.Context(), parts...)
 	if err != nil {
@@ -208,9 +226,9 @@ func (s *site) submitRun(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	d, err := readDraft(r)
 	if err != nil {
-		s.show(w, r, http.StatusRequestEntityTooLarge, errorPage(problem{
+		s.complain(w, r, http.StatusRequestEntityTooLarge, problem{
 			Title: "Too large", Text: "The form is too large or broken. A pipeline may hold 8 MiB.",
-		}))
+		})
 		return
 	}
 	data, err := s.check(ctx, d)
@@ -219,13 +237,19 @@ func (s *site) submitRun(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.PostForm.Get("do") == "check" {
-		s.show(w, r, http.StatusOK, newPage(data))
+		s.show(w, r, http.StatusOK, page{"New run", "new", newPage(data)})
 		return
 	}
 	req, wrong := s.request(ctx, data)
+	dry := r.PostForm.Get("do") == "dry"
 	if len(wrong.Inputs) == 0 && wrong.Text == "" {
-		run, err := s.runs.CreateRun(ctx, req)
-		if err == nil {
+		var run *api.Run
+		if dry {
+			if data.Plan, err = s.dryRun(ctx, req); err == nil {
+				s.show(w, r, http.StatusOK, page{"Dry run", "new", newPage(data)})
+				return
+			}
+		} else if run, err = s.runs.CreateRun(ctx, req); err == nil {
 			http.Redirect(w, r, pathOfRun(run.GetId()), http.StatusSeeOther) //nolint:gosec // begins with /runs/
 			return
 		}
@@ -239,7 +263,7 @@ func (s *site) submitRun(w http.ResponseWriter, r *http.Request) {
 		data.Draft.Key = rand.Text() // the next try is another request
 	}
 	data.Refused = wrong
-	s.show(w, r, http.StatusBadRequest, newPage(data))
+	s.show(w, r, http.StatusBadRequest, page{"New run", "new", newPage(data)})
 }
 
 // request turns the form into the API's request; wrong says what cannot be read.
@@ -247,11 +271,8 @@ func (s *site) request(ctx context.Context, data newData) (*api.CreateRunRequest
 	d := data.Draft
 	wrong := refusal{Inputs: map[string]string{}}
 	req := &api.CreateRunRequest{Source: d.Source, IdempotencyKey: d.Key}
-	if d.Pipeline != "" { // unchanged, it runs under its registered name
-		p, err := s.pipelines.GetPipeline(ctx, &api.GetPipelineRequest{Name: d.Pipeline, Version: d.Version}, bigAnswers)
-		if err == nil && p.GetSource() == d.Source {
-			req.Source, req.Pipeline, req.Version = "", p.GetId(), p.GetVersion()
-		}
+	if p, ok := s.unchanged(ctx, d); ok { // it runs under its registered name
+		req.Source, req.Pipeline, req.Version = "", p.GetId(), p.GetVersion()
 	}
 	values := map[string]json.RawMessage{}
 	if strings.TrimSpace(d.More) != "" {
@@ -275,14 +296,15 @@ func (s *site) request(ctx context.Context, data newData) (*api.CreateRunRequest
 		}
 		values[in.GetName()] = raw
 	}
-	if len(wrong.Inputs) > 0 {
-		wrong.Text = "Some inputs cannot be read."
-	}
 	all, err := json.Marshal(values)
 	if err != nil {
 		wrong.Text = "The inputs cannot be written as JSON."
 	}
 	req.Inputs = string(all)
+	req.Answers = answers(data, &wrong)
+	if len(wrong.Inputs) > 0 {
+		wrong.Text = "Some values cannot be read."
+	}
 	req.Labels = labelsOf(d.Labels)
 	if p := strings.TrimSpace(d.Priority); p != "" {
 		n, err := strconv.ParseInt(p, 10, 32)
@@ -319,7 +341,7 @@ func widget(typ string) string {
 // base drops what stands around or behind a type's name: optional<list<string>>
 // is a list.
 func base(typ string) string {
-	typ = strings.TrimSuffix(strings.TrimPrefix(typ, "optional<"), ">")
+	typ = strings.TrimPrefix(strings.TrimSuffix(strings.TrimPrefix(typ, "optional<"), ">"), "optional ")
 	if i := strings.IndexAny(typ, "<( "); i > 0 {
 		typ = typ[:i]
 	}
@@ -366,17 +388,7 @@ func fromYAML(text string) (json.RawMessage, error) {
 }
 
 // choices are the values of an enum: as JSON for the form, and as text.
-func choices(in *api.Input) []member {
-	var raw []json.RawMessage
-	if json.Unmarshal([]byte(in.GetValues()), &raw) != nil {
-		return nil
-	}
-	out := make([]member, len(raw))
-	for i, r := range raw {
-		out[i] = member{Name: typed(string(r)), Value: string(r)}
-	}
-	return out
-}
+func choices(in *api.Input) []member { return jsonList(in.GetValues()) }
 
 // signature changes when the form of the inputs has to be drawn anew; while it
 // stays, the page keeps the fields that somebody is typing into.

@@ -141,7 +141,7 @@ func TestCheckShowsFindingsInPlace(t *testing.T) {
 	for _, p := range good.Patches {
 		ids = append(ids, p.ID)
 	}
-	if strings.Join(ids, " ") != "findings inputs preview" || !strings.Contains(good.Patches[1].HTML, ">\ntyped</textarea>") {
+	if strings.Join(ids, " ") != "findings inputs holes preview" || !strings.Contains(good.Patches[1].HTML, ">\ntyped</textarea>") {
 		t.Errorf("patches %v: %s", ids, good.Patches[1].HTML)
 	}
 	// The button does the same without the script.

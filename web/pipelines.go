@@ -35,7 +35,7 @@ func (s *site) pipelineList(w http.ResponseWriter, r *http.Request) {
 	if token != "" {
 		d.First = "/pipelines"
 	}
-	s.show(w, r, http.StatusOK, pipelinesListPage(d))
+	s.show(w, r, http.StatusOK, page{"Pipelines", "pipelines", pipelinesListPage(d)})
 }
 
 // pipelineData is one registered pipeline.
@@ -73,5 +73,5 @@ func (s *site) pipeline(w http.ResponseWriter, r *http.Request) {
 	}
 	d.Graph = preview(d.Pipeline.GetGraph())
 	d.Lines, d.Left = source(d.Pipeline.GetSource())
-	s.show(w, r, http.StatusOK, pipelinePage(d))
+	s.show(w, r, http.StatusOK, page{d.Pipeline.GetId(), "pipelines", pipelinePage(d)})
 }

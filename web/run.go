@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/a-h/templ"
@@ -40,6 +39,7 @@ type runData struct {
 	Screen screen
 	Seq    int32
 	Live   bool
+	Waits  waitsData
 	Body   templ.Component
 	Drawer templ.Component // nil: closed
 }
@@ -70,9 +70,14 @@ func (s *site) run(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	d := runData{Head: v.head(sc), Screen: sc, Seq: v.at(), Body: body, Drawer: drawer}
+	waits, err := s.waitsData(ctx, v, sc)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	d := runData{Head: v.head(sc), Screen: sc, Seq: v.at(), Waits: waits, Body: body, Drawer: drawer}
 	d.Live = !finalRun(d.Head.Run.GetStatus()) || d.Head.Reading > 0
-	s.show(w, r, http.StatusOK, runPage(d))
+	s.show(w, r, http.StatusOK, page{d.Head.Run.GetPipeline() + " " + short(sc.Run), "runs", runPage(d)})
 }
 
 // open returns the run's view, up to date. It asks the API for the run first,
@@ -153,6 +158,9 @@ func (s *site) tab(ctx context.Context, v *view, sc screen) (templ.Component, er
 	case "logs":
 		lines, err := s.readLogs(ctx, sc.Run, "", logTail)
 		return logsTab(logsData{Lines: lines, Live: !v.final(), Run: sc.Run}), err
+	case "artifacts":
+		d, err := s.artifactsData(ctx, v, sc)
+		return artifactsTab(d), err
 	case "outputs":
 		return outputsTab(v.current()), nil
 	case "definition":
@@ -176,9 +184,5 @@ func (s *site) cancelRun(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	back := pathOfRun(id)
-	if u, err := url.Parse(r.FormValue("back")); err == nil && u.Path == back && u.Host == "" {
-		back = u.RequestURI()
-	}
-	http.Redirect(w, r, back, http.StatusSeeOther) //nolint:gosec // the run's own page
+	http.Redirect(w, r, backTo(r.FormValue("back"), pathOfRun(id)), http.StatusSeeOther) //nolint:gosec // the run's own page
 }

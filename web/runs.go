@@ -69,7 +69,7 @@ func (s *site) runList(w http.ResponseWriter, r *http.Request) {
 		s.sendFrame(w, r, fragment{"runs", runsTable(d)})
 		return
 	}
-	s.show(w, r, code, runsListPage(d))
+	s.show(w, r, code, page{"Runs", "runs", runsListPage(d)})
 }
 
 // looksLikeID reports whether somebody put a whole run id into the search.

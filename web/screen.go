@@ -25,6 +25,7 @@ var tabs = []struct{ ID, Title string }{
 	{"steps", "Steps"},
 	{"events", "Events"},
 	{"logs", "Logs"},
+	{"artifacts", "Artifacts"},
 	{"outputs", "Outputs"},
 	{"definition", "Definition"},
 }

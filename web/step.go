@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,7 @@ type stepData struct {
 	Line     int32
 	Def      string // address of the definition at that line
 	Log      []logLine
+	Autos    []autoAnswer // values that were filled in
 	Screen   screen
 	Now      time.Time
 }
@@ -64,6 +66,7 @@ func (s *site) stepData(ctx context.Context, v *view, sc screen) (stepData, erro
 	v.mu.Lock()
 	gn := v.graph.byInstance[id]
 	seq := v.seq
+	d.Autos = slices.Clone(v.autos[sc.Step])
 	v.mu.Unlock()
 	if gn.GetLine() > 0 {
 		def, err := s.runs.GetDefinition(ctx, &api.GetDefinitionRequest{Id: sc.Run}, bigAnswers)

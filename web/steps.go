@@ -15,6 +15,7 @@ type stepRow struct {
 	instance
 	Name  string // the last part of the path, without the pass
 	Pass  string // of the loop around it, as in [2]; or empty
+	Visit int32  // from the second on: how often jumps have led to it; else 0
 	Href  string // opens the drawer
 	Open  bool   // its drawer is open
 	Begin string // since the run began
@@ -107,6 +108,7 @@ func (v *view) row(in *instance, sc screen) stepRow {
 		r.Name, _, _ = strings.Cut(r.Name, "[")
 		r.Pass = "[" + itoa(in.pass) + "]"
 	}
+	r.Name, r.Visit = split(r.Name)
 	if begin := moment(v.run.GetStartedAt()); !in.Start.IsZero() && !begin.IsZero() {
 		r.Begin = "+" + span(in.Start.Sub(begin))
 	}
@@ -114,12 +116,7 @@ func (v *view) row(in *instance, sc screen) stepRow {
 }
 
 // What says what the step does.
-func (r stepRow) What() string {
-	if r.Action != "" {
-		return r.Action
-	}
-	return r.Kind
-}
+func (r stepRow) What() string { return doing(r.Kind, r.Action) }
 
 // Depth is the class of the indentation.
 func (r stepRow) Depth() string { return "depth-" + itoa(int32(min(r.depth, 8))) }

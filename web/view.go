@@ -35,6 +35,10 @@ type view struct {
 	steps    []*instance
 	index    map[string]int32
 	touched  int32 // seq at which an instance last changed
+	waited   int32 // seq at which what the run waits for last changed
+	publish  int32 // seq at which a step last published
+	waits    map[int32]*api.Waiting // by the index of the instance
+	autos    map[string][]autoAnswer // by the path of the instance, as far as events were read
 	tally    tally
 	usage    usage
 	nodes    map[string]*node
@@ -57,7 +61,8 @@ type instance struct {
 	Status  api.Step_Status
 	Attempt int32
 	Reason  string
-	Error   string // the first line of it
+	Waiting *api.Waiting // what it waits for, while it does
+	Error   string       // the first line of it
 	Start   time.Time
 	End     time.Time
 	seq     int32 // of its last change
@@ -120,17 +125,20 @@ type node struct {
 }
 
 // block is one instance of a loop: how many of its direct children have
-// finished in each pass.
+// finished in each pass. Of a step that jumps have led back to, the first visit
+// counts; the pass is not over while another one goes on.
 type block struct {
 	node   *node
 	single bool // each pass is one step without an id of its own
 	done   []int32
+	open   []int32 // of those, and of their later visits, how many go on
 }
 
 func newView(id string) *view {
 	return &view{
 		id: id, load: make(chan struct{}, 1), graph: newGraph(nil),
 		index: map[string]int32{}, nodes: map[string]*node{}, blocks: map[string]*block{},
+		waits: map[int32]*api.Waiting{}, autos: map[string][]autoAnswer{},
 	}
 }
 
@@ -190,6 +198,12 @@ func (v *view) apply(e *api.Event) error {
 		return err
 	}
 	v.seq = e.GetSeq()
+	switch e.GetType() {
+	case "auto_resolved":
+		v.resolved(e)
+	case "approval_decided":
+		v.waited = v.seq
+	}
 	if run != nil {
 		v.run, v.runSeq = run, v.seq
 	}
@@ -256,12 +270,22 @@ func (v *view) put(s *api.Step, seq int32) {
 	in.Start, in.End = moment(s.GetStartedAt()), moment(s.GetFinishedAt())
 	in.usage = usage{int64(s.GetUsage().GetInputTokens()), int64(s.GetUsage().GetOutputTokens()), s.GetUsage().GetCostUsd()}
 	in.seq, v.touched = seq, seq
+	in.Waiting = s.GetWaiting()
+	if was := v.waits[i]; in.Waiting != nil {
+		v.waits[i], v.waited = in.Waiting, seq
+	} else if was != nil {
+		delete(v.waits, i)
+		v.waited = seq
+	}
+	if len(s.GetArtifacts()) > 0 {
+		v.publish = seq
+	}
 	v.usage.add(in.usage, 1)
 	v.tally[in.Status]++
 	n.tally[in.Status]++
 	n.seq = seq
 	if in.pass >= 0 {
-		v.count(in, was, seq)
+		v.count(in, known, was, seq)
 	}
 }
 
@@ -272,8 +296,12 @@ func (v *view) insert(path string) int32 {
 	n := v.node(id)
 	n.last = path
 	in := &instance{Path: path, node: n, parent: -1, pass: pass}
-	if up := v.graph.byID[n.drawn.GetParent()]; up.GetKind() == choice {
-		parent = path[:strings.LastIndexByte(path, '/')+1] + lastPart(up.GetId())
+	if up := v.graph.byID[n.drawn.GetParent()]; silent(up.GetKind()) {
+		within := path[:strings.LastIndexByte(path, '/')+1]
+		parent = within + lastPart(up.GetId())
+		if last := v.node(v.graph.instance(up)).last; strings.HasPrefix(last, parent) { // its visit that goes on
+			parent = last
+		}
 	}
 	if p, ok := v.index[parent]; ok && parent != "" {
 		in.parent, in.depth = p, v.steps[p].depth+1
@@ -294,8 +322,9 @@ func (v *view) node(id string) *node {
 	return n
 }
 
-// count keeps the passes of the loop around in.
-func (v *view) count(in *instance, was bool, seq int32) {
+// count keeps the passes of the loop around in, which was known or not, and had
+// finished or not.
+func (v *view) count(in *instance, known, was bool, seq int32) {
 	id, parent, _ := place(in.Path)
 	b := v.blocks[parent]
 	if b == nil {
@@ -303,25 +332,23 @@ func (v *view) count(in *instance, was bool, seq int32) {
 		v.blocks[strings.Clone(parent)] = b
 	}
 	for int32(len(b.done)) <= in.pass {
-		b.done = append(b.done, 0)
+		b.done, b.open = append(b.done, 0), append(b.open, 0)
 		b.node.begun++
 		b.node.seq = seq
 	}
 	is := finalStep(in.Status)
-	if was == is {
-		return
-	}
 	if up := b.node.drawn; !b.single && in.node.drawn.GetParent() != up.GetId() {
 		return // in an arm of a choice: the choice itself counts
 	}
 	body := v.body(b)
-	before := body > 0 && b.done[in.pass] >= body
-	if is {
-		b.done[in.pass]++
-	} else {
-		b.done[in.pass]--
+	over := func() bool { return body > 0 && b.done[in.pass] >= body && b.open[in.pass] == 0 }
+	before := over()
+	open, ended := one(!is)-one(known && !was), one(is)-one(was)
+	b.open[in.pass] += open
+	if !strings.Contains(lastPart(in.Path), "~") {
+		b.done[in.pass] += ended
 	}
-	after := body > 0 && b.done[in.pass] >= body
+	after := over()
 	if before != after {
 		if after {
 			b.node.passed++
@@ -330,6 +357,13 @@ func (v *view) count(in *instance, was bool, seq int32) {
 		}
 		b.node.seq = seq
 	}
+}
+
+func one(is bool) int32 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 // body is how many steps one pass of a block holds; 0: nobody knows.
@@ -373,6 +407,8 @@ type change struct {
 	any    bool
 	run    bool // its own state
 	steps  bool // some instance
+	waits  bool // what it waits for
+	published bool // an artifact
 	drawer bool // the instance in the drawer
 }
 
@@ -380,7 +416,7 @@ type change struct {
 func (v *view) since(seq int32, step string) change {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	c := change{any: v.seq > seq, run: v.runSeq > seq, steps: v.touched > seq}
+	c := change{any: v.seq > seq, run: v.runSeq > seq, steps: v.touched > seq, waits: v.waited > seq, published: v.publish > seq}
 	if i, ok := v.index[step]; ok && step != "" {
 		c.drawer = v.steps[i].seq > seq
 	}

@@ -37,7 +37,7 @@ func TestPlaceTakesPathsApart(t *testing.T) {
 func opened(t testing.TB, f *fake, s *story) (*site, *view) {
 	t.Helper()
 	conn := dial(t, f)
-	st := &site{runs: api.NewRunsClient(conn), pipelines: api.NewPipelinesClient(conn), views: newViews()}
+	st := newSite(Config{Conn: conn})
 	v, err := st.open(t.Context(), s.run.Id, time.Minute)
 	if err != nil {
 		t.Fatal(err)

@@ -47,21 +47,32 @@ const maxForm = 32 << 20
 type site struct {
 	runs      api.RunsClient
 	pipelines api.PipelinesClient
+	approvals api.ApprovalsClient
+	artifacts api.ArtifactsClient
 	views     *views
+	inbox     *inbox
 	version   string
 	log       *slog.Logger
 }
 
-// New returns the handler of all pages, to be mounted at "/".
-func New(cfg Config) http.Handler {
+func newSite(cfg Config) *site {
 	conn := cfg.Conn
 	s := &site{
 		runs:      api.NewRunsClient(conn),
 		pipelines: api.NewPipelinesClient(conn),
+		approvals: api.NewApprovalsClient(conn),
+		artifacts: api.NewArtifactsClient(conn),
 		views:     newViews(),
 		version:   cfg.Version,
 		log:       cmp.Or(cfg.Logger, slog.Default()),
 	}
+	s.inbox = &inbox{site: s, bells: map[chan struct{}]struct{}{}}
+	return s
+}
+
+// New returns the handler of all pages, to be mounted at "/".
+func New(cfg Config) http.Handler {
+	s := newSite(cfg)
 	r := chi.NewRouter()
 	r.Use(s.recovered, headers, http.NewCrossOriginProtection().Handler, limitBody)
 	r.Get("/static/{name}", serveStatic)
@@ -70,6 +81,11 @@ func New(cfg Config) http.Handler {
 	r.Get("/runs", s.runList)
 	r.Get("/runs/{id}", s.run)
 	r.Post("/runs/{id}/cancel", s.cancelRun)
+	r.Post("/runs/{id}/signal", s.sendSignal)
+	r.Get("/runs/{id}/artifact", s.artifact)
+	r.Get("/approvals", s.approvalList)
+	r.Get("/approvals/{id}", s.approval)
+	r.Post("/approvals/{id}", s.decide)
 	r.Get("/live", s.live)
 	r.Get("/new", s.newRun)
 	r.Post("/new", s.submitRun)
@@ -116,21 +132,30 @@ func (s *site) recovered(next http.Handler) http.Handler {
 				panic(p)
 			}
 			s.log.ErrorContext(r.Context(), "page panicked", "path", r.URL.Path, "panic", p)
-			s.show(w, r, http.StatusInternalServerError, errorPage(problem{
+			s.complain(w, r, http.StatusInternalServerError, problem{
 				Title: "Something went wrong", Text: "The server could not draw this page. Its log says why.",
-			}))
+			})
 		}()
 		next.ServeHTTP(w, r)
 	})
 }
 
+// page is one page: its title, the entry of the navigation that is lit, and its
+// own part.
+type page struct {
+	Title   string
+	Section string
+	Body    templ.Component
+}
+
 // show renders a whole page.
-func (s *site) show(w http.ResponseWriter, r *http.Request, code int, page templ.Component) {
+func (s *site) show(w http.ResponseWriter, r *http.Request, code int, p page) {
+	open := s.openApprovals(r.Context())
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	out := compressed(w, r)
 	defer out.Close()
 	w.WriteHeader(code)
-	if err := page.Render(r.Context(), out); err != nil && r.Context().Err() == nil {
+	if err := layout(p, open).Render(r.Context(), out); err != nil && r.Context().Err() == nil {
 		s.log.WarnContext(r.Context(), "page not sent", "path", r.URL.Path, "err", err)
 	}
 }

@@ -276,12 +276,22 @@ const since = (ms) => {
   if (s < 2592000) return Math.floor(s / 86400) + " d ago";
   return "";
 };
+const ahead = (ms) => {
+  const s = ms / 1000;
+  if (s <= 0) return "now";
+  if (s < 60) return "in " + Math.floor(s) + " s";
+  if (s < 3600) return "in " + Math.floor(s / 60) + " min";
+  if (s < 172800) return "in " + Math.floor(s / 3600) + " h";
+  if (s < 5184000) return "in " + Math.floor(s / 86400) + " d";
+  return "";
+};
 const write = (el, text) => { if (text && el.textContent !== text) el.textContent = text; };
 
 function tick() {
   const now = Date.now();
   for (const el of document.querySelectorAll("[data-since]")) write(el, units(now - Number(el.dataset.since)));
   for (const el of document.querySelectorAll("time[data-ago]")) write(el, since(now - Date.parse(el.dateTime)));
+  for (const el of document.querySelectorAll("time[data-until]")) write(el, ahead(Date.parse(el.dateTime) - now));
 }
 setInterval(() => { if (document.visibilityState === "visible") tick(); }, 1000);
 
