@@ -152,8 +152,9 @@ func (c *compiler) action(f *fields, w where) *pipeline.ActionSpec {
 	return nil
 }
 
-// parameters reads the arguments of an action and checks what is fixed.
-func (c *compiler) parameters(a *pipeline.ActionSpec, n *node, at *node, w where) []pipeline.Entry {
+// parameters reads the arguments of an action and checks what is fixed. Those
+// named in besides stand in keys of their own.
+func (c *compiler) parameters(a *pipeline.ActionSpec, n *node, at *node, w where, besides ...string) []pipeline.Entry {
 	w = w.in("parameters")
 	if n == nil || n.isNull() {
 		n = &node{kind: mapping, off: at.off, at: at.at}
@@ -183,7 +184,7 @@ func (c *compiler) parameters(a *pipeline.ActionSpec, n *node, at *node, w where
 	}
 	for i := range a.Params {
 		q := &a.Params[i]
-		if q.Required && q.Default == nil && n.get(q.Name) == nil {
+		if q.Required && q.Default == nil && n.get(q.Name) == nil && !slices.Contains(besides, q.Name) {
 			c.error(fault{code: "E0303", at: at.at, msg: fmt.Sprintf("%s needs the parameter %s: %s", a.Name, q.Name, typeText(&q.Type)), hint: q.Doc}, w)
 		}
 	}

@@ -143,9 +143,21 @@ func (c *compiler) askModel(f *fields, s *step, a *pipeline.ActionSpec) {
 	if f.pair("prompt") != nil || f.pair("prompt_file") != nil {
 		value := c.promptOf(f, w)
 		for _, key := range []string{"prompt", "prompt_file"} {
-			add(key, value, "prompt", "instructions")
+			add(key, value, promptNames...)
 		}
 	}
+}
+
+// promptNames are the parameters of actions that prompt may stand for; the first
+// that an action has is meant.
+var promptNames = []string{"prompt", "instructions"}
+
+// askedBy lists the parameters that keys of the step may give.
+func askedBy(f *fields) []string {
+	if f.pair("prompt") == nil && f.pair("prompt_file") == nil {
+		return nil
+	}
+	return promptNames
 }
 
 func hasParameter(a *pipeline.ActionSpec, name string) bool {

@@ -288,7 +288,7 @@ func (c *compiler) leaf(f *fields, s *step, kind string) {
 		}
 		a := c.action(f, w)
 		s.spec = a
-		d.Parameters = c.parameters(a, f.get("parameters"), f.get("action"), w)
+		d.Parameters = c.parameters(a, f.get("parameters"), f.get("action"), w, askedBy(f)...)
 		if a == nil {
 			break
 		}
@@ -334,6 +334,9 @@ func (c *compiler) leaf(f *fields, s *step, kind string) {
 			c.error(fault{code: "E0110", at: p.key.at, msg: fmt.Sprintf("files are put into prompts, and %s has none", a.Name)}, w)
 		}
 		d.Files = c.promptFiles(p.value, w.in("files"))
+	}
+	if d.Returns == nil && slices.ContainsFunc(d.OnError, func(r pipeline.Rule) bool { return r.Do == "fallback" }) {
+		s.returns = nil // what the rule gives may be anything
 	}
 }
 
