@@ -15,7 +15,7 @@ func (l *lane) take(run *pipeline.Run, prog *program, events []pipeline.Event) (
 		attempts: map[pipeline.Path]*attempt{}, timers: map[*time.Timer]struct{}{},
 	}
 	r.m.SetDir(l.ex.bundleDir(prog.plan.Bundle))
-	vars, fail := r.evaluation(r.m.Scope("")).entries(prog.plan.Vars, "vars")
+	vars, fail := r.evaluation(r.m.Scope("")).vars(prog.plan.Vars)
 	r.barred = fail
 	r.m.SetVars(vars)
 	for i := range events {

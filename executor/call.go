@@ -56,7 +56,7 @@ func (r *runState) varsOf(unit *pipeline.Unit, inputs map[string]any) (map[strin
 	run.Inputs = inputs
 	m := pipeline.NewMachine(&pipeline.Plan{Unit: *unit}, run)
 	m.SetDir(r.lane.ex.bundleDir(r.prog.plan.Bundle))
-	return r.evaluation(m.Scope("")).entries(unit.Vars, "vars")
+	return r.evaluation(m.Scope("")).vars(unit.Vars)
 }
 
 // child is a called pipeline as the plan of a run of its own.

@@ -105,6 +105,12 @@ func TestControlFlow(t *testing.T) {
 			outputs: map[string]any{"w": "d", "o": "short"},
 		},
 		{
+			name:    "vars see those before them",
+			src:     "vars: {a: 2, b: '{{ a + 1 }}', c: '{{ vars.b * a }}'}\nsteps:\n- {id: p, set: {n: '{{ c }}'}}\n- {id: q, pipeline: {vars: {a: 1, b: '{{ a + 1 }}'}, steps: [{id: r, set: {m: '{{ b }}'}}], outputs: {m: '{{ m }}'}}}\noutputs: {n: '{{ n }}', m: '{{ q.m }}'}",
+			status:  pipeline.RunCompleted,
+			outputs: map[string]any{"n": int64(6), "m": int64(2)},
+		},
+		{
 			name: "a call has its own names",
 			src: `
 inputs: {who: {type: string}}

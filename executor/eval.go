@@ -324,6 +324,21 @@ func (ev evaluation) entries(list []pipeline.Entry, what string) (map[string]any
 	return m, nil
 }
 
+// vars evaluates those of a pipeline, one after the other: each sees the ones
+// before it.
+func (ev evaluation) vars(list []pipeline.Entry) (map[string]any, *pipeline.Failure) {
+	m := make(map[string]any, len(list))
+	ev = ev.with("vars", m)
+	for i := range list {
+		v, fail := ev.field(&list[i].Value, "vars."+list[i].Name)
+		if fail != nil {
+			return nil, fail
+		}
+		m[list[i].Name], ev.extra[list[i].Name] = v, v
+	}
+	return m, nil
+}
+
 // test evaluates a condition.
 func (ev evaluation) test(t *pipeline.Template, what string) (bool, *pipeline.Failure) {
 	ev, fail := ev.answered(t, what)
