@@ -137,6 +137,7 @@ func table() map[string]*filter {
 		{name: "safe", in: textIn, fn: func(_ *call, in any, _ []any) any { return in }},
 		{name: "striptags", in: textIn, fn: filterStripTags},
 		{name: "urlencode", fn: filterURLEncode},
+		{name: "urlize", in: textIn, sig: sig(opt("trim_url_limit", intKind, nil), opt("nofollow", boolKind, false), opt("target", textKind, nil), opt("rel", textKind, nil), opt("extra_schemes", anyKind, nil)), fn: filterURLize},
 		{name: "xmlattr", in: mapIn, sig: sig(opt("autospace", boolKind, true)), fn: filterXMLAttr},
 		{name: "tojson", sig: sig(opt("indent", intKind, int64(0))), fn: filterToJSON},
 		{name: "pprint", fn: func(c *call, in any, _ []any) any { return filterToJSON(c, in, []any{int64(2)}) }},

@@ -235,7 +235,7 @@ func TestSlicesFollowTheirDefinition(t *testing.T) {
 
 func seeds(f *testing.F) {
 	f.Helper()
-	for _, file := range []string{"testdata/jinja-cases.json", "testdata/more-cases.json"} {
+	for _, file := range referenceFiles {
 		for _, c := range readReference(f, file).Cases {
 			f.Add(c.Template)
 		}
