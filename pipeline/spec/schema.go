@@ -2,7 +2,9 @@ package spec
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
@@ -13,28 +15,54 @@ type object = map[string]any
 // schemaURI names the language in editors' settings.
 const schemaURI = "https://orchestrator-project.github.io/schema/pipeline.json"
 
+// shapeNames are the names of the mappings of the language in $defs; the
+// document itself is the root.
+var shapeNames = map[place]string{
+	inSettings: "settings", inContext: "context", inAuto: "auto", inStep: "step", inRetry: "retry", inOn: "on", inGoto: "route",
+	inRule: "rule", inFailure: "failure", inCache: "cache", inResources: "resources", inSandbox: "sandbox", inFor: "for", inWhile: "while",
+	inRepeat: "repeat", inQueue: "queue", inIf: "if", inElif: "elif", inMatch: "match", inCompete: "compete", inWait: "wait", inAsk: "ask",
+	inApprove: "approve", inType: "declaration", inAgent: "agent", inOwnAction: "own_action", inPublish: "publish", inConsume: "consume",
+	inFiles: "files", inInject: "inject",
+}
+
 // Schema is the JSON Schema (2020-12) of the language as this version supports
 // it, with the actions of the catalogue. It is for editors: Compile knows more.
+// Beside the keywords of the standard it has those that editors of YAML and JSON
+// read: markdownDescription, enumDescriptions and doNotSuggest.
 func Schema(cat pipeline.Catalog) []byte {
 	c := newCatalog(cat)
-	root := mapShape(inDocument)
+	defs := object{
+		"steps":  object{"type": []any{"array", "null"}, "items": object{"$ref": "#/$defs/step", "required": []any{"id"}}},
+		"type":   anyOf(ref("declaration"), typeNameShape(), object{"type": "null"}),
+		"input":  inputShape(),
+		"action": actionShape(c),
+	}
+	for in, name := range shapeNames {
+		defs[name] = tableShape(in)
+	}
+	defs["settings"].(object)["type"] = []any{"object", "null"}
+	defs["context"].(object)["type"] = []any{"object", "null"}
+	defs["context"].(object)["additionalProperties"] = true
+	propertyOf(defs, "for", "variable")["pattern"] = namePattern
+	propertyOf(defs, "queue", "variable")["pattern"] = namePattern
+	required := propertyOf(defs, "declaration", "required")
+	delete(required, "type")
+	required["anyOf"] = []any{object{"type": "boolean"}, object{"type": "array", "items": object{"type": "string"}}} // a list, as in JSON Schema
+	step := defs["step"].(object)
+	delete(step, "required") // a judge needs no id
+	step["anyOf"] = doesSomething()
+	if tools := c.tools(); tools != nil {
+		maps.Copy(propertyOf(defs, "step", "tool"), object{"type": "string", "enum": texts(tools)})
+	}
+	if rules := append(toolRules(c), actionRules(c, defs)...); len(rules) > 0 {
+		step["allOf"] = rules
+	}
+
+	root := tableShape(inDocument)
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["$id"] = schemaURI
 	root["title"] = "Orchestrator pipeline"
-	judge := mapShape(inStep) // its id is judge
-	delete(judge, "required")
-	step := mapShape(inStep)
-	step["allOf"] = actionRules(c)
-	root["$defs"] = object{
-		"step":     step,
-		"steps":    object{"type": "array", "items": ref("step")},
-		"settings": mapShape(inSettings),
-		"context":  openShape(mapShape(inContext)),
-		"retry":    anyOf(mapShape(inRetry), object{"const": false}),
-		"type":     anyOf(mapShape(inType), object{"type": "string"}),
-		"action":   actionShape(c),
-		"judge":    judge,
-	}
+	root["$defs"] = defs
 	b, err := json.MarshalIndent(root, "", "  ")
 	if err != nil {
 		return []byte("{}") // cannot happen: the parts are plain values
@@ -42,30 +70,38 @@ func Schema(cat pipeline.Catalog) []byte {
 	return append(b, '\n')
 }
 
+// propertyOf is the schema of a key of one of the mappings.
+func propertyOf(defs object, name, key string) object {
+	return defs[name].(object)["properties"].(object)[key].(object)
+}
+
 func ref(name string) object { return object{"$ref": "#/$defs/" + name} }
 
 func anyOf(parts ...object) object { return object{"anyOf": parts} }
 
-func openShape(o object) object {
-	o["additionalProperties"] = true
-	return o
+// mapShape is the schema of a mapping of the language.
+func mapShape(in place) object {
+	if in == inDocument {
+		return object{"$ref": "#"}
+	}
+	return ref(shapeNames[in])
 }
 
-// mapShape is the schema of a mapping of the language, from the table of keys.
-func mapShape(in place) object {
+// tableShape is the schema of a mapping, from the table of keys.
+func tableShape(in place) object {
 	props := object{}
-	var must []string
+	var must []any
 	for i := range keys {
 		k := &keys[i]
 		if k.in&in == 0 || k.later {
 			continue
 		}
-		s := shape(k.shape)
-		s["description"] = k.doc
-		props[k.name] = s
+		props[k.name] = keyShape(k, "")
 		for _, a := range k.aliases {
-			alias := shape(k.shape)
-			alias["description"] = "The same as " + k.name + ". " + k.doc
+			alias := keyShape(k, "The same as "+k.name+". ")
+			if in == inType { // spellings of JSON Schema and of older pipelines
+				alias["doNotSuggest"] = true
+			}
 			props[a] = alias
 		}
 		if k.must {
@@ -79,20 +115,149 @@ func mapShape(in place) object {
 	return o
 }
 
-// template is what may stand in place of another value.
-func template() object { return object{"type": "string", "pattern": `\{[{%]`} }
+// keyShape is the schema of a key's value, with what the key means.
+func keyShape(k *key, before string) object {
+	s := shape(k.shape)
+	s["description"] = before + k.doc
+	if k.shape == "context" {
+		s["deprecated"] = true
+	}
+	if k.in&inStep == 0 || before != "" {
+		return s
+	}
+	more := ""
+	if of := suits[k.name]; of != nil {
+		more = "\n\nBelongs to " + strings.Join(of, ", ") + "."
+	}
+	if example := doingExamples[k.name]; example != "" && k.in&inDoing != 0 {
+		more += "\n\n```yaml\n- id: example\n  " + strings.ReplaceAll(example, "\n", "\n  ") + "\n```"
+	}
+	if more != "" {
+		s["markdownDescription"] = markdown(k.doc) + more
+	}
+	return s
+}
 
-func enum(words ...string) object {
+// markdown keeps a text as it is where Markdown is read.
+func markdown(s string) string {
+	return strings.NewReplacer("<", `\<`, "*", `\*`, "`", "\\`").Replace(s)
+}
+
+// doingExamples show what a step of each kind looks like, in editors.
+var doingExamples = map[string]string{
+	"action":   "action: http\nparameters: {url: \"https://example.org\"}",
+	"command":  "command: [make, test]",
+	"run":      "run: \"grep -c error {{ file | sh }}\"",
+	"set":      "set: {total: \"{{ price * count }}\"}",
+	"assert":   "assert: \"{{ score >= 0.8 }}\"",
+	"wait":     "wait: {for: 5m}",
+	"ask":      "ask: {question: Which colour?, choices: [red, blue], deadline: 2d}",
+	"approve":  "approve: \"Publish {{ version }}?\"",
+	"call":     "call: review # a name of imports\nwith: {repo: \"{{ repo }}\"}",
+	"pipeline": "pipeline:\n  inputs: {n: 1}\n  steps:\n    - {id: double, set: {twice: \"{{ n * 2 }}\"}}\nwith: {n: 3}",
+	"for":      "for: {items: \"{{ files }}\", variable: file}\nsteps:\n  - {id: check, command: [lint, \"{{ file }}\"]}",
+	"while":    "while: {condition: score < 0.8, max_iterations: 5}\nsteps:\n  - {id: improve, state: {score: \"{{ (score or 0) + 0.3 }}\"}}",
+	"repeat":   "repeat: {until: attempt.success, max_iterations: 3}\nsteps:\n  - {id: attempt, command: [make, test], on_failure: continue}",
+	"queue":    "queue:\n  items: \"{{ files }}\"\n  max_parallel: 4\n  steps:\n    - {id: check, command: [lint, \"{{ item }}\"]}",
+	"if":       "if:\n  condition: score > 0.8\n  then:\n    - {id: publish, command: [make, publish]}\nelse:\n  - {id: improve, command: [make, improve]}",
+	"match":    "match:\n  on: \"{{ label }}\"\n  cases:\n    bug: [{id: fix, command: [make, fix]}]\n  default: []",
+	"parallel": "parallel:\n  - {id: left, command: [make, left]}\n  - {id: right, command: [make, right]}",
+	"compete":  "compete:\n  candidates:\n    - {id: short, command: [echo, a]}\n    - {id: long, command: [echo, abc]}\n  tie_break: longest",
+	"skill":    "skill: summarize # skills/summarize/SKILL.md\nparameters: {text: \"{{ text }}\"}",
+	"agent":    "agent: coder # a name of agents\nprompt: \"Fix {{ issue }}.\"",
+}
+
+// doesSomething says that a step has a doing, or sets state alone.
+func doesSomething() []any {
+	var some []any
+	for _, name := range append(doingKeys(), "state") {
+		some = append(some, object{"required": []any{name}})
+	}
+	return some
+}
+
+// The names of steps, and of what else expressions can name.
+const (
+	idPattern   = "^[A-Za-z][A-Za-z0-9_-]*$"
+	namePattern = "^[A-Za-z_][A-Za-z0-9_-]*$"
+)
+
+// computed is what may stand in place of another value: a text with
+// placeholders or <AUTO> tags.
+func computed() object { return object{"type": "string", "pattern": `\{[{%#]|<AUTO`} }
+
+func texts(words []string) []any {
 	vs := make([]any, len(words))
 	for i, w := range words {
 		vs[i] = w
 	}
-	return object{"enum": vs}
+	return vs
+}
+
+func enum(words ...string) object { return object{"enum": texts(words)} }
+
+// orNull lets the key stand without a value.
+func orNull(o object) object {
+	o["type"] = []any{o["type"], "null"}
+	return o
+}
+
+// inputShape is a type, or a bare default: what does not say that it is a type.
+func inputShape() object {
+	says := object{"type": "object", "anyOf": []any{object{"required": []any{"type"}}, object{"required": []any{"default"}}}}
+	return anyOf(ref("declaration"), object{"not": says})
+}
+
+// typeDocs describe the types, in the order in which editors offer them.
+var typeDocs = []struct{ name, doc string }{
+	{"string", "A text."},
+	{"integer", "A whole number; min and max bound it."},
+	{"number", "A number; min and max bound it."},
+	{"boolean", "true or false."},
+	{"enum", "One of values."},
+	{"path", "A path within the workspace; under names the folder that it must be in."},
+	{"file", "A file that is handed over."},
+	{"list", "A list; items is the type of its items. list<string> says the same in short."},
+	{"map", "A map; properties are its keys with their types."},
+	{"duration", "Seconds, or a text such as 90s or 1h30m."},
+	{"secret", "A text that is kept out of logs and events."},
+	{"union", "One of several maps, told apart by the field that by names."},
+	{"any", "Any value."},
+}
+
+// typeNameShape is a type's name. Older spellings and composed names are taken,
+// not offered.
+func typeNameShape() object {
+	var names, docs []any
+	for _, t := range typeDocs {
+		names, docs = append(names, t.name), append(docs, t.doc)
+	}
+	var older []string
+	for name, kind := range typeNames {
+		if name != kind {
+			older = append(older, name)
+		}
+	}
+	slices.Sort(older)
+	return anyOf(
+		object{"type": "string", "enum": names, "enumDescriptions": docs},
+		object{"type": "string", "pattern": `^ *(list|array|optional) *<.+> *$`},
+		object{"type": "string", "pattern": "^(" + strings.Join(older, "|") + ")$", "deprecated": true},
+	)
+}
+
+// returnsShape adds what the keys beside the fields of a result mean.
+func returnsShape() object {
+	s := contractShape("returns")
+	props := s["properties"].(object)
+	props["from"].(object)["description"] = "Where the result is read: stdout of a program (default), model (the default where one is asked), files, or json FILE."
+	props["by"] = object{"anyOf": []any{object{"type": "string"}, ref("type")}, "description": "The field that tells the cases apart."}
+	props["cases"] = object{"anyOf": []any{contractShape("fields"), ref("type")}, "description": "The fields of each case, by the value of the field that by names."}
+	return s
 }
 
 // shape is the schema of a key's value, by the name in the table.
 func shape(name string) object {
-	texts := object{"type": "array", "items": object{"type": "string"}}
 	switch name {
 	case "one":
 		return object{"const": 1}
@@ -101,23 +266,27 @@ func shape(name string) object {
 	case "scalar":
 		return object{"type": []any{"string", "number"}}
 	case "map":
-		return object{"type": "object"}
+		return orNull(object{"type": "object"})
 	case "list":
 		return object{"type": "array", "items": object{"type": []any{"string", "number", "boolean"}}, "minItems": 1}
 	case "names":
-		return anyOf(object{"type": "string"}, texts)
+		return anyOf(object{"type": "string"}, object{"type": []any{"array", "null"}, "items": object{"type": "string"}})
 	case "id":
-		return object{"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_-]*$", "maxLength": 100}
-	case "steps":
-		return object{"$ref": "#/$defs/steps"}
-	case "settings", "context", "retry", "type", "action", "judge":
+		return object{"type": "string", "pattern": idPattern, "maxLength": 100}
+	case "steps", "settings", "context", "type", "action":
 		return ref(name)
+	case "judge":
+		return ref("step")
+	case "retry":
+		return anyOf(mapShape(inRetry), object{"const": false})
 	case "inputs":
-		return object{"type": "object", "additionalProperties": true}
+		return orNull(object{"type": "object", "additionalProperties": ref("input")})
 	case "types":
-		return object{"type": "object", "additionalProperties": ref("type")}
+		return orNull(object{"type": "object", "additionalProperties": ref("type")})
+	case "returns":
+		return returnsShape()
 	case "duration":
-		return anyOf(object{"type": "number", "minimum": 0}, object{"type": "string", "pattern": "^([0-9.]+(ms|s|m|h|d))+$"})
+		return anyOf(object{"type": "number", "minimum": 0}, object{"type": "string", "pattern": "^ *([0-9.]+|([0-9.]+(ms|s|m|h|d))+) *$"})
 	case "count":
 		return object{"type": "integer", "minimum": 1}
 	case "natural":
@@ -163,13 +332,13 @@ func shape(name string) object {
 	case "integer":
 		return object{"type": "integer"}
 	case "bytes":
-		return anyOf(object{"type": "number", "minimum": 1}, object{"type": "string", "pattern": "^[0-9.]+ *([KMG]i?B|B|[kmg])?$"})
+		return anyOf(object{"type": "number", "minimum": 1}, object{"type": "string", "pattern": "^ *[0-9.]+ *([KMG]i?B|B|[kmg])?$"})
 	case "imports":
-		return object{"type": "object", "additionalProperties": object{"type": "string"}}
+		return orNull(object{"type": "object", "additionalProperties": object{"type": "string"}})
 	case "wait":
 		return mapShape(inWait)
 	case "field_duration":
-		return anyOf(shape("duration"), template())
+		return anyOf(shape("duration"), computed())
 	case "ask":
 		return anyOf(mapShape(inAsk), object{"type": "string"})
 	case "approve":
@@ -210,7 +379,7 @@ func shape(name string) object {
 		one := anyOf(enum(retryCategories...), object{"type": "integer", "minimum": 1, "maximum": 255})
 		return anyOf(one, object{"type": "array", "items": one})
 	case "items":
-		return anyOf(object{"type": "array"}, template())
+		return anyOf(object{"type": "array"}, computed())
 	case "parallel":
 		return anyOf(object{"type": "boolean"}, object{"type": "integer", "minimum": 1})
 	case "for":
@@ -221,104 +390,179 @@ func shape(name string) object {
 		return anyOf(mapShape(inIf), object{"type": []any{"string", "boolean"}})
 	case "elifs":
 		return anyOf(mapShape(inElif), object{"type": "array", "items": mapShape(inElif)})
-	case "type_name":
-		names := make([]string, 0, len(typeNames))
-		for n := range typeNames {
-			names = append(names, n)
-		}
-		slices.Sort(names)
-		return anyOf(enum(names...), object{"type": "string", "pattern": "^(list|optional)<.+>$"}, texts)
+	case "type_name": // or with null, as in JSON Schema
+		return anyOf(typeNameShape(), object{"type": "array", "items": object{"type": "string"}})
 	case "values":
 		return object{"type": "array", "minItems": 1}
 	}
 	return contractShape(name)
 }
 
-// actionShape lists the actions with their descriptions.
+// actionShape lists the actions with their descriptions. An action of the
+// pipeline's own may have any name, and a tag chooses one.
 func actionShape(c *catalog) object {
-	var parts []object
+	var names []string
+	var docs []any
 	for _, name := range c.names() {
-		parts = append(parts, object{"const": name, "description": c.bare[name].Doc})
+		names, docs = append(names, name), append(docs, c.bare[name].Doc)
 	}
-	for _, key := range c.keys {
-		if a := c.byKey[key]; a.Tool != "" && !a.Bare {
-			parts = append(parts, object{"const": a.Name, "description": "With tool: " + a.Tool + ". " + a.Doc})
-		}
-	}
-	if parts == nil {
+	if names == nil {
 		return object{"type": "string"}
 	}
-	parts = append(parts, object{"type": "string"})
-	return anyOf(parts...)
+	return anyOf(object{"type": "string", "enum": texts(names), "enumDescriptions": docs}, object{"type": "string"})
 }
 
-// actionRules describe the parameters of each action.
-func actionRules(c *catalog) []any {
+// toolRules list the operations of each tool.
+func toolRules(c *catalog) []any {
 	rules := []any{}
-	for _, key := range c.keys {
-		a := c.byKey[key]
-		when := object{"action": object{"const": a.Name}}
-		cond := object{"properties": when, "required": []any{"action"}}
-		if a.Tool != "" && !(a.Bare && c.bare[a.Name] == a) {
-			when["tool"] = object{"const": a.Tool}
-			cond["required"] = []any{"action", "tool"}
+	for _, tool := range c.tools() {
+		names := c.operations(tool)
+		docs := make([]any, len(names))
+		for i, name := range names {
+			docs[i] = c.byKey[tool+"."+name].Doc
 		}
-		props := object{}
-		var must []any
-		for i := range a.Params {
-			p := &a.Params[i]
-			s := anyOf(typeSchema(&p.Type), template())
-			if p.Doc != "" {
-				s["description"] = p.Doc
-			}
-			if p.Default != nil {
-				s["default"] = p.Default
-			}
-			props[p.Name] = s
-			if p.Required && p.Default == nil {
-				must = append(must, p.Name)
-			}
-		}
-		params := object{"type": "object", "properties": props, "additionalProperties": a.Open}
-		if must != nil {
-			params["required"] = must
-		}
-		then := object{"properties": object{"parameters": params, "with": params}}
-		if must != nil {
-			then["anyOf"] = []any{object{"required": []any{"parameters"}}, object{"required": []any{"with"}}}
-		}
-		rules = append(rules, object{"if": cond, "then": then})
+		operation := anyOf(object{"type": "string", "enum": texts(names), "enumDescriptions": docs}, computed())
+		rules = append(rules, object{
+			"if":   object{"properties": object{"tool": object{"const": tool}}, "required": []any{"tool"}},
+			"then": object{"properties": object{"action": operation}},
+		})
 	}
 	return rules
 }
 
-// typeSchema is a type of the language as JSON Schema.
-func typeSchema(t *pipeline.Type) object {
+// actionRules describe the parameters of each action, which they put into defs.
+func actionRules(c *catalog, defs object) []any {
+	rules := []any{}
+	for _, key := range c.keys {
+		a := c.byKey[key]
+		name := "parameters." + key
+		params := parametersShape(a)
+		defs[name] = params
+		then := object{"properties": object{"parameters": ref(name), "with": ref(name)}}
+		if prompt := promptNeeded(a); prompt != "" {
+			then["anyOf"] = []any{
+				object{"required": []any{"prompt"}}, object{"required": []any{"prompt_file"}},
+				giving("parameters", prompt), giving("with", prompt),
+			}
+		}
+		if params["required"] != nil {
+			then["allOf"] = []any{anyOf(object{"required": []any{"parameters"}}, object{"required": []any{"with"}})}
+		}
+		rules = append(rules, object{"if": namedBy(c, a), "then": then})
+	}
+	return rules
+}
+
+// promptNeeded is the required parameter that the step's prompt may stand for, or
+// empty.
+func promptNeeded(a *pipeline.ActionSpec) string {
+	for _, name := range promptNames {
+		for i := range a.Params {
+			if p := &a.Params[i]; p.Name == name {
+				if p.Required && p.Default == nil {
+					return name
+				}
+				return ""
+			}
+		}
+	}
+	return ""
+}
+
+// giving says that a step has a parameter under one of the keys for them.
+func giving(key, parameter string) object {
+	return object{"required": []any{key}, "properties": object{key: object{"required": []any{parameter}}}}
+}
+
+// namedBy is the condition that a step names the action.
+func namedBy(c *catalog, a *pipeline.ActionSpec) object {
+	alone := func(name string) object {
+		return object{"properties": object{"action": object{"const": name}}, "required": []any{"action"}, "not": object{"required": []any{"tool"}}}
+	}
+	if a.Tool == "" {
+		return alone(a.Name)
+	}
+	forms := []object{{"properties": object{"tool": object{"const": a.Tool}, "action": object{"const": a.Name}}, "required": []any{"action", "tool"}}}
+	for _, name := range []string{a.Name, a.Key} {
+		if c.find("", name) == a {
+			forms = append(forms, alone(name))
+		}
+	}
+	return anyOf(forms...)
+}
+
+// parametersShape is the schema of an action's parameters. It requires those that
+// nothing beside them can stand for.
+func parametersShape(a *pipeline.ActionSpec) object {
+	props := object{}
+	var must []any
+	for i := range a.Params {
+		p := &a.Params[i]
+		s := valueShape(&p.Type)
+		if !p.Required && !p.Type.Optional {
+			s = anyOf(s, object{"type": "null"})
+		}
+		if p.Doc != "" {
+			s["description"] = p.Doc
+		}
+		if p.Default != nil {
+			s["default"] = p.Default
+		}
+		props[p.Name] = s
+		if p.Required && p.Default == nil && p.Name != promptNeeded(a) {
+			must = append(must, p.Name)
+		}
+	}
+	params := object{"type": "object", "properties": props, "additionalProperties": a.Open}
+	if must != nil {
+		params["required"] = must
+	} else {
+		orNull(params)
+	}
+	return params
+}
+
+// valueShape is the schema of a value of a type, each part of which may be
+// computed.
+func valueShape(t *pipeline.Type) object {
 	o := object{}
 	switch t.Kind {
-	case "string", "path", "file":
+	case "string", "path", "file", "secret":
 		o["type"] = "string"
-	case "integer", "number", "boolean":
+	case "integer", "number":
 		o["type"] = t.Kind
+		if t.Min != nil {
+			o["minimum"] = *t.Min
+		}
+		if t.Max != nil {
+			o["maximum"] = *t.Max
+		}
+		o = anyOf(o, computed())
+	case "boolean":
+		o = anyOf(object{"type": "boolean"}, computed())
 	case "duration":
-		return shape("duration")
+		o = anyOf(shape("duration"), computed())
 	case "enum":
-		o["enum"] = t.Values
+		o = anyOf(object{"enum": t.Values}, computed())
 	case "list":
 		o["type"] = "array"
 		if t.Items != nil {
-			o["items"] = typeSchema(t.Items)
+			o["items"] = valueShape(t.Items)
 		}
+		o = anyOf(o, computed())
 	case "map":
 		o["type"] = "object"
-		props := object{}
-		for i := range t.Properties {
-			props[t.Properties[i].Name] = typeSchema(&t.Properties[i].Type)
+		if len(t.Properties) > 0 {
+			props := object{}
+			for i := range t.Properties {
+				props[t.Properties[i].Name] = valueShape(&t.Properties[i].Type)
+				if doc := t.Properties[i].Doc; doc != "" {
+					props[t.Properties[i].Name].(object)["description"] = doc
+				}
+			}
+			o["properties"], o["additionalProperties"] = props, t.Additional
 		}
-		if len(props) > 0 {
-			o["properties"] = props
-			o["additionalProperties"] = t.Additional
-		}
+		o = anyOf(o, computed())
 	}
 	if t.Optional {
 		return anyOf(o, object{"type": "null"})
