@@ -86,6 +86,9 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 			return func() bool { r.skipped(t); return false }
 		}
 	}
+	if fail := r.lane.ex.suits(def); fail != nil {
+		return refuse(fail, nil)
+	}
 	w, fail := r.compose(ev, t, red)
 	if fail != nil {
 		return refuse(fail, nil)
@@ -209,7 +212,12 @@ func (j *job) launch() {
 	ex.tasks.Go(func() {
 		log := ex.logs.writer(j.env.Run, j.env.Path, j.env.Attempt, j.work.redact)
 		j.env.Log = log.write
-		out, err := j.execute(ctx)
+		var out Output
+		release, err := ex.capacity.take(ctx, j.task.Def.Resources)
+		if err == nil {
+			out, err = j.execute(ctx)
+			release()
+		}
 		log.flush()
 		cause := context.Cause(ctx)
 		cancel(nil)

@@ -38,6 +38,11 @@ type Config struct {
 	Steps     int // steps that run at once, default 50
 	RunSteps  int // steps of one run that run at once, default Steps
 
+	Labels []string // what steps may ask of their worker, as in worker: [gpu]
+	// Resources are what the steps that say what they take have together; zero
+	// members: the processors and memory of the machine, and no gpu.
+	Resources pipeline.Resources
+
 	// Workspaces is where runs get a directory each. Workspace, if set, is the
 	// one directory that runs submitted here mean instead.
 	Workspaces string
@@ -58,17 +63,18 @@ type Config struct {
 
 // Executor runs pipelines. Make one with New and give it life with Run.
 type Executor struct {
-	cfg     Config
-	log     *slog.Logger
-	actions map[string]*Action
-	catalog pipeline.Catalog
-	met     *metrics
-	pool    *pool
-	logs    *logBook
-	plans   *otter.Cache[pipeline.Digest, *program]
-	bundles holders
-	watch   *watcher
-	alarm   *alarm
+	cfg      Config
+	log      *slog.Logger
+	actions  map[string]*Action
+	catalog  pipeline.Catalog
+	met      *metrics
+	pool     *pool
+	logs     *logBook
+	plans    *otter.Cache[pipeline.Digest, *program]
+	bundles  holders
+	capacity *capacity
+	watch    *watcher
+	alarm    *alarm
 	// sleepers are kept by a Selective executor only.
 	sleepers *sleepers
 
@@ -124,6 +130,7 @@ func New(cfg Config) (*Executor, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.capacity = newCapacity(cfg.Resources)
 	e.pool = newPool(cfg.Steps, e.grant)
 	e.logs = newLogBook(cfg.Store, cfg.Logger, cfg.Now)
 	e.watch = newWatcher(e)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 )
@@ -31,6 +32,8 @@ const commandDoc = `Runs a program in the workspace.
 The program sees the step's environment and nothing else; its standard input is empty. What it writes is shown as it comes. Its standard output becomes the step's output: as a text without the final newline, as a list of lines, or as the JSON value it spells.
 
 An exit code other than 0 fails the step; the message shows the end of what the program wrote to standard error, and the output is kept. A program that leaves background processes behind is over when it ends itself: what it left gets five seconds if it still holds the output, then it is killed (setsid takes a process out of the step). At the end of the step's time the whole process group gets SIGTERM, and SIGKILL five seconds later.
+
+sandbox: true, or a mapping with network, memory, pids, cpu and timeout, locks the program in by bubblewrap (bwrap): without a network unless network is true, with the file system read-only but for the workspace and an empty /tmp, without the machine's other processes and without privileges. A program that is locked in is killed at once at the end of its time. Where there is no bubblewrap, such a step fails.
 
 In a run line quote every value with the filter sh: run: grep {{ pattern | sh }} notes.txt`
 
@@ -69,7 +72,7 @@ func (c CommandStep) Run(ctx context.Context, env executor.Env) (executor.Output
 	if err != nil {
 		return executor.Output{}, err
 	}
-	out, err := program{argv: argv, name: name, stdin: c.Stdin, grace: c.grace}.run(ctx, env, env.Log)
+	out, err := program{argv: argv, name: name, stdin: c.Stdin, grace: c.grace, confine: env.Sandbox != nil}.run(ctx, env, env.Log)
 	if out == nil {
 		return executor.Output{}, err
 	}
@@ -161,6 +164,8 @@ type program struct {
 	name  string        // for messages
 	stdin string        // what it reads
 	grace time.Duration // 0: grace
+
+	confine bool // it is locked in, as the step says
 }
 
 // run starts the program in a process group of its own, passes what it writes to
@@ -171,12 +176,27 @@ func (p program) run(ctx context.Context, env executor.Env, log func(stream, tex
 	if ctx.Err() != nil {
 		return nil, ended(ctx)
 	}
+	if x := env.Sandbox; x != nil && x.Timeout > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeoutCause(ctx, x.Timeout, pipeline.Failuref(pipeline.CategoryTimeout, "the sandbox's time of %s is over", x.Timeout))
+		defer stop()
+	}
 	if !filepath.IsAbs(env.Workspace) {
 		return nil, pipeline.Failuref(pipeline.CategorySystem, "the run has no workspace")
 	}
 	path, err := lookUp(p.argv[0], env)
 	if err != nil {
 		return nil, err
+	}
+	if p.confine {
+		line, err := confined(ctx, env, sandbox.Bubblewrap{}, append([]string{path}, p.argv[1:]...))
+		switch {
+		case ctx.Err() != nil:
+			return nil, ended(ctx)
+		case err != nil:
+			return nil, noSandbox(err)
+		}
+		path, p.argv = line[0], line
 	}
 	if p.grace == 0 {
 		p.grace = grace

@@ -1,17 +1,15 @@
 package step
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 )
@@ -103,11 +101,11 @@ func (e Execute) Run(ctx context.Context, env executor.Env) (executor.Output, er
 	if err := os.WriteFile(code, []byte(e.Code), 0o600); err != nil {
 		return executor.Output{}, pipeline.Failuref(pipeline.CategoryResource, "write the code: %v", cause(err))
 	}
-	argv, sandbox, err := e.sandboxed(ctx, env, dir, []string{interpreter, code})
+	argv, driver, err := e.sandboxed(ctx, env, dir, []string{interpreter, code})
 	if err != nil {
 		return executor.Output{}, err
 	}
-	return e.run(ctx, env, argv, sandbox)
+	return e.run(ctx, env, argv, driver)
 }
 
 func (e Execute) interpreter(env executor.Env) (string, error) {
@@ -152,67 +150,28 @@ func (e Execute) environ(base []string) ([]string, error) {
 	return out, nil
 }
 
-// sandboxed puts bubblewrap before the program where that is asked for and works.
+// sandboxed puts a sandbox before the program where that is asked for and works.
+// What the step itself says of its sandbox counts most.
 func (e Execute) sandboxed(ctx context.Context, env executor.Env, dir string, argv []string) ([]string, string, error) {
-	if e.Sandbox == "none" {
+	if e.Sandbox == "none" && env.Sandbox == nil {
 		return argv, "none", nil
 	}
-	find := e.bwrap
-	if find == nil {
-		find = bubblewrap
-	}
-	path, err := find()
+	wrapped, err := confined(ctx, env, sandbox.Bubblewrap{Find: e.bwrap}, argv, dir)
 	if err == nil {
-		var wrapped []string
-		if wrapped, err = wrap(ctx, path, env.Workspace, dir); err == nil {
-			return append(wrapped, argv...), "bubblewrap", nil
-		}
+		return wrapped, sandbox.Name, nil
 	}
 	if ctx.Err() != nil {
 		return nil, "", ended(ctx)
 	}
-	if e.Sandbox == "required" {
-		f := pipeline.Failuref(pipeline.CategorySystem, "sandbox: required, but there is none: %v; install bubblewrap, or say sandbox: none", err)
-		f.Reason = "no_sandbox"
-		return nil, "", f
+	if env.Sandbox != nil || e.Sandbox == "required" {
+		return nil, "", noSandbox(err)
 	}
 	env.Log("system", "The code runs without a sandbox: "+err.Error()+".\n")
 	return argv, "none", nil
 }
 
-// bubblewrap looks in the server's own PATH: the step's may lead into the
-// workspace.
-func bubblewrap() (string, error) {
-	path, err := exec.LookPath("bwrap")
-	if err != nil {
-		return "", errors.New("the program bwrap is not installed")
-	}
-	return path, nil
-}
-
-// wrap is the beginning of a sandboxed command line. It tries the sandbox out
-// with a program that does nothing, since not every machine allows one.
-func wrap(ctx context.Context, bwrap, workspace, dir string) ([]string, error) {
-	argv := []string{
-		bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
-		"--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp",
-	}
-	if info, err := os.Stat("/run"); err == nil && info.IsDir() {
-		argv = append(argv, "--tmpfs", "/run") // the sockets of the machine's services
-	}
-	argv = append(argv, "--bind", workspace, workspace, "--ro-bind", dir, dir, "--chdir", workspace, "--setenv", "TMPDIR", "/tmp", "--")
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	try := exec.CommandContext(ctx, bwrap, append(slices.Clone(argv[1:]), "/bin/sh", "-c", ":")...) //nolint:gosec // bwrap is found by the server's PATH, the rest stands above
-	try.Env = []string{"PATH=/usr/bin:/bin"}
-	if out, err := try.CombinedOutput(); err != nil {
-		return nil, errors.New("bwrap does not work here: " + head(oneLine(cmp.Or(string(out), err.Error())), 300))
-	}
-	return argv, nil
-}
-
 // run is a command whose both streams are the output.
-func (e Execute) run(ctx context.Context, env executor.Env, argv []string, sandbox string) (executor.Output, error) {
+func (e Execute) run(ctx context.Context, env executor.Env, argv []string, driver string) (executor.Output, error) {
 	var stderr strings.Builder
 	out, err := program{argv: argv, name: "the code", stdin: e.Stdin}.run(ctx, env, func(stream, text string) {
 		if stream == "stderr" && stderr.Len() < maxStderr { // one goroutine reads this stream
@@ -232,6 +191,6 @@ func (e Execute) run(ctx context.Context, env executor.Env, argv []string, sandb
 	}
 	return executor.Output{Value: map[string]any{
 		"stdout": out.text(), "stderr": strings.TrimSuffix(stderr.String(), "\n"), "exit_code": code, "success": code == 0,
-		"language": e.Language, "sandbox": sandbox,
+		"language": e.Language, "sandbox": driver,
 	}}, err
 }

@@ -10,17 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
 // sandboxHere skips where this machine has no bubblewrap, or does not let it work.
 func sandboxHere(t *testing.T) {
 	t.Helper()
-	path, err := bubblewrap()
-	if err == nil {
-		_, err = wrap(t.Context(), path, t.TempDir(), t.TempDir())
-	}
-	if err != nil {
+	if _, err := (sandbox.Bubblewrap{}).Wrap(t.Context(), sandbox.Spec{Workspace: t.TempDir()}, nil); err != nil {
 		t.Skip(err)
 	}
 }
