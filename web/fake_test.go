@@ -60,7 +60,9 @@ type story struct {
 // epoch is when the fake's stories begin.
 var epoch = time.Now().Add(-5 * time.Minute).Truncate(time.Second)
 
-func newFake() *fake { return &fake{runs: map[string]*story{}, calls: map[string]int{}, blobs: map[string]string{}} }
+func newFake() *fake {
+	return &fake{runs: map[string]*story{}, calls: map[string]int{}, blobs: map[string]string{}}
+}
 
 // dial serves f over memory and returns the connection to it.
 func dial(t testing.TB, f *fake) *grpc.ClientConn {

@@ -268,7 +268,7 @@ func (s *site) inboxParts(ctx context.Context, q url.Values) (string, []fragment
 		return "", nil, err
 	}
 	var is strings.Builder
-	is.WriteString(open)
+	is.WriteString("list " + open)
 	for _, a := range d.Approvals {
 		is.WriteString(" " + a.GetId() + " " + standing(a))
 	}

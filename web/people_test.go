@@ -26,16 +26,16 @@ func TestInboxShowsWhatIsAsked(t *testing.T) {
 	if strings.Contains(body, "<a major>") {
 		t.Error("a question became markup")
 	}
-	if got := textOf(byID(t, doc, "nav-approvals")); got != "Approvals 2 open" {
+	if got := textOf(byID(t, doc, "nav-approvals")); got != "Approvals 4 open" {
 		t.Errorf("the navigation says %q", got)
 	}
 	doc, _, _ = get(t, addr+"/")
 	if got := textOf(byID(t, doc, "home-asked")); !strings.Contains(got, "Ship it?") {
 		t.Errorf("the home page says %q", got)
 	}
-	doc, _, _ = get(t, addr+"/approvals?status=decided")
+	doc, _, _ = get(t, addr+"/approvals?status=withdrawn")
 	if got := textOf(byID(t, doc, "approvals")); !strings.Contains(got, "No approval of this kind") {
-		t.Errorf("of the decided ones it says %q", got)
+		t.Errorf("of the withdrawn ones it says %q", got)
 	}
 	if _, res, _ := get(t, addr+"/approvals/nope"); res.StatusCode != http.StatusNotFound {
 		t.Errorf("an unknown approval: %s", res.Status)
@@ -470,3 +470,54 @@ func TestTimesAhead(t *testing.T) {
 	}
 }
 
+// The feed of the inbox sees what comes and what is decided elsewhere.
+func TestInboxIsLive(t *testing.T) {
+	noLeaks(t)
+	f := newFake()
+	s := f.begin(1, "p", demoGraph(), "")
+	s.start(epoch)
+	addr := serve(t, f).URL
+	v := watch(t, addr, "", "&inbox=1&after=0")
+	v.until("approvals", "Nothing waits for you")
+	a := s.ask(1, "load", "approve", "Ship it?", nil)
+	v.until("approvals", "Ship it?")
+	if last := v.all[len(v.all)-1]; !strings.Contains(last.Patches[0].HTML, ">1<") {
+		t.Errorf("the navigation became %s", last.Patches[0].HTML)
+	}
+	post(t, addr+pathOfApproval(a.Id), url.Values{"decision": {"approve"}})
+	v.until("approvals", "Nothing waits for you")
+}
+
+// An open decision page learns that somebody else was faster, and keeps what is
+// being typed until then.
+func TestDecisionPageIsLive(t *testing.T) {
+	noLeaks(t)
+	f := newFake()
+	s := f.begin(1, "p", demoGraph(), "")
+	s.start(epoch)
+	a := s.ask(1, "load", "approve", "Ship it?", nil)
+	addr := serve(t, f).URL
+	v := watch(t, addr, "", "&inbox=1&id="+a.Id+"&was="+url.QueryEscape(standing(a)))
+	post(t, addr+pathOfApproval(a.Id), url.Values{"decision": {"approve"}})
+	p := v.until("approval-"+a.Id, "Decided")
+	if len(v.all) != 1 || strings.Contains(p.HTML, "<form") {
+		t.Errorf("%d frames, the last one %s", len(v.all), p.HTML)
+	}
+}
+
+// The page of a run shows questions as they come and takes them away again.
+func TestRunPageAsksLive(t *testing.T) {
+	noLeaks(t)
+	f := newFake()
+	s := f.running(9)
+	addr := serve(t, f).URL
+	v := watch(t, addr, s.run.Id, "&tab=graph&after="+itoa(at(s)))
+	a := s.ask(1, "report", "approve", "Ship it?", nil)
+	v.until("waits", "Ship it?")
+	s.waits("check", &api.Waiting{For: "timer", Due: timestamppb.New(time.Now().Add(time.Hour))})
+	v.until("waits", "a time")
+	post(t, addr+pathOfApproval(a.Id), url.Values{"decision": {"approve"}})
+	for p := (patch{HTML: "Ship it?"}); strings.Contains(p.HTML, "Ship it?"); {
+		p = v.until("waits", "a time")
+	}
+}

@@ -92,6 +92,31 @@ func releaseGraph() *api.Graph {
 	}
 }
 
+// released is the same when all is over; people were asked in other ways too.
+func (f *fake) released(n int) *story {
+	s := f.begin(n, "release", releaseGraph(), releaseSource)
+	s.start(epoch)
+	for i, path := range []string{"draft", "review", "review/check", "draft~2", "review~2", "review~2/check", "gates", "tests", "lint", "kind", "log_it", "best", "short", "long", "wait_ci"} {
+		s.step(path, api.Step_RUNNING, epoch.Add(time.Duration(i)*time.Second), nil)
+		s.step(path, api.Step_COMPLETED, epoch.Add(time.Duration(i+1)*time.Second), nil)
+	}
+	s.step("ask_head", api.Step_SKIPPED, epoch.Add(20*time.Second), func(st *api.Step) { st.Kind, st.Reason = "ask", "jumped" })
+	s.ask(5, "ship", "approve", "Ship it, <b>now</b>?", func(a *api.Approval) {
+		a.Status, a.DecidedAt = "decided", timestamppb.New(epoch.Add(2*time.Minute))
+		a.Decisions = []*api.Decision{
+			{Decision: "approve", Actor: "ada", At: timestamppb.New(epoch.Add(90 * time.Second))},
+			{Decision: "reject", Actor: "grace", Comment: "The <i>notes</i> are not ready.\nLet us wait.", At: timestamppb.New(epoch.Add(2 * time.Minute))},
+		}
+	})
+	s.step("ship", api.Step_FAILED, epoch.Add(2*time.Minute), func(st *api.Step) {
+		st.Waiting, st.Reason, st.Error = nil, "rejected", &api.Failure{Kind: "failed", Step: "ship", Message: "rejected by grace: The notes are not ready."}
+	})
+	s.finish(api.Run_FAILED, epoch.Add(2*time.Minute), func(r *api.Run) {
+		r.Reason, r.Error = "rejected", &api.Failure{Kind: "failed", Step: "ship", Message: "rejected by grace: The notes are not ready."}
+	})
+	return s
+}
+
 // releasing is a run that has jumped back once, asks people and waits.
 func (f *fake) releasing(n int) *story {
 	s := f.begin(n, "release", releaseGraph(), releaseSource)
@@ -139,6 +164,8 @@ func (f *fake) releasing(n int) *story {
 		a.Choices, a.Default, a.OnTimeout = `["now","tonight","never"]`, `"tonight"`, "default"
 		a.Deadline = timestamppb.New(time.Now().Add(3 * time.Hour))
 	})
+	s.ask(3, "tests", "ask", "Which suites, and how often?", func(a *api.Approval) { a.Type = "map {suites: list<string>, times: integer}" })
+	s.ask(4, "short", "needs_decision", "The server went away while short was running, and it may have taken effect. What shall be done?", nil)
 	s.ask(2, "ship", "approve", "Ship it?\nThe notes are ready, and the tests are green.", func(a *api.Approval) {
 		a.Assignees, a.Quorum = []string{"ada", "grace"}, 2
 		a.Deadline, a.OnTimeout = timestamppb.New(time.Now().Add(9*time.Minute)), "reject"

@@ -34,10 +34,10 @@ type view struct {
 	pages    []stepsFrom // of the list of steps, as far as it was read
 	steps    []*instance
 	index    map[string]int32
-	touched  int32 // seq at which an instance last changed
-	waited   int32 // seq at which what the run waits for last changed
-	publish  int32 // seq at which a step last published
-	waits    map[int32]*api.Waiting // by the index of the instance
+	touched  int32                   // seq at which an instance last changed
+	waited   int32                   // seq at which what the run waits for last changed
+	publish  int32                   // seq at which a step last published
+	waits    map[int32]*api.Waiting  // by the index of the instance
 	autos    map[string][]autoAnswer // by the path of the instance, as far as events were read
 	tally    tally
 	usage    usage
@@ -404,12 +404,12 @@ func (v *view) tree() []int32 {
 
 // change says which parts of a run events have touched.
 type change struct {
-	any    bool
-	run    bool // its own state
-	steps  bool // some instance
-	waits  bool // what it waits for
+	any       bool
+	run       bool // its own state
+	steps     bool // some instance
+	waits     bool // what it waits for
 	published bool // an artifact
-	drawer bool // the instance in the drawer
+	drawer    bool // the instance in the drawer
 }
 
 // since tells what has changed after event seq; step is the path in the drawer.
