@@ -4,6 +4,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 )
@@ -43,9 +44,22 @@ type lexer struct {
 	trimNext   bool   // the last tag ended in -%} or -}}
 }
 
-// newLexer makes room for about as many tokens as a short template has.
+// lexers keeps the room for tokens, of which nothing is left in a program.
+var lexers = sync.Pool{New: func() any { return &lexer{tokens: make([]token, 0, 48)} }}
+
 func newLexer(src string) *lexer {
-	return &lexer{src: src, tokens: make([]token, 0, min(len(src)/3+3, 48))}
+	l, _ := lexers.Get().(*lexer) // the pool holds nothing else
+	l.src = src
+	return l
+}
+
+// release gives the tokens back; nobody reads them any more.
+func (l *lexer) release() {
+	clear(l.tokens)
+	*l = lexer{tokens: l.tokens[:0]}
+	if cap(l.tokens) <= 4096 {
+		lexers.Put(l)
+	}
 }
 
 // lex cuts a template; lexBare cuts an expression without tags.

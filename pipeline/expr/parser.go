@@ -410,6 +410,10 @@ func (p *parser) bind(name string) int {
 	if !ok {
 		slot = p.slots
 		p.slots++
+		if s == nil { // the outermost scope, of which most templates need none
+			s = map[string]int{}
+			p.scopes[0] = s
+		}
 		s[name] = slot
 	}
 	return slot

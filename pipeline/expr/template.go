@@ -32,13 +32,19 @@ type program struct {
 
 // Compile parses a text that may hold {{ }}, {% %} and {# #}. The error is an
 // *Error, or Errors where several names or calls are wrong.
-func Compile(src string) (*Template, error) { return compile(src, lex(src), false) }
+func Compile(src string) (*Template, error) {
+	l := lex(src)
+	defer l.release()
+	return compile(src, l, false)
+}
 
 // CompileCondition parses a condition: a bare expression, or one {{ }}.
 func CompileCondition(src string) (*Template, error) {
 	s := strings.TrimSpace(src)
 	if !strings.HasPrefix(s, "{{") && !strings.HasPrefix(s, "{%") && !strings.HasPrefix(s, "{#") {
-		return compile(src, lexBare(src), true)
+		l := lexBare(src)
+		defer l.release()
+		return compile(src, l, true)
 	}
 	t, err := Compile(src)
 	if err != nil {
@@ -87,7 +93,7 @@ func compile(src string, l *lexer, bare bool) (*Template, error) {
 
 // parse makes one reading of the tokens.
 func parse(src string, tokens []token, bare bool, joined map[string]bool) (prog *program, dashes []Dash, err error) {
-	p := &parser{src: src, tokens: tokens, scopes: []map[string]int{{}}, joined: joined}
+	p := &parser{src: src, tokens: tokens, scopes: make([]map[string]int, 1), joined: joined}
 	defer func() {
 		dashes = p.dashes
 		if r := recover(); r != nil {
@@ -294,10 +300,12 @@ func (t *Template) reading(env *Env) (*program, error) {
 	}
 	v, ok := t.variants.Load(key.String())
 	if !ok {
-		l := lex(t.src)
+		cut := lex
 		if t.bare {
-			l = lexBare(t.src)
+			cut = lexBare
 		}
+		l := cut(t.src)
+		defer l.release()
 		prog, _, err := parse(t.src, l.tokens, t.bare, joined)
 		v = prog
 		if err != nil {
