@@ -3,19 +3,20 @@ package examples_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/orchestrator-project/orchestrator/executor"
@@ -30,21 +31,20 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// house is an engine with one workspace, which holds a copy of the examples and
-// of some source files.
+// house is an engine with one workspace.
 type house struct {
 	*executor.Executor
-	store store.Store
-	dir   string
+	store  store.Store
+	dir    string // the workspace
+	models bool
 }
 
+// open starts an engine over an empty workspace. A script stands in for models.
 func open(t *testing.T, scriptFile string) *house {
 	t.Helper()
-	h := &house{dir: t.TempDir(), store: storetest.Open(t)}
-	copyTree(t, ".", filepath.Join(h.dir, "examples"))
-	copyTree(t, "../executor/step", filepath.Join(h.dir, "source"))
+	h := &house{dir: t.TempDir(), store: storetest.Open(t), models: scriptFile != ""}
 	var provider model.Provider
-	if scriptFile != "" {
+	if h.models {
 		text, err := os.ReadFile(scriptFile)
 		if err != nil {
 			t.Fatal(err)
@@ -55,10 +55,12 @@ func open(t *testing.T, scriptFile string) *house {
 	}
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
+	bundles := t.TempDir()
+	t.Cleanup(func() { unseal(t, bundles) })
 	var err error
 	h.Executor, err = executor.New(executor.Config{
 		Store: h.store, Actions: step.All(step.Config{Model: provider, Transport: transport}), Command: step.Command(),
-		Workspace: h.dir, Lanes: 1, Grace: 2 * time.Second, Logger: slog.New(slog.DiscardHandler),
+		Workspace: h.dir, Bundles: bundles, Lanes: 1, Grace: 2 * time.Second, Logger: slog.New(slog.DiscardHandler),
 		Secret: func(name string) (string, bool) { return "s3cr3t-of-the-day", name == "API_TOKEN" },
 	})
 	if err != nil {
@@ -82,6 +84,20 @@ func open(t *testing.T, scriptFile string) *house {
 	return h
 }
 
+// unseal lets a folder be removed that was unpacked for reading only.
+func unseal(t *testing.T, dir string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			err = os.Chmod(path, 0o700)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func copyTree(t *testing.T, from, to string) {
 	t.Helper()
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
@@ -89,243 +105,207 @@ func copyTree(t *testing.T, from, to string) {
 	}
 }
 
-// run compiles the file, submits it and waits for its end.
-func (h *house) run(t *testing.T, file string, inputs map[string]any) *pipeline.Run {
+func read(t *testing.T, file string) []byte {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, notes, err := spec.Compile(spec.Source{File: file, Text: text}, h.Catalog())
+	return text
+}
+
+// pack collects the files that travel with a pipeline.
+func pack(t *testing.T, file string) pipeline.Bundle {
+	t.Helper()
+	bundle := pipeline.Bundle{}
+	folder := os.DirFS(filepath.Dir(file))
+	add := func(pattern string) {
+		names, err := fs.Glob(folder, pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if bundle[name], err = fs.ReadFile(folder, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var follow func(dir string, source []byte)
+	follow = func(dir string, source []byte) {
+		for _, need := range spec.Needs(source) {
+			name := filepath.Join(dir, need.Name)
+			switch need.Kind {
+			case spec.NeedSkill:
+				add("skills/" + need.Name + "/*")
+			case spec.NeedImport:
+				add(name)
+				follow(filepath.Dir(name), bundle[name])
+			default:
+				add(name)
+			}
+		}
+	}
+	follow("", read(t, file))
+	return bundle
+}
+
+// compile compiles a file with what travels with it.
+func (h *house) compile(t *testing.T, file string) (*pipeline.Plan, *pipeline.Diagnostics, pipeline.Bundle) {
+	t.Helper()
+	bundle := pack(t, file)
+	plan, notes, err := spec.Compile(spec.Source{File: file, Text: read(t, file), Files: bundle}, h.Catalog())
+	if err != nil {
+		var text strings.Builder
+		spec.Format(&text, notes, false)
+		t.Fatal(text.String())
+	}
+	return plan, notes, bundle
+}
+
+// beside reads a file with inputs or answers that stands beside a pipeline, if
+// there is one.
+func beside[T any](t *testing.T, file, kind string, parse func([]byte) (T, error)) T {
+	t.Helper()
+	var v T
+	text, err := os.ReadFile(companion(file, kind))
+	if errors.Is(err, fs.ErrNotExist) {
+		return v
+	}
+	if err == nil {
+		v, err = parse(text)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range notes.List {
-		if n.Severity != pipeline.SeverityInfo {
-			t.Errorf("%s:%d:%d: %s: %s", n.File, n.Line, n.Column, n.Code, n.Message)
-		}
-	}
+	return v
+}
+
+// companion is the file of a kind beside a pipeline's.
+func companion(file, kind string) string {
+	return strings.TrimSuffix(file, ".yaml") + "." + kind + ".yaml"
+}
+
+// submit starts a run of the file. Inputs are added to those of the file beside it.
+func (h *house) submit(t *testing.T, file string, inputs map[string]any) pipeline.RunID {
+	t.Helper()
+	plan, _, bundle := h.compile(t, file)
 	compiled, digest, err := spec.EncodePlan(plan)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if inputs == nil {
+		inputs = beside(t, file, "inputs", spec.ReadInputs)
 	}
 	given, err := spec.Inputs(plan, inputs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	run, err := h.Submit(ctx, pipeline.Submission{Plan: plan, PlanDigest: digest, Compiled: compiled, Source: text, Inputs: given})
+	answers, unused, err := spec.CheckAnswers(plan, beside(t, file, "answers", func(text []byte) (map[string]any, error) {
+		return spec.ParseAnswers(companion(file, "answers"), text)
+	}))
+	if err != nil || unused != nil {
+		t.Fatalf("answers that nobody asks for: %v, or wrong ones: %v", unused, err)
+	}
+	if !h.models {
+		if err := spec.MissingAnswers(plan, answers); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run, err := h.Submit(t.Context(), pipeline.Submission{
+		Plan: plan, PlanDigest: digest, Compiled: compiled, Source: read(t, file), Inputs: given, Answers: answers, Bundle: bundle,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	bells := make(chan struct{}, 1)
-	var listening sync.WaitGroup
-	defer listening.Wait()
+	return run.ID
+}
+
+// await asks until there is an answer, at most a minute.
+func await[T any](t *testing.T, what string, ask func(ctx context.Context) (T, bool, error)) T {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	listening.Go(func() {
-		_ = h.store.Listen(ctx, func(store.Bell) {
-			select {
-			case bells <- struct{}{}:
-			default:
-			}
-		})
-	})
 	for {
-		now, err := h.store.Run(ctx, run.ID)
-		if err != nil {
-			t.Fatalf("run %s: %v", file, err)
-		}
-		if now.Status.Final() {
-			return now
+		v, ok, err := ask(ctx)
+		switch {
+		case err != nil:
+			t.Fatalf("waiting for %s: %v", what, err)
+		case ok:
+			return v
 		}
 		select {
-		case <-bells:
-		case <-time.After(20 * time.Millisecond): // the first bell may have rung before Listen
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("%s does not come", what)
 		}
 	}
 }
 
-// example is what running a file must give.
-type example struct {
-	script string
-	inputs map[string]any
-	want   string            // the outputs as JSON
-	files  map[string]string // what files of the workspace must contain
-}
-
-var examples = map[string]example{
-	"hello.yaml": {want: `{"greeting":"Hello, world!"}`},
-	"inputs.yaml": {want: `{"result":{"last":"nothing","limit":"1m30s","line":"A title: 3 x 0.5, shallow in examples","noted":false,` +
-		`"owner":"Ada is 36","product":1.5,"strict":"lenient","tags":"new+small"}}`},
-	"commands.yaml": {want: `{"answer":42,"code":0,"count":0,"program":"O'Brien & sons|a  b","second":"two","shell":"O'BRIEN & SONS"}`},
-	"for.yaml": {want: `{"described":"1. alpha has 5 letters; 2. beta has 4 letters; 3. gamma has 5 letters",` +
-		`"loud":["ALPHA","BETA","GAMMA"],"passes":3}`},
-	"for-nested.yaml":   {want: `{"products":[[10,20],[20,40],[30,60]]}`},
-	"for-parallel.yaml": {want: `{"lines":[9,23],"missing":1}`},
-	"while.yaml":        {want: `{"finished":true,"highest":9232,"steps":111}`},
-	"if.yaml":           {want: `{"advice":"Go out."}`},
-	"condition.yaml":    {want: `{"text":"not released, skipped"}`},
-	"retry.yaml":        {want: `{"flaky":3,"reported":2}`},
-	"on-failure.yaml":   {want: `{"report":{"fallback":"nothing came","optional":"skipped","tolerated":"failed with exit code 3"}}`},
-	"finally.yaml":      {want: `{"said":"worked"}`, files: map[string]string{"work/journal.txt": "work: completed\n"}},
-	"state.yaml":        {want: `{"taken":[3,9,4,1],"total":17}`},
-	"order.yaml":        {want: `{"report":"9 words\nbrown"}`},
-	"timeout.yaml":      {want: `{"status":"failed","why":"timeout"}`},
-	"effect.yaml":       {want: `{"keyed":true,"paid":"paid","year":` + time.Now().UTC().Format("2006") + `}`},
-	"secrets.yaml":      {want: `{"others":"another step sees ''","use":"the token is [secret API_TOKEN]"}`},
-	"filesystem.yaml": {
-		want:  `{"files":["notes/data.json","notes/today.md"],"text":"# Today\n- wrote 8 bytes\n"}`,
-		files: map[string]string{"notes/data.json": "{\n  \"done\": true,\n  \"sha\": \""},
-	},
-	"transform.yaml": {want: `{"index":"cat, dog, ran, saw, the","lines":2}`},
-	"data-analysis.yaml": { // means and deviations as published
-		want: `{"deviations":[0.17366,0.46991,0.55189],"means":[1.462,4.26,5.552],"outliers":10,"report":"out/data-analysis.md","rows":150}`,
-		files: map[string]string{"out/data-analysis.md": "| setosa | 50 | 1.462 | 0.174 | 1.0 | 1.5 | 1.7 | 1.9 |\n" +
-			"| versicolor | 50 | 4.260 | 0.470 | 3.0 | 4.35 | 4.8 | 5.1 |\n"},
-	},
-	"formats.yaml": {
-		want: `{"cleaned":1,"filed":"archive/2024/priced.parquet","first":[{"customer":"Ada","day":"2024-05-01","order":1,"price":2.5,"product":"P1","quantity":2},` +
-			`{"customer":"Bob","day":"2024-05-01","order":2,"price":10.0,"product":"P2","quantity":1}],"matched":4,"rows":5,"violations":["/4/price"]}`,
-	},
-	"statistics.yaml": {
-		want: `{"charts":["box","box","scatter"],"columns":["petal_length","petal_width","sepal_length","sepal_width","species=setosa",` +
-			`"species=versicolor","species=virginica"],"duplicates":1,"rows":149,"strongest":"petal_length differs by species: its mean is 5.552 for ` +
-			`virginica and 1.462 for setosa; one-way analysis of variance F = 1180.16, p \u003c 0.001"}`,
-		files: map[string]string{"out/irises.md": "| difference | petal_length, species | 0.941372 | 2.85678e-91 |\n"},
-	},
-	"execute.yaml": {want: `{"squares":"1 4 9","unit":"m2"}`},
-	"code-checks.yaml": {
-		want: `{"functions":9,"grave":["code-injection","hard-coded-secret","shell-injection","unsafe-deserialization"],"hardest":16,"style":10}`,
-	},
-	"judge.yaml": {script: "judge.script.yaml", want: `{"predictions":["yes","no"],"sure":false,"then":"ask a person","word":"one"}`},
-	"seeds/generate-uppercase.yaml": {
-		script: "seeds/generate-uppercase.script.yaml",
-		want:   `{"step1":"You said: Hello, world!","step2":"YOU SAID: HELLO, WORLD!"}`,
-	},
-}
-
-func TestExamples(t *testing.T) {
-	h := open(t, "")
-	for file, want := range examples {
-		t.Run(file, func(t *testing.T) {
-			h := h
-			if want.script != "" {
-				h = open(t, want.script)
-			}
-			run := h.run(t, file, want.inputs)
-			if run.Status != pipeline.RunCompleted {
-				t.Fatalf("%s: %v", run.Status, run.Error)
-			}
-			if diff := cmp.Diff(want.want, string(pipeline.EncodeValue(run.Outputs))); diff != "" {
-				t.Errorf("outputs: %s", diff)
-			}
-			for name, text := range want.files {
-				h.contains(t, name, text)
-			}
-		})
-	}
-}
-
-func (h *house) contains(t *testing.T, name, text string) {
+// end waits for the end of a run.
+func (h *house) end(t *testing.T, id pipeline.RunID) *pipeline.Run {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(h.dir, name))
-	if err != nil || !strings.Contains(string(b), text) {
-		t.Errorf("%s lacks %q (%v):\n%s", name, text, err, b)
+	return await(t, fmt.Sprintf("the end of run %s", id), func(ctx context.Context) (*pipeline.Run, bool, error) {
+		run, err := h.store.Run(ctx, id)
+		return run, err == nil && run.Status.Final(), err
+	})
+}
+
+// signal sends a signal to a run.
+func signal(name string, data any) func(*testing.T, *house, pipeline.RunID) {
+	return func(t *testing.T, h *house, id pipeline.RunID) {
+		t.Helper()
+		body := pipeline.EncodeValue(map[string]any{"name": name, "data": data})
+		if err := h.store.Send(t.Context(), id, store.Message{Kind: store.MessageSignal, Actor: "ann", Body: body}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
-func TestEveryExampleIsRun(t *testing.T) {
+// say decides what the run asks, each time by the person named.
+func say(decision string, value any, people ...string) func(*testing.T, *house, pipeline.RunID) {
+	return func(t *testing.T, h *house, id pipeline.RunID) {
+		t.Helper()
+		a := await(t, "a question", func(ctx context.Context) (*pipeline.Approval, bool, error) {
+			page, err := h.store.Approvals(ctx, store.ApprovalQuery{Run: id, Status: pipeline.ApprovalOpen, Limit: 1})
+			if err != nil || len(page.Approvals) == 0 {
+				return nil, false, err
+			}
+			return page.Approvals[0], true, nil
+		})
+		for _, who := range people {
+			if _, err := h.store.Decide(t.Context(), a.ID, pipeline.Decision{Decision: decision, Value: value, Actor: who}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// echo answers a request with its header Authorization.
+func echo(t *testing.T) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write([]byte(r.Header.Get("Authorization")))
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// all lists the pipelines of the folder.
+func all(t *testing.T) []string {
+	t.Helper()
+	var files []string
 	err := fs.WalkDir(os.DirFS("."), ".", func(file string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() || filepath.Ext(file) != ".yaml" || strings.HasSuffix(file, ".script.yaml") {
+		if err != nil || e.IsDir() || filepath.Ext(file) != ".yaml" {
 			return err
 		}
-		_, listed := examples[file]
-		if !listed && file != "code-report.yaml" && file != "health-sweep.yaml" {
-			t.Errorf("%s is not run by a test", file)
+		kind := filepath.Ext(strings.TrimSuffix(file, ".yaml"))
+		if !slices.Contains([]string{".inputs", ".answers", ".script"}, kind) {
+			files = append(files, file)
 		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-func TestSeedWithoutModelSaysWhatToDo(t *testing.T) {
-	run := open(t, "").run(t, "seeds/generate-uppercase.yaml", nil)
-	if run.Status != pipeline.RunFailed || run.Error == nil || !strings.Contains(run.Error.Message, "--script FILE") {
-		t.Errorf("%s: %v", run.Status, run.Error)
-	}
-}
-
-func TestCodeReportOnRealSource(t *testing.T) {
-	h := open(t, "")
-	run := h.run(t, "code-report.yaml", map[string]any{"folder": "source"})
-	if run.Status != pipeline.RunCompleted {
-		t.Fatalf("%s: %v", run.Status, run.Error)
-	}
-	files, lines, longest := 0, 0, 0
-	names, err := filepath.Glob(filepath.Join(h.dir, "source", "*.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range names {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n := strings.Count(string(b), "\n")
-		files, lines, longest = files+1, lines+n, max(longest, n)
-	}
-	if run.Outputs["files"] != int64(files) || run.Outputs["lines"] != int64(lines) {
-		t.Errorf("got %v files, %v lines; want %d, %d", run.Outputs["files"], run.Outputs["lines"], files, lines)
-	}
-	classes, _ := run.Outputs["classes"].([]any)
-	sum, low := int64(0), int64(0)
-	for _, c := range classes {
-		m, _ := c.(map[string]any)
-		n, _ := m["files"].(int64)
-		if m["from"] != low {
-			t.Errorf("class %v begins at %v", m, low)
-		}
-		low, _ = m["to"].(int64)
-		low++
-		sum += n
-	}
-	if sum != int64(files) || low <= int64(longest) {
-		t.Errorf("the classes hold %d files up to %d lines; want %d, %d", sum, low, files, longest)
-	}
-	h.contains(t, "out/code-report.md", "### source/command.go")
-	h.contains(t, "out/code-report.md", "functions: Command, Run, argv, ")
-}
-
-func TestHealthSweepOfALocalServer(t *testing.T) {
-	var asked atomic.Int32
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/busy":
-			if asked.Add(1) < 3 {
-				w.WriteHeader(http.StatusServiceUnavailable)
-			}
-		case "/gone":
-			w.WriteHeader(http.StatusNotFound)
-		case "/ill":
-			w.WriteHeader(http.StatusInternalServerError)
-		}
-	}))
-	defer s.Close()
-	h := open(t, "")
-	run := h.run(t, "health-sweep.yaml", map[string]any{"urls": []any{s.URL + "/well", s.URL + "/busy", s.URL + "/gone", s.URL + "/ill"}})
-	if run.Status != pipeline.RunCompleted {
-		t.Fatalf("%s: %v", run.Status, run.Error)
-	}
-	want := map[string]any{
-		"healthy": false, "down": []any{s.URL + "/gone", s.URL + "/ill"},
-		"attempts": []any{int64(1), int64(3), int64(1), int64(3)}, "report": "out/health.md",
-	}
-	if diff := cmp.Diff(want, run.Outputs); diff != "" {
-		t.Errorf("outputs: %s", diff)
-	}
-	h.contains(t, "out/health.md", "# 2 of 4 services are up")
-	h.contains(t, "out/health.md", "/ill | DOWN | 3 | GET "+s.URL+"/ill answered 500")
+	return files
 }
