@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"strings"
 	"testing"
@@ -231,43 +230,4 @@ func TestSlicesFollowTheirDefinition(t *testing.T) {
 			t.Fatal(d)
 		}
 	})
-}
-
-func seeds(f *testing.F) {
-	f.Helper()
-	for _, file := range referenceFiles {
-		for _, c := range readReference(f, file).Cases {
-			f.Add(c.Template)
-		}
-	}
-	for _, s := range []string{"{{ web-search.result }}", "{{ $item }}", "{%- raw -%}{{{%- endraw -%}", "{{ '\\u12' }}", "{{ 1__0 }}", "{{ a.b-c-1.d }}", "\xff{{ '\xff' | upper }}", "{# -#}", "{{ {'a':{}}}}}"} {
-		f.Add(s)
-	}
-}
-
-// FuzzCompile: any text compiles or fails with a span inside it.
-func FuzzCompile(f *testing.F) {
-	seeds(f)
-	f.Fuzz(func(t *testing.T, src string) {
-		if _, err := expr.Compile(src); err != nil {
-			checkError(t, src, err)
-		}
-		c, err := expr.CompileCondition(src)
-		if err != nil {
-			checkError(t, src, err)
-			return
-		}
-		if c.Source() != src {
-			t.Errorf("Source is %q", c.Source())
-		}
-	})
-}
-
-// FuzzEval: any text that compiles evaluates to a plain value or fails, soon.
-func FuzzEval(f *testing.F) {
-	seeds(f)
-	ref := readReference(f, "testdata/more-cases.json").Context
-	maps.Copy(ref, scope)
-	env := &expr.Env{Scope: expr.MapScope(ref), Host: host}
-	f.Fuzz(func(t *testing.T, src string) { check(t, src, env) })
 }
