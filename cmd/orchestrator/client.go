@@ -104,6 +104,7 @@ func (c *cli) embed(ctx context.Context, p plan) (*client, error) {
 	if p.log == nil {
 		p.log = logger(c.log, p.cfg, false)
 	}
+	p.home = c.home()
 	p.grace = 300 * time.Millisecond // its only client is this verb
 	h, err := build(ctx, p)
 	if err != nil {

@@ -20,16 +20,24 @@ func (c *cli) completeFlags(root *cobra.Command) {
 			cmd.ValidArgsFunction = yamlFiles
 		}
 	}
-	for _, verb := range []string{"get", "watch", "logs", "cancel", "resume"} {
+	for _, verb := range []string{"get", "watch", "logs", "artifacts", "cancel", "resume"} {
 		if cmd, _, err := root.Find([]string{"runs", verb}); err == nil {
 			cmd.ValidArgsFunction = c.completeRun(verb)
+		}
+	}
+	if cmd, _, err := root.Find([]string{"signal"}); err == nil {
+		cmd.ValidArgsFunction = c.completeRun("signal")
+	}
+	for _, verb := range []string{"get", "approve", "reject", "answer", "decide"} {
+		if cmd, _, err := root.Find([]string{"approvals", verb}); err == nil {
+			cmd.ValidArgsFunction = c.completeApproval(verb)
 		}
 	}
 	if cmd, _, err := root.Find([]string{"pipelines", "get"}); err == nil {
 		cmd.ValidArgsFunction = c.completePipeline
 	}
 	none := cobra.FixedCompletions(nil, cobra.ShellCompDirectiveNoFileComp)
-	for _, path := range [][]string{{"schema"}, {"serve"}, {"doctor"}, {"version"}, {"runs", "list"}, {"pipelines", "list"}} {
+	for _, path := range [][]string{{"schema"}, {"serve"}, {"doctor"}, {"version"}, {"runs", "list"}, {"pipelines", "list"}, {"approvals", "list"}} {
 		if cmd, _, err := root.Find(path); err == nil {
 			cmd.ValidArgsFunction = none
 		}
@@ -43,9 +51,13 @@ func (c *cli) completeFlags(root *cobra.Command) {
 		return nil, cobra.ShellCompDirectiveFilterDirs
 	})
 	flag([]string{"run"}, "input", c.completeInput)
+	flag([]string{"run"}, "auto", c.completeAuto)
+	flag([]string{"run"}, "answers", yamlFiles)
 	flag([]string{"run"}, "script", yamlFiles)
 	flag([]string{"runs", "list"}, "status", cobra.FixedCompletions(
 		[]string{"queued", "running", "waiting", "paused", "completed", "failed", "cancelled"}, cobra.ShellCompDirectiveNoFileComp))
+	flag([]string{"approvals", "list"}, "status", cobra.FixedCompletions([]string{"open", "decided", "expired", "withdrawn"}, cobra.ShellCompDirectiveNoFileComp))
+	flag([]string{"approvals", "list"}, "run", c.completeRun("get"))
 	flag([]string{"runs", "list"}, "pipeline", c.completePipeline)
 	flag([]string{"runs", "logs"}, "step", c.completeStep)
 	_ = root.RegisterFlagCompletionFunc("config", yamlFiles)
@@ -75,10 +87,10 @@ func (c *cli) completeRun(verb string) cobra.CompletionFunc {
 		}
 		filter := ""
 		switch verb {
-		case "cancel":
+		case "cancel", "signal":
 			filter = "status:queued,running,waiting,paused"
 		case "resume":
-			filter = "status:queued"
+			filter = "status:queued,waiting"
 		}
 		return c.completing(c.reader, func(ctx context.Context, cl *client) []string {
 			resp, err := cl.runs.ListRuns(ctx, &api.ListRunsRequest{Filter: filter, PageSize: 30})
@@ -88,6 +100,33 @@ func (c *cli) completeRun(verb string) cobra.CompletionFunc {
 			out := []string{"last\tthe newest run"}
 			for _, r := range resp.GetRuns() {
 				out = append(out, r.GetId()+"\t"+r.GetPipeline()+" "+word(r.GetStatus().String())+" "+ago(moment(r.GetCreatedAt()), time.Now()))
+			}
+			return out
+		})
+	}
+}
+
+// completeApproval offers the newest approvals that the verb makes sense for.
+func (c *cli) completeApproval(verb string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 1 && verb == "decide" {
+			return []string{"retry", "done", "fail"}, cobra.ShellCompDirectiveNoFileComp
+		}
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		req := &api.ListApprovalsRequest{PageSize: 30, Status: "open"}
+		if verb == "get" {
+			req.Status = ""
+		}
+		return c.completing(c.reader, func(ctx context.Context, cl *client) []string {
+			resp, err := cl.approvals.ListApprovals(ctx, req)
+			if err != nil {
+				return nil
+			}
+			var out []string
+			for _, a := range resp.GetApprovals() {
+				out = append(out, a.GetId()+"\t"+a.GetPipeline()+": "+cut(plainText(a.GetQuestion()), 60))
 			}
 			return out
 		})
@@ -134,6 +173,26 @@ func (c *cli) completePipeline(_ *cobra.Command, args []string, _ string) ([]str
 
 // completeInput offers the inputs of the pipeline that is named before.
 func (c *cli) completeInput(_ *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	return c.completeValue(args, typed, func(p *api.Pipeline) (out []string) {
+		for _, in := range p.GetInputs() {
+			out = append(out, in.GetName()+"=\t"+in.GetType()+" "+in.GetDescription())
+		}
+		return out
+	})
+}
+
+// completeAuto offers its <AUTO> tags.
+func (c *cli) completeAuto(_ *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	return c.completeValue(args, typed, func(p *api.Pipeline) (out []string) {
+		for _, h := range p.GetHoles() {
+			out = append(out, h.GetKey()+"=\t"+h.GetType()+" "+cut(plainText(h.GetPrompt()), 60))
+		}
+		return out
+	})
+}
+
+// completeValue offers what may stand before the = of a value.
+func (c *cli) completeValue(args []string, typed string, offer func(*api.Pipeline) []string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 0 || strings.Contains(typed, "=") {
 		return nil, cobra.ShellCompDirectiveDefault
 	}
@@ -146,11 +205,7 @@ func (c *cli) completeInput(_ *cobra.Command, args []string, typed string) ([]st
 		if err != nil {
 			return nil
 		}
-		var out []string
-		for _, in := range p.GetInputs() {
-			out = append(out, in.GetName()+"=\t"+in.GetType()+" "+in.GetDescription())
-		}
-		return out
+		return offer(p)
 	})
 	return out, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
 }

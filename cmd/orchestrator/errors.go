@@ -120,6 +120,10 @@ func (c *cli) fromStatus(st *status.Status) *failure {
 		switch reason {
 		case "run_not_found":
 			f.fix = []string{"orchestrator runs list shows the runs"}
+		case "approval_not_found":
+			f.fix = []string{"orchestrator approvals list shows the approvals"}
+		case "artifact_not_found":
+			f.fix = []string{"orchestrator runs artifacts RUN lists what the run has published"}
 		case "pipeline_not_found":
 			f.fix = []string{"orchestrator pipelines list shows the pipelines"}
 		}

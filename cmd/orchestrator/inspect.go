@@ -82,16 +82,21 @@ func (c *cli) validate(ctx context.Context, files []string) error {
 }
 
 func (c *cli) explainCommand() *cobra.Command {
-	mermaid := false
+	var mermaid, svg bool
 	cmd := &cobra.Command{
 		Use:   "explain FILE",
 		Short: "Tell what a pipeline does and how to call it",
-		Long:  `Shows the pipeline's help: what it does, its inputs with types and defaults, its outputs and secrets, its steps, and an example call. Nothing is run.`,
+		Long:  `Shows the pipeline's help: what it is for, its inputs with types and defaults, its outputs, what it needs (models, tools, skills, agents, secrets), the <AUTO> tags that a run fills in, its steps and about how many there will be, and an example call. Nothing is run.`,
 		Example: `
 orchestrator explain hello.yaml
-orchestrator explain hello.yaml --mermaid > hello.mmd`,
+orchestrator explain hello.yaml --mermaid > hello.mmd
+orchestrator explain hello.yaml --svg > hello.svg`,
 		Args: args(1, 1, "the file of a pipeline", "orchestrator explain hello.yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			only, err := drawn(mermaid, svg)
+			if err != nil {
+				return err
+			}
 			ctx, stop := c.endOnSignal(cmd.Context())
 			defer stop()
 			cl, err := c.compiler(ctx)
@@ -107,22 +112,38 @@ orchestrator explain hello.yaml --mermaid > hello.mmd`,
 			if err != nil {
 				return c.refused(ctx, cl, src, err)
 			}
-			return c.printPipeline(p, mermaid, false)
+			return c.printPipeline(p, only)
 		},
 	}
-	cmd.Flags().BoolVar(&mermaid, "mermaid", false, "print the graph of the steps as Mermaid text")
+	drawingFlags(cmd, &mermaid, &svg)
 	c.jsonFlag(cmd, "print the description as one JSON document")
 	return cmd
 }
 
-// printPipeline prints a pipeline's description.
-func (c *cli) printPipeline(p *api.Pipeline, mermaid, sourceOnly bool) error {
+// drawingFlags gives a verb the forms of the graph.
+func drawingFlags(cmd *cobra.Command, mermaid, svg *bool) {
+	cmd.Flags().BoolVar(mermaid, "mermaid", false, "print the graph of the steps as Mermaid text")
+	cmd.Flags().BoolVar(svg, "svg", false, "print the graph of the steps as an SVG picture")
+}
+
+// drawn chooses a form of the graph, or none.
+func drawn(mermaid, svg bool) (only func(*api.Pipeline) string, err error) {
 	switch {
+	case mermaid && svg:
+		return nil, usage("leave out one of them", "--mermaid and --svg are two forms of one graph")
 	case mermaid:
-		_, err := io.WriteString(c.out, strings.TrimRight(p.GetMermaid(), "\n")+"\n")
-		return err
-	case sourceOnly:
-		_, err := io.WriteString(c.out, p.GetSource())
+		return (*api.Pipeline).GetMermaid, nil
+	case svg:
+		return (*api.Pipeline).GetSvg, nil
+	}
+	return nil, nil
+}
+
+// printPipeline prints a pipeline's description, or only a text of it.
+func (c *cli) printPipeline(p *api.Pipeline, only func(*api.Pipeline) string) error {
+	switch {
+	case only != nil:
+		_, err := io.WriteString(c.out, strings.TrimRight(only(p), "\n")+"\n")
 		return err
 	case c.asJSON:
 		return c.printJSON(p)
@@ -151,11 +172,37 @@ func explain(w io.Writer, p *api.Pipeline) {
 	} else {
 		fmt.Fprint(w, inputTable(p, "  "))
 	}
-	if len(p.GetSecrets()) > 0 {
-		section("Secrets")
-		for _, s := range p.GetSecrets() {
-			fmt.Fprintf(w, "  %s  %s\n", s, dim("from ORCHESTRATOR_SECRET_"+strings.ToUpper(s)))
+	section("Outputs")
+	if len(p.GetOutputs()) == 0 {
+		fmt.Fprintln(w, "  the output of each step, by its id")
+	}
+	for _, o := range p.GetOutputs() {
+		fmt.Fprintln(w, "  "+o)
+	}
+	var needs [][]string
+	for _, n := range []struct {
+		name string
+		list []string
+	}{{"models", p.GetModels()}, {"tools", p.GetTools()}, {"skills", p.GetSkills()}, {"agents", p.GetAgents()}} {
+		if len(n.list) > 0 {
+			needs = append(needs, []string{"  " + dim(n.name), strings.Join(n.list, ", ")})
 		}
+	}
+	for i, name := range p.GetSecrets() {
+		title := ""
+		if i == 0 {
+			title = dim("secrets")
+		}
+		needs = append(needs, []string{"  " + title, name + dim("  from "+secretVariable(name)+", or locally from "+name)})
+	}
+	if len(needs) > 0 {
+		section("Needs")
+		table(w, needs)
+	}
+	if len(p.GetHoles()) > 0 {
+		section("Filled in when it runs")
+		fmt.Fprint(w, holeTable(p, "  "))
+		fmt.Fprintln(w, dim("  by --auto KEY=VALUE or --answers FILE, else by their fallback"))
 	}
 	section("Steps")
 	var rows [][]string
@@ -182,15 +229,16 @@ func explain(w io.Writer, p *api.Pipeline) {
 		fmt.Fprintf(w, "  %s\n", plural(int(p.GetSteps()), "step"))
 	}
 	table(w, rows)
-	section("Outputs")
-	if len(p.GetOutputs()) == 0 {
-		fmt.Fprintln(w, "  the output of each step, by its id")
-	}
-	for _, o := range p.GetOutputs() {
-		fmt.Fprintln(w, "  "+o)
+	if e := p.GetEstimate(); e != "" {
+		fmt.Fprintln(w, dim("  a run has "+e))
 	}
 	section("Example")
 	fmt.Fprintln(w, "  "+p.GetExample())
+}
+
+// secretVariable is the variable of the environment that holds a secret.
+func secretVariable(name string) string {
+	return "ORCHESTRATOR_SECRET_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
 // holeTable lists the <AUTO> tags of a pipeline.

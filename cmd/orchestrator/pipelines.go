@@ -72,7 +72,7 @@ func (c *cli) pipelinesListCommand() *cobra.Command {
 
 func (c *cli) pipelinesGetCommand() *cobra.Command {
 	var ver string
-	var mermaid, source bool
+	var mermaid, svg, source bool
 	cmd := &cobra.Command{
 		Use:   "get PIPELINE",
 		Short: "Show a registered pipeline",
@@ -81,12 +81,19 @@ orchestrator pipelines get nightly-triage
 orchestrator pipelines get nightly-triage --version 1.2.0 --source`,
 		Args: args(1, 1, "the id of a pipeline", "orchestrator pipelines get nightly-triage"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			only, err := drawn(mermaid, svg)
+			if err != nil {
+				return err
+			}
 			return c.reading(cmd, func(ctx context.Context, cl *client) error {
 				p, err := cl.pipelines.GetPipeline(ctx, &api.GetPipelineRequest{Name: args[0], Version: ver})
 				if err != nil {
 					return err
 				}
-				if err := c.printPipeline(p, mermaid, source); err != nil || mermaid || source || c.asJSON {
+				if source {
+					only = (*api.Pipeline).GetSource
+				}
+				if err := c.printPipeline(p, only); err != nil || only != nil || c.asJSON {
 					return err
 				}
 				versions, err := cl.pipelines.ListVersions(ctx, &api.ListVersionsRequest{Name: args[0]})
@@ -106,7 +113,7 @@ orchestrator pipelines get nightly-triage --version 1.2.0 --source`,
 	}
 	cmd.Flags().StringVar(&ver, "version", "", "a version; default the newest")
 	cmd.Flags().BoolVar(&source, "source", false, "print the YAML source")
-	cmd.Flags().BoolVar(&mermaid, "mermaid", false, "print the graph of the steps as Mermaid text")
+	drawingFlags(cmd, &mermaid, &svg)
 	c.jsonFlag(cmd, "print the description as one JSON document")
 	return cmd
 }
@@ -115,7 +122,7 @@ func (c *cli) pipelinesCreateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create FILE",
 		Short: "Register a version of a pipeline",
-		Long:  `Registers the pipeline in FILE (- is standard input) under its id and version. A version never changes: for another text, raise version in the file.`,
+		Long:  `Registers the pipeline in FILE (- is standard input) under its id and version, with the files that it names. A version never changes: for another text, raise version in the file.`,
 		Example: `
 orchestrator pipelines create nightly.yaml
 orchestrator pipelines create nightly.yaml --server http://127.0.0.1:8080`,

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/orchestrator-project/orchestrator/pipeline"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -130,6 +131,11 @@ func (r *plain) tell(p *progress, c change) {
 		r.say("%s", text)
 		return
 	}
+	if s.Status == "WAITING" && s.Waiting != nil {
+		r.flush(s.Path)
+		r.say("%s %s waits %s", icon(s.Status), s.Path, s.Waiting.text(p.questions, time.Now()))
+		return
+	}
 	if !s.final() {
 		return
 	}
@@ -232,10 +238,13 @@ func icon(status string) string {
 func remark(s *stepFacts) string {
 	var parts []string
 	if s.Status == "SKIPPED" && s.Reason != "" {
-		parts = append(parts, words(s.Reason))
+		parts = append(parts, skipped(s.Reason))
 	}
 	if s.Attempt > 1 {
 		parts = append(parts, fmt.Sprintf("attempt %d", s.Attempt))
+	}
+	for _, a := range s.Artifacts {
+		parts = append(parts, fmt.Sprintf("published %s %d", a.Artifact, a.Version))
 	}
 	if s.CacheHit {
 		parts = append(parts, "from the cache")
@@ -247,6 +256,41 @@ func remark(s *stepFacts) string {
 		return ""
 	}
 	return "  " + strings.Join(parts, ", ")
+}
+
+// skipped says why a step was.
+func skipped(reason string) string {
+	if reason == "jumped" {
+		return "jumped over"
+	}
+	return words(reason)
+}
+
+// text says what a step waits for, behind "waits".
+func (w *waitFacts) text(questions map[string]string, now time.Time) string {
+	var text string
+	switch w.For {
+	case "timer":
+		if w.Due == nil {
+			return "for a time"
+		}
+		return "until " + clock(*w.Due, now)
+	case "signal":
+		text = "for the signal " + w.Signal
+	case "files":
+		text = "for files " + w.Files
+	case forApproval:
+		text = "for an answer"
+		if q := questions[w.Approval]; q != "" {
+			text += ": " + cut(plainText(string(pipeline.EncodeValue(q))), 70)
+		}
+	default:
+		text = "for " + words(w.For)
+	}
+	if w.Due != nil {
+		text += ", until " + clock(*w.Due, now)
+	}
+	return harmlessLine(text)
 }
 
 func firstLine(f *fault) string {

@@ -16,6 +16,9 @@ type progress struct {
 	plan  map[string]*planNode // by the path of an instance without the numbers of passes
 	roots []*planNode
 	steps map[string]*stepFacts // by path
+	// visits are how often jumps have come to a step, by its path without the
+	// number of the visit; none for steps that were come to once.
+	visits map[string]int
 	// questions are what approvals ask, by their id, as far as it is known.
 	questions map[string]string
 	drawn     time.Time // when the tree was last made of it
@@ -113,10 +116,24 @@ type planNode struct {
 func (n *planNode) block() bool { return len(n.body) > 0 }
 
 // loop reports whether its body has passes.
-func (n *planNode) loop() bool { return n.kind == "for" || n.kind == "while" }
+func (n *planNode) loop() bool { return loops(n.kind) }
+
+func loops(kind string) bool {
+	return kind == "for" || kind == "while" || kind == "repeat" || kind == "queue"
+}
+
+// choice reports whether what it holds stands beside it in paths: a block adds
+// nothing to them but a loop its passes and a call its name.
+func (n *planNode) choice() bool {
+	switch n.kind {
+	case "if", "match", "parallel", "compete":
+		return true
+	}
+	return false
+}
 
 func newProgress(run *api.Run, g *api.Graph) *progress {
-	p := &progress{plan: map[string]*planNode{}, steps: map[string]*stepFacts{}, questions: map[string]string{}}
+	p := &progress{plan: map[string]*planNode{}, steps: map[string]*stepFacts{}, questions: map[string]string{}, visits: map[string]int{}}
 	p.run = runFacts{ID: run.GetId(), Pipeline: run.GetPipeline(), Status: run.GetStatus().String(), CreatedAt: moment(run.GetCreatedAt())}
 	byID := map[string]*planNode{}
 	keys := map[*planNode]string{}
@@ -130,7 +147,7 @@ func newProgress(run *api.Run, g *api.Graph) *progress {
 		// The arms of a choice add nothing to the paths of what they hold.
 		prefix := ""
 		for up := node.parent; up != nil; up = up.parent {
-			if up.kind != "if" {
+			if !up.choice() {
 				prefix = keys[up] + "/"
 				break
 			}
@@ -190,6 +207,11 @@ func (p *progress) step(s *stepFacts) *stepFacts {
 		}
 	}
 	p.steps[s.Path] = s
+	if i := strings.LastIndexByte(s.Path, '~'); i > strings.LastIndexByte(s.Path, '/') {
+		if n, err := strconv.Atoi(s.Path[i+1:]); err == nil {
+			p.visits[s.Path[:i]] = max(p.visits[s.Path[:i]], n)
+		}
+	}
 	p.ensure(s)
 	loop, i, direct := p.passOf(s.Path)
 	if loop == nil {
@@ -198,11 +220,18 @@ func (p *progress) step(s *stepFacts) *stepFacts {
 	if loop.passes == nil {
 		loop.passes = map[int]*pass{}
 	}
-	x := loop.passes[i]
+	x, again := loop.passes[i], direct && old == nil && strings.HasPrefix(strings.TrimPrefix(s.Path, passPath(loop.Path, i)+"/"+s.ID), "~")
 	if x == nil {
 		x = &pass{}
 		loop.passes[i] = x
 		loop.begun = max(loop.begun, i+1)
+		if again { // the jump back came from the last step of a pass that seemed over
+			x.over = len(p.plan[planKey(loop.Path)].body)
+			loop.done--
+		}
+	}
+	if again {
+		x.over--
 	}
 	x.failed = x.failed || s.Status == "FAILED"
 	if direct && s.final() && (old == nil || !old.final()) {
@@ -252,9 +281,15 @@ func (p *progress) drop(body []*planNode, prefix string) {
 		path := prefix + "/" + n.id
 		s := p.steps[path]
 		delete(p.steps, path)
+		for v := p.visits[path]; v > 1; v-- {
+			delete(p.steps, visitPath(path, v))
+		}
+		delete(p.visits, path)
 		switch {
-		case n.kind == "if":
+		case n.choice():
 			p.drop(n.body, prefix)
+		case !n.loop():
+			p.drop(n.body, path)
 		case n.loop() && s != nil:
 			for i := range s.passes {
 				p.drop(n.body, passPath(path, i))
@@ -262,6 +297,8 @@ func (p *progress) drop(body []*planNode, prefix string) {
 		}
 	}
 }
+
+func visitPath(path string, n int) string { return path + "~" + strconv.Itoa(n) }
 
 func passPath(loop string, i int) string { return loop + "[" + strconv.Itoa(i) + "]" }
 
@@ -282,7 +319,7 @@ func (p *progress) passOf(path string) (loop *stepFacts, i int, direct bool) {
 		return nil, 0, false
 	}
 	node := p.plan[planKey(path)]
-	return loop, i, node == nil || node.parent == nil || node.parent.kind != "if"
+	return loop, i, node == nil || node.parent == nil || node.parent.loop()
 }
 
 // planKey is an instance's path without the numbers of passes and visits. The
@@ -333,9 +370,9 @@ func (s *stepFacts) count() string {
 	switch {
 	case s.Parameters.items > 0:
 		return strconv.Itoa(s.done) + "/" + strconv.Itoa(s.Parameters.items)
-	case s.Kind == "while" && s.begun > 0 && s.final():
+	case loops(s.Kind) && s.begun > 0 && s.final():
 		return plural(s.begun, "pass")
-	case s.Kind == "while" && s.begun > 0:
+	case loops(s.Kind) && s.begun > 0:
 		return "pass " + strconv.Itoa(s.begun)
 	}
 	return ""

@@ -154,7 +154,11 @@ orchestrator runs get 0198c2f0-7b1e-7cc3-98c4-dc0c0c07398f --json`,
 				if c.asJSON {
 					return c.printRunJSON(run, steps)
 				}
-				return c.printRun(cl, run, steps)
+				questions, err := cl.questions(ctx, run)
+				if err != nil {
+					return err
+				}
+				return c.printRun(cl, run, steps, questions)
 			})
 		},
 	}
@@ -165,7 +169,7 @@ orchestrator runs get 0198c2f0-7b1e-7cc3-98c4-dc0c0c07398f --json`,
 // maxSteps is how many step instances a run's page on the terminal lists.
 const maxSteps = 300
 
-func (c *cli) printRun(cl *client, run *api.Run, steps []*api.Step) error {
+func (c *cli) printRun(cl *client, run *api.Run, steps []*api.Step, questions map[string]string) error {
 	w := c.painted(c.out)
 	now := time.Now()
 	s := run.GetStatus().String()
@@ -181,6 +185,12 @@ func (c *cli) printRun(cl *client, run *api.Run, steps []*api.Step) error {
 	if run.GetStartedAt() != nil {
 		head = append(head, []string{dim("took"), took(run.GetStartedAt(), run.GetFinishedAt(), now)})
 	}
+	if id := run.GetParentRun(); id != "" {
+		head = append(head, []string{dim("called by"), id})
+	}
+	if id := run.GetForkedFrom(); id != "" {
+		head = append(head, []string{dim("forked from"), id})
+	}
 	if len(run.GetLabels()) > 0 {
 		head = append(head, []string{dim("labels"), labelText(run.GetLabels())})
 	}
@@ -188,8 +198,11 @@ func (c *cli) printRun(cl *client, run *api.Run, steps []*api.Step) error {
 		head = append(head, []string{dim("usage"), fmt.Sprintf("%d tokens in, %d out, $%.4f", u.GetInputTokens(), u.GetOutputTokens(), u.GetCostUsd())})
 	}
 	table(w, head)
-	if cl.orphaned(run) {
+	switch {
+	case cl.orphaned(run):
 		fmt.Fprintln(w, "\n"+painted("WAITING", idle(run.GetId())))
+	case cl.house != nil && run.GetStatus() == api.Run_WAITING:
+		fmt.Fprintln(w, "\n"+painted("WAITING", "unless another process waits with it, continue it with: orchestrator runs resume "+run.GetId()))
 	}
 	if err := section(w, "Inputs", run.GetInputs()); err != nil {
 		return err
@@ -202,7 +215,7 @@ func (c *cli) printRun(cl *client, run *api.Run, steps []*api.Step) error {
 				rows = append(rows, []string{fmt.Sprintf("  … and %d more; --json prints them all", len(steps)-i)})
 				break
 			}
-			rows = append(rows, stepRow(st, now))
+			rows = append(rows, stepRow(st, questions, now))
 		}
 		table(w, rows)
 	}
@@ -218,7 +231,7 @@ func (c *cli) printRun(cl *client, run *api.Run, steps []*api.Step) error {
 	return section(w, "Outputs", run.GetOutputs())
 }
 
-func stepRow(st *api.Step, now time.Time) []string {
+func stepRow(st *api.Step, questions map[string]string, now time.Time) []string {
 	s := st.GetStatus().String()
 	what := st.GetKind()
 	if st.GetAction() != "" {
@@ -226,7 +239,17 @@ func stepRow(st *api.Step, now time.Time) []string {
 	}
 	var notes []string
 	if s == "SKIPPED" && st.GetReason() != "" {
-		notes = append(notes, words(st.GetReason()))
+		notes = append(notes, skipped(st.GetReason()))
+	}
+	if w := st.GetWaiting(); w != nil && s == "WAITING" {
+		facts := &waitFacts{For: w.GetFor(), Signal: w.GetSignal(), Files: w.GetFiles(), Approval: w.GetApproval()}
+		if due := moment(w.GetDue()); !due.IsZero() {
+			facts.Due = &due
+		}
+		notes = append(notes, facts.text(questions, now))
+	}
+	for _, a := range st.GetArtifacts() {
+		notes = append(notes, fmt.Sprintf("published %s %d", a.GetArtifact(), a.GetVersion()))
 	}
 	if st.GetAttempt() > 1 {
 		notes = append(notes, fmt.Sprintf("attempt %d", st.GetAttempt()))
@@ -255,6 +278,19 @@ func section(w io.Writer, title, text string) error {
 	}
 	fmt.Fprintf(w, "\n%s\n%s\n", strong.Render(title), indent(y))
 	return nil
+}
+
+// questions are what a run asks people now, by the ids of the approvals.
+func (cl *client) questions(ctx context.Context, run *api.Run) (map[string]string, error) {
+	questions := map[string]string{}
+	if finished(run) {
+		return questions, nil
+	}
+	open, err := cl.approvals.ListApprovals(ctx, &api.ListApprovalsRequest{Status: "open", RunId: run.GetId(), PageSize: 500})
+	for _, a := range open.GetApprovals() {
+		questions[a.GetId()] = a.GetQuestion()
+	}
+	return questions, err
 }
 
 func exact(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
@@ -303,8 +339,8 @@ func (c *cli) runsResumeCommand() *cobra.Command {
 	hush := false
 	cmd := &cobra.Command{
 		Use:   "resume RUN",
-		Short: "Continue a run whose process has died, to its end",
-		Long: `Continues a run of the embedded store where it stopped, in this process and in the run's own directory: what has finished is not repeated. A run that another process executes is left to it.
+		Short: "Continue a parked run, or one whose process has died",
+		Long: `Continues a run of the embedded store where it stopped, in this process and in the run's own directory: what has finished is not repeated. That may be a run whose process has died, or one that was left parked because it waits: for people, a time, a signal or files. A run that another process executes is left to it.
 
 On a server nothing needs to be resumed: its replicas take over by themselves.`,
 		Example: `

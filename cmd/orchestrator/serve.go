@@ -65,7 +65,7 @@ func (c *cli) serve(ctx context.Context, cfg *config) error {
 	}
 	c.tuneMemory()
 	opening, stop := c.endOnSignal(ctx)
-	h, err := build(opening, plan{cfg: cfg, log: log, lanes: true, queue: true})
+	h, err := build(opening, plan{cfg: cfg, log: log, home: c.home(), lanes: true, queue: true})
 	if err == nil {
 		if rerr := h.ready(opening); rerr != nil {
 			h.close()

@@ -164,7 +164,7 @@ func TestAHouseLeavesNothingBehind(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.cfg, p.log = cfg, logger(c.log, cfg, false)
+		p.cfg, p.log, p.home = cfg, logger(c.log, cfg, false), c.home()
 		h, err := build(t.Context(), p)
 		if err != nil {
 			t.Fatal(err)

@@ -172,7 +172,7 @@ func (r *live) close(p *progress) {
 const spinner = "\ufffc"
 
 // fit cuts lines to the width, and their number to the height: it keeps the
-// first, and of the rest those around what runs or has failed.
+// first, and of the rest those around what runs, waits or has failed.
 func fit(lines []string, width, height int) []string {
 	lines = slices.Clone(lines)
 	if height < 4 {
@@ -214,7 +214,7 @@ func fit(lines []string, width, height int) []string {
 }
 
 func important(line string) bool {
-	return strings.Contains(line, spinner) || strings.Contains(line, icon("FAILED"))
+	return strings.Contains(line, spinner) || strings.Contains(line, icon("FAILED")) || strings.Contains(line, icon("WAITING"))
 }
 
 var (
@@ -312,7 +312,11 @@ func word(status string) string { return strings.ToLower(status) }
 // with.
 func (d *drawing) body(body []*planNode, path string, depth int) {
 	for _, n := range body {
-		d.step(n, path+n.id, path, depth)
+		at := path + n.id
+		if v := d.p.visits[at]; v > 1 {
+			at = visitPath(at, v)
+		}
+		d.step(n, at, path, depth)
 	}
 }
 
@@ -342,6 +346,8 @@ func (d *drawing) step(n *planNode, path, prefix string, depth int) {
 	case s.final():
 	case s.Status == "WAITING" && s.Error != nil:
 		notes = append(notes, fmt.Sprintf("attempt %d failed: %s", s.Attempt, firstLine(s.Error)))
+	case s.Status == "WAITING" && s.Waiting != nil:
+		notes = append(notes, s.Waiting.text(d.p.questions, d.now))
 	case s.Status == "WAITING" && s.Reason != "":
 		notes = append(notes, words(s.Reason))
 	case s.log != "":
@@ -350,10 +356,12 @@ func (d *drawing) step(n *planNode, path, prefix string, depth int) {
 	r.note = strings.Join(notes, "  ")
 	d.rows = append(d.rows, r)
 	switch {
-	case n.kind == "if":
+	case n.choice():
 		d.body(n.body, prefix, depth+1)
 	case n.loop():
 		d.passes(n, s, path, depth+1)
+	default:
+		d.body(n.body, path+"/", depth+1)
 	}
 }
 

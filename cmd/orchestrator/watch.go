@@ -25,7 +25,7 @@ func (c *cli) runsWatchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch RUN",
 		Short: "Follow a run to its end",
-		Long:  `Shows a run as run does, from its beginning to its end, wherever it is executed. Ctrl-C only stops watching. The exit code is that of the run: 0 when it completed, 1 when it failed or was cancelled.`,
+		Long:  `Shows a run as run does, from its beginning to its end, wherever it is executed. Ctrl-C only stops watching. The exit code is that of the run: 0 when it completed, 1 when it failed or was cancelled, 3 when it waits for a person.`,
 		Example: `
 orchestrator runs watch last
 orchestrator runs watch last --json | jq .type`,

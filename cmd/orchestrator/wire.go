@@ -21,7 +21,6 @@ import (
 	"github.com/orchestrator-project/orchestrator/executor/model/script"
 	"github.com/orchestrator-project/orchestrator/executor/step"
 	"github.com/orchestrator-project/orchestrator/pipeline"
-	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	"github.com/orchestrator-project/orchestrator/server"
 	"github.com/orchestrator-project/orchestrator/store"
 	"github.com/orchestrator-project/orchestrator/store/postgres"
@@ -89,12 +88,7 @@ func provider(scriptFile string) (model.Provider, error) {
 	}
 	p, err := script.Parse(scriptFile, text)
 	if err != nil {
-		if d, ok := errors.AsType[*pipeline.Diagnostics](err); ok {
-			var b strings.Builder
-			spec.Format(&b, d, false)
-			return nil, &failure{code: exitInvalid, what: "the script " + scriptFile + " is not valid", why: b.String()}
-		}
-		return nil, &failure{code: exitInvalid, what: "the script " + scriptFile + " is not valid", why: err.Error()}
+		return nil, unreadable("the script "+scriptFile+" is not valid", err)
 	}
 	return p, nil
 }
@@ -114,6 +108,7 @@ type house struct {
 type plan struct {
 	cfg       *config
 	log       *slog.Logger
+	home      string   // what belongs to this installation
 	bare      bool     // no store: only what needs none
 	lanes     bool     // the engine executes runs
 	queue     bool     // it takes them from the queue too, not only what it is given
@@ -161,14 +156,14 @@ func (h *house) build(ctx context.Context, p plan) error {
 		Store: h.store, Actions: step.All(step.Config{Model: m}), Command: step.Command(),
 		Lanes: lanes, Runs: exec.MaxConcurrentPipelines / lanes, Selective: !p.queue,
 		Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
-		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Environ: p.environ, Secret: p.secret,
+		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Bundles: filepath.Join(p.home, "bundles"), Environ: p.environ, Secret: p.secret,
 		Grace: exec.Grace, Logger: p.log, Metrics: h.metrics,
 	})
 	if err != nil {
 		return err
 	}
 	h.server, err = server.New(server.Config{
-		Store: h.store, Submitter: h.engine, Catalog: h.engine.Catalog, Hosts: p.cfg.Server.Hosts,
+		Store: h.store, Submitter: h.engine, Catalog: h.engine.Catalog, Skill: installed(filepath.Join(p.home, "skills")), Hosts: p.cfg.Server.Hosts,
 		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace,
 	})
 	if err != nil {
