@@ -288,7 +288,7 @@ func (w *waitFacts) text(questions map[string]string, now time.Time) string {
 		text = "for " + words(w.For)
 	}
 	if w.Due != nil {
-		text += ", until " + clock(*w.Due, now)
+		text += " (until " + w.Due.Local().Format("15:04:05") + ")"
 	}
 	return harmlessLine(text)
 }
