@@ -226,7 +226,7 @@ func MissingAnswers(plan *pipeline.Plan, answers map[string]any) error {
 			continue
 		}
 		bad = append(bad, h.diagnostic("E0306", h.Key, fmt.Sprintf("nothing fills in %s: it has no answer and no fallback, and there is no model", h.Key),
-			fmt.Sprintf("give an answer, %s: %s", typeText(&h.Auto.Type), h.Key)))
+			fmt.Sprintf("an answers file gives it as %s: VALUE, where VALUE is %s", h.Key, typeText(&h.Auto.Type))))
 	}
 	if bad == nil {
 		return nil
