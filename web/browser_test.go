@@ -40,9 +40,10 @@ var everyPage = []struct{ name, path string }{
 	{"approval-done", "/approvals/" + approvalID(5)},
 	{"run-waits", "/runs/" + idOf(12)},
 	{"run-waits-drawer", "/runs/" + idOf(12) + "?tab=steps&step=draft"},
-	{"run-waits-events", "/runs/" + idOf(12) + "?tab=events"},
+	{"run-release-events", "/runs/" + idOf(13) + "?tab=events"},
+	{"run-release-steps", "/runs/" + idOf(13) + "?tab=steps&step=ship"},
 	{"run-release-graph", "/runs/" + idOf(13)},
-	{"run-artifacts", "/runs/" + idOf(12) + "?tab=artifacts"},
+	{"run-artifacts", "/runs/" + idOf(13) + "?tab=artifacts"},
 	{"run-artifacts-none", "/runs/" + idOf(9) + "?tab=artifacts"},
 	{"new", "/new"},
 	{"new-run", "/new?run=" + idOf(4)},
@@ -202,6 +203,63 @@ func TestBrowserEditsAndRuns(t *testing.T) {
 	}
 }
 
+// Questions come and go on an open inbox, and on the page of the run.
+func TestBrowserDecides(t *testing.T) {
+	f := newFake()
+	s := f.begin(1, "p", demoGraph(), "")
+	s.start(epoch)
+	url := serve(t, f).URL
+	ctx := webtest.Browser(t)
+	open(t, ctx, url+"/approvals")
+	webtest.Until(t, ctx, `document.querySelector("#approvals .empty") !== null`, soon)
+	first := s.ask(1, "load", "approve", "Ship it?", nil)
+	webtest.Until(t, ctx, `document.querySelector("#approvals .ask") !== null && document.querySelector("#nav-approvals .badge").textContent.startsWith("1")`, soon)
+	same(t, ctx)
+	webtest.Run(t, ctx, chromedp.KeyEvent("j"), chromedp.KeyEvent("\r"), chromedp.WaitReady("form.decide"),
+		chromedp.SendKeys(chromedp.CSS("textarea[name=comment]"), "Fine <b>by</b> me"), chromedp.Click(chromedp.CSS("button[value=approve]")), chromedp.WaitReady(".said"))
+	if got := f.decisions(); len(got) != 1 || got[0].Decision != "approve" || got[0].Comment != "Fine <b>by</b> me" {
+		t.Errorf("decided %v", got)
+	}
+
+	open(t, ctx, url+pathOfRun(s.run.Id)+"?tab=steps")
+	second := s.ask(2, "profile", "ask", "Which?", func(a *api.Approval) { a.Choices = `["now","never"]` })
+	webtest.Until(t, ctx, `document.querySelector("#waits form.decide") !== null`, soon)
+	webtest.Run(t, ctx, chromedp.SendKeys(chromedp.CSS("#waits textarea[name=comment]"), "half a thou"), chromedp.Click(chromedp.CSS("#waits .radio")))
+	s.waits("stats", &api.Waiting{For: "signal", Signal: "go"})
+	webtest.Until(t, ctx, `document.querySelector("#waits form.signal") !== null`, soon)
+	if !webtest.Eval[bool](t, ctx, `document.querySelector("#waits textarea[name=comment]").value === "half a thou" && document.querySelector("#waits input[type=radio]").checked`) {
+		t.Error("what was typed is lost when the page changes")
+	}
+	webtest.Accessible(t, ctx)
+	same(t, ctx)
+	webtest.Run(t, ctx, chromedp.Click(chromedp.CSS("#waits button[value=answer]")), chromedp.WaitReady("#waits:not(:has(form.decide))"))
+	if got := f.decisions(); len(got) != 2 || got[1].Id != second.Id || got[1].Value != `"now"` || got[0].Id != first.Id {
+		t.Errorf("decided %v", got)
+	}
+}
+
+func TestBrowserShowsADryRun(t *testing.T) {
+	f := demo()
+	ctx := webtest.Browser(t)
+	shots := os.Getenv("ORCHESTRATOR_SHOTS")
+	for _, width := range []int64{1440, 390} {
+		webtest.Run(t, ctx, webtest.Size(width, 900))
+		open(t, ctx, serve(t, f).URL+"/new")
+		webtest.Run(t, ctx, chromedp.SendKeys(chromedp.CSS("#in-repo"), "acme/site"), chromedp.Click(chromedp.CSS("button[value=dry]")), chromedp.WaitReady("#plan"))
+		webtest.Accessible(t, ctx)
+		if shots == "" {
+			continue
+		}
+		png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(shots, "dry-run-"+itoa(int32(width))+".png"), png, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestBrowserKeepsTheChosenTheme(t *testing.T) {
 	url := serve(t, demo()).URL
 	ctx := webtest.Browser(t)
@@ -223,7 +281,7 @@ func TestBrowserRefreshesLists(t *testing.T) {
 	open(t, ctx, serve(t, f).URL+"/runs")
 	webtest.Run(t, ctx, chromedp.KeyEvent("j"))
 	focused := webtest.Eval[string](t, ctx, `document.activeElement.href`)
-	f.begin(12, "brand-new", demoGraph(), "")
+	f.begin(20, "brand-new", demoGraph(), "")
 	webtest.Until(t, ctx, `document.querySelector("#runs tbody tr").textContent.includes("brand-new")`, 2*soon)
 	if got := webtest.Eval[string](t, ctx, `document.activeElement.href`); got != focused || focused == "" {
 		t.Errorf("the focus moved from %s to %s", focused, got)

@@ -143,6 +143,13 @@ func (f *fake) DecideApproval(_ context.Context, r *api.DecideApprovalRequest) (
 	return a, nil
 }
 
+// decisions are what was decided so far.
+func (f *fake) decisions() []*api.DecideApprovalRequest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.decided)
+}
+
 func (f *fake) SendSignal(_ context.Context, r *api.SendSignalRequest) (*api.Run, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

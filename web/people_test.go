@@ -18,7 +18,7 @@ func TestInboxShowsWhatIsAsked(t *testing.T) {
 	addr := serve(t, f).URL
 	doc, _, body := get(t, addr+"/approvals")
 	list := textOf(byID(t, doc, "approvals"))
-	for _, want := range []string{"Ship <a major> release?", "Question of ask_head in release", "in 2 h", "Ship it?", "in 8 min"} {
+	for _, want := range []string{"Ship <a major> release?", "Question of ask_head in release", "due in 2 h", "Ship it?", "due in 8 min"} {
 		if !strings.Contains(list, want) {
 			t.Errorf("the inbox does not say %q: %s", want, list)
 		}

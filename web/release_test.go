@@ -100,6 +100,15 @@ func (f *fake) released(n int) *story {
 		s.step(path, api.Step_RUNNING, epoch.Add(time.Duration(i)*time.Second), nil)
 		s.step(path, api.Step_COMPLETED, epoch.Add(time.Duration(i+1)*time.Second), nil)
 	}
+	for i, path := range []string{"draft", "draft~2", "review~2"} {
+		s.step(path, api.Step_COMPLETED, epoch.Add(16*time.Second), func(st *api.Step) {
+			a := &api.Artifact{Artifact: "notes", Version: int32(i + 1), Producer: path, Value: `"out/notes.md"`, Digest: "sha256:notes1", Size: 5<<20 + int64(i)*77777, RunId: s.run.Id}
+			if path == "review~2" {
+				a = &api.Artifact{Artifact: "verdict", Version: 1, Producer: path, Value: `{"kind":"major","breaking":["the old flags are gone"],"score":0.93}`, RunId: s.run.Id}
+			}
+			st.Artifacts = []*api.Artifact{a}
+		})
+	}
 	s.step("ask_head", api.Step_SKIPPED, epoch.Add(20*time.Second), func(st *api.Step) { st.Kind, st.Reason = "ask", "jumped" })
 	s.ask(5, "ship", "approve", "Ship it, <b>now</b>?", func(a *api.Approval) {
 		a.Status, a.DecidedAt = "decided", timestamppb.New(epoch.Add(2*time.Minute))

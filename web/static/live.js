@@ -171,8 +171,8 @@ function reconnect() {
 if (run) {
   connect();
   addEventListener("online", () => { if (!socket || socket.readyState > 1) { tries = 0; reconnect(); } });
-  document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "visible" && (!socket || socket.readyState > 1)) { tries = 0; reconnect(); }
+  document.addEventListener("visibilitychange", () => { // approvals also look for runs that nobody has told of
+    if (document.visibilityState === "visible" && (!socket || socket.readyState > 1 || run.dataset.look !== undefined)) { tries = 0; reconnect(); }
   });
   addEventListener("pagehide", () => { over = true; if (socket) socket.close(); });
   addEventListener("pageshow", (e) => { if (e.persisted) { over = false; reconnect(); } });
