@@ -81,7 +81,8 @@ vuln: ## look for known vulnerabilities in what the binary calls
 generate: ## write the generated code anew
 	$(TOOL) buf generate
 	$(TOOL) templ generate
-	@if [ -d scripts/openapi ]; then echo go run ./scripts/openapi; go run ./scripts/openapi; fi
+	go run ./scripts/openapi
+	go run ./scripts/actions
 
 .PHONY: check-generated
 check-generated: ## fail if make generate would change a file

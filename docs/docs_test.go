@@ -134,6 +134,99 @@ func TestShownPipelinesAreExamples(t *testing.T) {
 	}
 }
 
+// part is a YAML block that shows a part of an example, as its fence says.
+var part = regexp.MustCompile("(?m)^```yaml (\\S+)\n((?:[^`\n][^\n]*\n|\n)*)```")
+
+// TestShownPartsAreInExamples holds that a block marked as in "yaml for.yaml" stands
+// in that file of examples, line by line; how far it is indented does not matter.
+func TestShownPartsAreInExamples(t *testing.T) {
+	for name, text := range texts(t) {
+		for _, m := range part.FindAllStringSubmatch(text, -1) {
+			whole, err := os.ReadFile(filepath.Join("..", "examples", m[1]))
+			if err != nil {
+				t.Errorf("%s shows a part of %s, which cannot be read: %v", name, m[1], err)
+				continue
+			}
+			if !strings.Contains("\n"+flat(string(whole)), "\n"+flat(m[2])) {
+				t.Errorf("%s: this is no part of examples/%s:\n%s", name, m[1], m[2])
+			}
+		}
+	}
+}
+
+// flat is a text without the blanks at the start of its lines.
+func flat(text string) string {
+	return regexp.MustCompile(`(?m)^ +`).ReplaceAllString(text, "")
+}
+
+// TestLanguageShowsExamples holds that the reference of the language shows no YAML
+// that the tests do not run.
+func TestLanguageShowsExamples(t *testing.T) {
+	fence := regexp.MustCompile("(?m)^```yaml.*$")
+	for name, text := range texts(t) {
+		if strings.HasPrefix(name, "docs/guide/language/") {
+			all := len(fence.FindAllString(text, -1))
+			if known := len(pipelineBlock.FindAllString(text, -1)) + len(part.FindAllString(text, -1)); known != all {
+				t.Errorf("%s: %d blocks of YAML are neither an example nor marked as a part of one", name, all-known)
+			}
+		}
+	}
+}
+
+// TestDeviationsAreListed holds that the page on expressions has the table that the
+// tests of package expr keep.
+func TestDeviationsAreListed(t *testing.T) {
+	const page, begin, end = "guide/language/expressions.md", "<!-- deviations -->\n", "<!-- end -->"
+	table, err := os.ReadFile("../pipeline/expr/testdata/deviations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := texts(t)["docs/"+page]
+	i, j := strings.Index(text, begin), strings.Index(text, end)
+	switch {
+	case i < 0 || j < i:
+		t.Fatalf("%s has no place for the table", page)
+	case text[i+len(begin):j] == string(table):
+	case *update:
+		if err := os.WriteFile(page, []byte(text[:i+len(begin)]+string(table)+text[j:]), 0o644); err != nil { //nolint:gosec // a source file
+			t.Fatal(err)
+		}
+	default:
+		t.Errorf("%s shows the deviations in an older form: go test ./docs -update writes them anew", page)
+	}
+}
+
+// TestEveryCodeIsExplained holds that the page on diagnostics names each code that
+// the compiler can give, and no other.
+func TestEveryCodeIsExplained(t *testing.T) {
+	code := regexp.MustCompile(`"([EW][0-9]{4})"`)
+	given := map[string]bool{}
+	err := filepath.WalkDir("../pipeline", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(name)
+		for _, m := range code.FindAllStringSubmatch(string(text), -1) {
+			given[m[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := texts(t)["docs/guide/language/diagnostics.md"]
+	for c := range given {
+		if !strings.Contains(text, "| "+c+" |") {
+			t.Errorf("diagnostics.md does not explain %s", c)
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\| ([EW][0-9]{4}) \|`).FindAllStringSubmatch(text, -1) {
+		if !given[m[1]] {
+			t.Errorf("diagnostics.md explains %s, which is never given", m[1])
+		}
+	}
+}
+
 // TestNamedTestsExist holds that a test that the texts name stands in the tree.
 func TestNamedTestsExist(t *testing.T) {
 	exists := map[string]bool{}
