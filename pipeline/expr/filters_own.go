@@ -89,8 +89,13 @@ func filterSlugify(c *call, in any, args []any) any {
 	sep := asText(args[0])
 	var b strings.Builder
 	gap := false
+	c.ev.scan(4*len(asText(in)), c.at)
 	for _, r := range strings.ToLower(c.ev.str(asText(in), c.at)) {
-		s, ok := folded[r]
+		var s string
+		var ok bool
+		if r >= utf8.RuneSelf {
+			s, ok = folded[r]
+		}
 		if !ok && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
 			s, ok = string(r), true
 		}
@@ -109,7 +114,7 @@ func filterSlugify(c *call, in any, args []any) any {
 			}
 		}
 	}
-	return b.String()
+	return c.ev.str(b.String(), c.at)
 }
 
 func filterBasename(_ *call, in any, _ []any) any {

@@ -146,6 +146,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		"{{ (('[' ~ '{},' * 200000 ~ '{}]') | from_json) | length }}",
 		"{{ (('[' ~ '{\"a\":1},' * 100000 ~ '{}]') | from_json) | map('items') | length }}",
 		"{{ range(1000) | map('string') | map('center', 100000) | unique | length }}",
+		"{{ range(100000) | map('string') | map('slugify', 'x' * 100000) | length }}{{ (['a b'] * 1000) | map('slugify', 'x' * 100000) | length }}",
 		"{{ ('a,' * 500000).split(',') | map('list') | map('list') | length }}",
 		"{{ range(200000) | slice(150000) | map('slice', 10) | length }}",
 	} {
