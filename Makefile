@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 TOOL     = go tool -modfile=tools.mod
 NEEDS    = bin/needs
-FUZZTIME ?= 20s
+FUZZTIME ?= 60s
 PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
 export CGO_ENABLED ?= 0
@@ -46,7 +46,7 @@ cover: $(NEEDS) ## measure which lines the tests reach; writes .cache/cover.html
 	@go tool cover -func=.cache/cover.txt | tail -n 1
 
 .PHONY: fuzz
-fuzz: ## run each fuzz target for FUZZTIME (20s)
+fuzz: ## run each fuzz target for FUZZTIME (60s)
 	@scripts/fuzz $(FUZZTIME)
 
 .PHONY: bench
