@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -31,12 +32,12 @@ func (l *load) check(ctx context.Context) (violations []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(l.seen) != l.config.runs {
-		bad("%d submissions were acknowledged with %d different runs", l.config.runs, len(l.seen))
+	if len(l.runs) != l.config.runs {
+		bad("%d submissions were acknowledged with %d different runs", l.config.runs, len(l.runs))
 	}
 	numbers := map[string]string{}
 	for id, run := range stored {
-		if _, ok := l.seen[id]; !ok {
+		if _, ok := l.runs[id]; !ok {
 			bad("run %s is stored, but was never acknowledged under its idempotency key", id)
 		}
 		number := run.GetLabels()["number"]
@@ -45,8 +46,8 @@ func (l *load) check(ctx context.Context) (violations []string, err error) {
 		}
 		numbers[number] = id
 	}
-	records, results := 0, 0
-	for id, seen := range l.seen {
+	records, results, said, woken := 0, 0, 0, 0
+	for id, known := range l.runs {
 		run := stored[id]
 		if run == nil {
 			bad("run %s was acknowledged and is lost", id)
@@ -60,7 +61,14 @@ func (l *load) check(ctx context.Context) (violations []string, err error) {
 			return nil, err
 		}
 		records += len(events)
-		results += l.checkRun(id, events, seen, effects, bad)
+		results += known.checkRun(id, events, effects, bad)
+		if p := known.people; p != nil {
+			said += len(known.shape.said)
+			woken += p.check(id, events, bad)
+			if err := l.checkApprovals(ctx, id, p, bad); err != nil {
+				return nil, err
+			}
+		}
 	}
 	violations = append(violations, checkEffects(effects)...)
 
@@ -72,12 +80,13 @@ func (l *load) check(ctx context.Context) (violations []string, err error) {
 		}
 	}
 	fmt.Printf("kill-test: %d runs, %d records, %d step results, each once; %d effects ran, of which %d steps more than once\n",
-		len(l.seen), records, results, total, repeated)
+		len(l.runs), records, results, total, repeated)
+	fmt.Printf("kill-test: %d signals and decisions, each taken once; runs left memory and were woken %d times\n", said, woken)
 	return violations, nil
 }
 
 // checkRun checks the log of one run; it returns how many results it holds.
-func (l *load) checkRun(id string, events, seen []*orchestratorv1.Event, effects map[string][]effect, bad func(string, ...any)) int {
+func (t *told) checkRun(id string, events []*orchestratorv1.Event, effects map[string][]effect, bad func(string, ...any)) int {
 	results := map[string]string{}
 	for i, e := range events {
 		if int(e.GetSeq()) != i+1 {
@@ -103,24 +112,25 @@ func (l *load) checkRun(id string, events, seen []*orchestratorv1.Event, effects
 			bad("run %s: event %d of %d is %s", id, e.GetSeq(), len(events), e.GetType())
 		}
 	}
-	for i := range l.config.steps {
-		path := fmt.Sprintf("s%d", i)
+	for _, path := range t.shape.effects {
 		output, ok := results[path]
-		if !ok {
-			bad("run %s: step %s has no result", id, path)
-			continue
-		}
 		found := false
 		for _, e := range effects[id+"/"+path] {
 			found = found || e.token() == output
 		}
-		if !found {
+		if ok && !found {
 			bad("run %s: step %s has the result %q, which no effect in the ledger gave", id, path, output)
 		}
 	}
-	if len(results) > l.config.steps {
-		bad("run %s: %d steps have results, want %d", id, len(results), l.config.steps)
+	for _, path := range slices.Concat(t.shape.effects, t.shape.said, t.shape.others) {
+		if _, ok := results[path]; !ok {
+			bad("run %s: step %s has no result", id, path)
+		}
 	}
+	if len(results) > t.shape.results() {
+		bad("run %s: %d steps have results, want %d", id, len(results), t.shape.results())
+	}
+	seen := t.seen
 	if len(seen) != len(events) {
 		bad("run %s: its watcher saw %d events of %d", id, len(seen), len(events))
 		return len(results)

@@ -24,38 +24,84 @@ import (
 type load struct {
 	config    config
 	ledger    string
-	source    string
+	busy      *shape
+	patient   *shape
 	client    orchestratorv1.RunsClient
+	approvals orchestratorv1.ApprovalsClient
 	submitted atomic.Int64
 	finished  atomic.Int64
 
-	mu   sync.Mutex
-	seen map[string][]*orchestratorv1.Event // by run: what its watcher saw; the run was acknowledged
+	mu       sync.Mutex
+	runs     map[string]*told // by id: those whose submission was acknowledged
+	repeated map[string]bool  // run/path of what is under way again
 }
+
+// told is what the outside world knows of a run.
+type told struct {
+	shape  *shape
+	seen   []*orchestratorv1.Event // by its watcher; complete once the run has finished
+	people *people                 // nil: the run needs none
+}
+
+// shape is a pipeline and the steps of which each run of it must have a result.
+type shape struct {
+	source  string
+	files   map[string][]byte
+	effects []string // the result is the token of an effect
+	said    []string // the result is what people said
+	others  []string
+}
+
+func (s *shape) results() int { return len(s.effects) + len(s.said) + len(s.others) }
 
 func newLoad(conn *grpc.ClientConn, c config, ledger string) *load {
 	return &load{
-		config: c, ledger: ledger, source: pipeline(c.steps),
-		client: orchestratorv1.NewRunsClient(conn), seen: map[string][]*orchestratorv1.Event{},
+		config: c, ledger: ledger, busy: chain(c.steps), patient: patience(),
+		client: orchestratorv1.NewRunsClient(conn), approvals: orchestratorv1.NewApprovalsClient(conn),
+		runs: map[string]*told{}, repeated: map[string]bool{},
 	}
 }
 
-// pipeline is a chain of commands. Each leaves a line in the ledger before it
+// shapeOf is the pipeline of a submission: of the first half each second one
+// waits for this and that, so that it has the time for it.
+func (l *load) shapeOf(i int) *shape {
+	if i < l.config.runs/2 && i%2 == 0 {
+		return l.patient
+	}
+	return l.busy
+}
+
+// chain is a chain of commands. Each leaves a line in the ledger before it
 // takes its time, so that a kill in that time finds an effect without a result.
-func pipeline(steps int) string {
+func chain(steps int) *shape {
 	var b strings.Builder
-	b.WriteString("id: kill-test\ninputs: {ledger: string}\nsteps:\n")
+	b.WriteString("id: kill-test\ninputs: {ledger: {type: string}}\nsteps:\n")
+	s := &shape{}
 	for i := range steps {
-		fmt.Fprintf(&b, "  - id: s%d\n    effect: at_least_once\n", i)
+		id := fmt.Sprintf("s%d", i)
+		s.effects = append(s.effects, id)
+		fmt.Fprintf(&b, "  - id: %s\n", id)
 		if i > 0 {
 			fmt.Fprintf(&b, "    dependencies: [s%d]\n", i-1)
 		}
-		b.WriteString("    env: {LEDGER: \"{{ inputs.ledger }}\"}\n    run: |\n")
-		b.WriteString("      echo \"$ORCHESTRATOR_RUN_ID $ORCHESTRATOR_STEP_PATH $ORCHESTRATOR_ATTEMPT $ORCHESTRATOR_IDEMPOTENCY_KEY $$\" >> \"$LEDGER\"\n")
-		fmt.Fprintf(&b, "      sleep 0.%02d\n", 3+i%3*4)
-		b.WriteString("      echo \"$ORCHESTRATOR_ATTEMPT.$$\"\n")
+		b.WriteString(command("    ", fmt.Sprintf("sleep 0.%02d", 3+i%3*4)))
 	}
-	return b.String()
+	s.source = b.String()
+	return s
+}
+
+// command is the rest of a step that notes its attempt in the ledger, does
+// something, and prints its token.
+func command(indent, does string) string {
+	lines := []string{
+		"effect: at_least_once",
+		`env: {LEDGER: "{{ inputs.ledger }}"}`,
+		"run: |",
+		`  echo "$ORCHESTRATOR_RUN_ID $ORCHESTRATOR_STEP_PATH $ORCHESTRATOR_ATTEMPT $ORCHESTRATOR_IDEMPOTENCY_KEY $$" >> "$LEDGER"`,
+		"  " + does,
+		`  echo "$ORCHESTRATOR_ATTEMPT.$$"`,
+	}
+	return indent + strings.Join(lines, "\n"+indent) + "\n"
 }
 
 // run returns when every run has finished.
@@ -80,11 +126,14 @@ func (l *load) run(ctx context.Context) error {
 	for range 8 {
 		g.Go(func() error {
 			for i := range submit {
-				id, err := l.submit(ctx, i)
+				id, run, err := l.submit(ctx, i)
 				if err != nil {
 					return err
 				}
-				g.Go(func() error { return l.watch(ctx, id) })
+				if run.people != nil {
+					g.Go(func() error { return l.send(ctx, id, run.people) })
+				}
+				g.Go(func() error { return l.watch(ctx, id, run) })
 			}
 			return nil
 		})
@@ -93,46 +142,91 @@ func (l *load) run(ctx context.Context) error {
 }
 
 // submit repeats a submission under its idempotency key until it is acknowledged.
-func (l *load) submit(ctx context.Context, i int) (string, error) {
+func (l *load) submit(ctx context.Context, i int) (string, *told, error) {
+	t := &told{shape: l.shapeOf(i)}
+	if len(t.shape.said) > 0 {
+		t.people = newPeople(l.config.seed, i)
+	}
 	for {
 		run, err := l.client.CreateRun(ctx, &orchestratorv1.CreateRunRequest{
-			Source: l.source, Inputs: `{"ledger": ` + strconv.Quote(l.ledger) + `}`,
+			Source: t.shape.source, Files: t.shape.files, Inputs: `{"ledger": ` + strconv.Quote(l.ledger) + `}`,
 			Labels: map[string]string{"number": strconv.Itoa(i)}, IdempotencyKey: fmt.Sprintf("kill-test-%d", i),
 		})
 		if err == nil {
 			l.submitted.Add(1)
 			l.mu.Lock()
-			l.seen[run.GetId()] = nil
+			l.runs[run.GetId()] = t
 			l.mu.Unlock()
-			return run.GetId(), nil
+			return run.GetId(), t, nil
 		}
 		if err := again(ctx, "submitting", err); err != nil {
-			return "", err
+			return "", nil, err
 		}
 	}
 }
 
 // watch follows a run to its end, going on after the last event it has seen
-// whenever the stream breaks.
-func (l *load) watch(ctx context.Context, id string) error {
-	var events []*orchestratorv1.Event
+// whenever the stream breaks. What the run asks, people answer.
+func (l *load) watch(ctx context.Context, id string, run *told) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return l.follow(ctx, id, func(e *orchestratorv1.Event) error {
+			run.seen = append(run.seen, e)
+			l.note(e)
+			approval, err := asks(e)
+			if err == nil && approval != "" {
+				g.Go(func() error { return l.decide(ctx, e.GetPath(), approval, run.people) })
+			}
+			return err
+		})
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	l.finished.Add(1)
+	return nil
+}
+
+// note keeps which steps are under way for the second time or more.
+func (l *load) note(e *orchestratorv1.Event) {
+	step := e.GetRunId() + "/" + e.GetPath()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch e.GetType() {
+	case "step_started":
+		if e.GetAttempt() > 1 {
+			l.repeated[step] = true
+		}
+	case "step_finished", "step_retrying":
+		delete(l.repeated, step)
+	}
+}
+
+// spared reports whether no step has to be spared: one in whose attempts three
+// servers die is given up, as it might be what kills them.
+func (l *load) spared() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.repeated) == 0
+}
+
+// follow gives each event of a run to the callback, to the last one.
+func (l *load) follow(ctx context.Context, id string, each func(*orchestratorv1.Event) error) error {
+	last := int32(0)
 	for {
-		after := int32(len(events)) //nolint:gosec // few
-		stream, err := l.client.WatchRun(ctx, &orchestratorv1.WatchRunRequest{Id: id, After: after})
+		stream, err := l.client.WatchRun(ctx, &orchestratorv1.WatchRunRequest{Id: id, After: last})
 		for err == nil {
 			var e *orchestratorv1.Event
 			if e, err = stream.Recv(); err != nil || e.GetSeq() == 0 {
 				continue
 			}
-			events = append(events, e)
-			if int(e.GetSeq()) != len(events) {
-				return fmt.Errorf("run %s: a watcher got event %d where %d comes next", id, e.GetSeq(), len(events))
+			if last++; e.GetSeq() != last {
+				return fmt.Errorf("run %s: a watcher got event %d where %d comes next", id, e.GetSeq(), last)
+			}
+			if err := each(e); err != nil {
+				return fmt.Errorf("run %s: event %d: %w", id, last, err)
 			}
 			if e.GetType() == "run_finished" {
-				l.mu.Lock()
-				l.seen[id] = events
-				l.mu.Unlock()
-				l.finished.Add(1)
 				return nil
 			}
 		}

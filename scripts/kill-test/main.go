@@ -13,6 +13,12 @@
 // ledger, that no attempt number was used twice, and that those who watched
 // all the time saw the same log. Effects may have run more than once, always
 // with the same idempotency key; it says how many did.
+//
+// A part of the runs waits for timers, retries, signals and people, each time
+// long enough to leave memory. Signals and decisions come while the server dies:
+// each that was acknowledged must have been taken once, and of two people who
+// decide the same, one. At last it parks many runs on an embedded store and
+// tells what they cost a server in memory and goroutines.
 package main
 
 import (
@@ -36,6 +42,7 @@ type config struct {
 	runs     int
 	steps    int
 	kills    int
+	parked   int
 	seed     uint64
 	patience time.Duration
 }
@@ -47,6 +54,7 @@ func main() {
 	flag.IntVar(&c.runs, "runs", 200, "how many runs are submitted")
 	flag.IntVar(&c.steps, "steps", 10, "how many steps each run has")
 	flag.IntVar(&c.kills, "kills", 10, "how often the server is killed")
+	flag.IntVar(&c.parked, "parked", 2000, "how many waiting runs are measured in the end")
 	flag.Uint64Var(&c.seed, "seed", uint64(time.Now().UnixNano()), "decides the moments of the kills")
 	flag.DurationVar(&c.patience, "patience", 5*time.Minute, "how long the runs may take after the last kill")
 	flag.Parse()
@@ -124,7 +132,7 @@ func run(ctx context.Context, c config) (violations []string, err error) {
 	done := make(chan error, 1)
 	go func() { done <- l.run(ctx) }()
 	for i := range c.kills {
-		if err := server.strike(ctx, i+1); err != nil {
+		if err := server.strike(ctx, i+1, l.spared); err != nil {
 			cancel(err)
 			return nil, errors.Join(err, <-done)
 		}
@@ -143,7 +151,12 @@ func run(ctx context.Context, c config) (violations []string, err error) {
 		return nil, errors.Join(err, context.Cause(ctx))
 	}
 	fmt.Printf("kill-test: all %d runs have finished after %.1f s\n", c.runs, time.Since(began).Seconds())
-	violations, err = l.check(ctx)
+	if violations, err = l.check(ctx); err != nil {
+		return nil, err
+	}
+	server.end()
+	more, err := parked(ctx, c, home, log)
+	violations = append(violations, more...)
 	keep = len(violations) > 0
 	return violations, err
 }
@@ -172,17 +185,20 @@ func (s *server) end() {
 	}
 }
 
-// strike kills the server after a while and starts it again. Each fourth time it
-// also kills the new one while that is starting.
-func (s *server) strike(ctx context.Context, n int) error {
+// strike kills the server after a while, once it may, and starts it again. Each
+// fourth time it also kills the new one while that is starting.
+func (s *server) strike(ctx context.Context, n int, may func() bool) error {
 	wait := leastGap + time.Duration(s.random.Int64N(int64(2*(meanGap-leastGap))))
 	early := time.Duration(s.random.Int64N(int64(250 * time.Millisecond)))
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-s.process.Done():
-		return errors.New("the server ended by itself")
-	case <-time.After(wait):
+	for first := true; first || !may(); first = false {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.process.Done():
+			return errors.New("the server ended by itself")
+		case <-time.After(wait):
+		}
+		wait = 10 * time.Millisecond
 	}
 	s.process.Kill()
 	s.process = nil
