@@ -148,7 +148,7 @@ func (s *site) decide(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if _, err = s.approvals.DecideApproval(ctx, req, bigAnswers); err == nil {
-		http.Redirect(w, r, q.Back, http.StatusSeeOther) //nolint:gosec // one of our own pages
+		http.Redirect(w, r, q.Back, http.StatusSeeOther)
 		return
 	}
 	p, code := describe(err)

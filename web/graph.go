@@ -144,20 +144,25 @@ func (v *view) boxOf(gn *api.GraphNode, n *node, over bool, sc screen) box {
 		b.Full = b.Label + ", " + b.Kind + ", " + word + v.graph.jumps[gn.GetId()]
 		return b
 	}
-	b.Begun, b.State = true, n.tally.state()
+	now := n.tally.without(&n.past)
+	b.Begun, b.State = true, now.state()
 	word = b.State.Word()
-	all := n.tally.all()
+	all, visits := now.all(), n.past.all()+1
 	switch {
 	case n.begun > 0:
 		passes := max(n.begun, n.items)
 		b.Note = count(n.passed) + "/" + count(passes)
 		word += ", " + count(n.passed) + " of " + plural(passes, "pass", "passes") + " done"
 	case all > 1:
-		b.Note = count(n.tally.done()) + "/" + count(all)
-		word += ", " + count(n.tally.done()) + " of " + count(all) + " done"
-		if f := n.tally[api.Step_FAILED]; f > 0 {
+		b.Note = count(now.done()) + "/" + count(all)
+		word += ", " + count(now.done()) + " of " + count(all) + " done"
+		if f := now[api.Step_FAILED]; f > 0 {
 			word += ", " + count(f) + " failed"
 		}
+	case visits > 1:
+		b.Note = "\u00d7" + count(visits)
+		word += ", visit " + count(visits)
+		b.Href = sc.with("step", n.last)
 	default:
 		b.Href = sc.with("step", n.last)
 	}
@@ -197,7 +202,7 @@ func preview(g *api.Graph) drawing {
 func (b box) labelRoom() int {
 	room := b.Node.GetWidth() - 34
 	if b.Note != "" {
-		room -= float64(8*len(b.Note) + 6)
+		room -= float64(8*len([]rune(b.Note)) + 6)
 	}
 	return max(4, int(room/7.2))
 }

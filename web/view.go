@@ -67,6 +67,7 @@ type instance struct {
 	End     time.Time
 	seq     int32 // of its last change
 	node    *node
+	past    bool  // a jump has led back to the step: a later visit speaks for it
 	parent  int32 // index of the block instance that holds it, or -1
 	pass    int32 // the pass of that block, or -1
 	depth   int
@@ -89,6 +90,15 @@ type tally [8]int32
 
 func (t *tally) done() int32 {
 	return t[api.Step_COMPLETED] + t[api.Step_FAILED] + t[api.Step_SKIPPED] + t[api.Step_CANCELLED]
+}
+
+// without is the tally less another.
+func (t *tally) without(o *tally) tally {
+	out := *t
+	for i := range o {
+		out[i] -= o[i]
+	}
+	return out
 }
 
 func (t *tally) all() int32 {
@@ -118,6 +128,7 @@ type node struct {
 	drawn  *api.GraphNode // nil: the drawing does not show it
 	last   string         // path of the instance that began last
 	tally  tally
+	past   tally  // of these, the visits that later ones have replaced
 	items  int32 // of for loops: how many passes there will be, as far as known
 	begun  int32 // passes, of loops
 	passed int32 // passes whose steps have all finished
@@ -261,6 +272,9 @@ func (v *view) put(s *api.Step, seq int32) {
 	if known {
 		v.tally[in.Status]--
 		n.tally[in.Status]--
+		if in.past {
+			n.past[in.Status]--
+		}
 	}
 	was := known && finalStep(in.Status)
 	v.usage.add(in.usage, -1)
@@ -283,6 +297,9 @@ func (v *view) put(s *api.Step, seq int32) {
 	v.usage.add(in.usage, 1)
 	v.tally[in.Status]++
 	n.tally[in.Status]++
+	if in.past {
+		n.past[in.Status]++
+	}
 	n.seq = seq
 	if in.pass >= 0 {
 		v.count(in, known, was, seq)
@@ -306,9 +323,27 @@ func (v *view) insert(path string) int32 {
 	if p, ok := v.index[parent]; ok && parent != "" {
 		in.parent, in.depth = p, v.steps[p].depth+1
 	}
+	if before, ok := v.index[visitBefore(path)]; ok {
+		old := v.steps[before]
+		old.past = true
+		n.past[old.Status]++
+	}
 	v.steps = append(v.steps, in)
 	v.index[path] = i
 	return i
+}
+
+// visitBefore is the path of the visit before a later one, or empty: draft~2 of
+// draft~3, and draft of draft~2.
+func visitBefore(path string) string {
+	cut := strings.LastIndexByte(path, '~')
+	if cut < strings.LastIndexByte(path, '/') || cut < 0 {
+		return ""
+	}
+	if v := number(path[cut+1:]); v > 2 {
+		return path[:cut+1] + itoa(v-1)
+	}
+	return path[:cut]
 }
 
 // node returns what is known of a node of the plan.
