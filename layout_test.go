@@ -59,6 +59,7 @@ var openRooms = []string{"pipeline", "proto"}
 // toolDoors are the packages behind other doors that bench and scripts may use.
 var toolDoors = map[string]string{
 	"store/storetest": "finds or starts the PostgreSQL that the tests use",
+	"executor/step":   "describes the actions, of which scripts/actions makes the reference",
 	"scripts/replica": "starts and kills the server processes that bench measures and the kill test tortures",
 }
 
