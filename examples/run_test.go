@@ -85,7 +85,7 @@ var examples = map[string]example{
 	"wait-files.yaml":      {want: `{"files":["one.task","two.task"]}`},
 	"ask.yaml":             {act: say("answer", "blue", "ann"), want: `{"paint":"two pots of blue"}`},
 	"ask-form.yaml":        {act: say("answer", map[string]any{"guests": []any{"Bo", "Cy"}, "hour": int64(19)}, "ann"), want: `{"letters":["Dear Bo, we begin at 19.","Dear Cy, we begin at 19."]}`},
-	"approve.yaml":         {act: say("approve", nil, "ann", "bob"), want: `{"done":"released 1.4.0"}`},
+	"approve.yaml":         {act: say("approve", nil, "ann"), want: `{"done":"released 1.4.0"}`},
 	"while-collect.yaml":   {want: `{"completed":false,"numbers":[1,2,3,5,8,13,21,34,55,89]}`},
 	"repeat.yaml":          {want: `{"dice":{"gave_up":true,"last":4},"passes":4,"root":1.414214}`},
 	"queue.yaml":           {want: `{"factors":["3 5","3 7","29","3 11","37","3 17"],"first_prime":29,"tried":3}`},
