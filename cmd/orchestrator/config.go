@@ -48,6 +48,7 @@ type executionConfig struct {
 	MaxConcurrentTasks     int           `key:"max_concurrent_tasks" default:"50" doc:"steps under way at once"`
 	MaxTasksPerRun         int           `key:"max_tasks_per_run" doc:"steps of one run under way at once; default: max_concurrent_tasks"`
 	WorkspaceRoot          string        `key:"workspace_root" doc:"where runs get a directory each; default: workspaces in the home"`
+	Labels                 []string      `key:"labels" doc:"what this machine has to offer; a step with worker: [gpu] runs only where all its labels are"`
 	Grace                  time.Duration `key:"grace" default:"10s" doc:"how long running steps may take to end when the server shuts down"`
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -180,10 +181,16 @@ func explain(w io.Writer, p *api.Pipeline) {
 		fmt.Fprintln(w, "  "+o)
 	}
 	var needs [][]string
+	models := slices.Clone(p.GetModels())
+	for i, m := range models {
+		if m == "any" { // it asks one and leaves open which
+			models[i] = "any model"
+		}
+	}
 	for _, n := range []struct {
 		name string
 		list []string
-	}{{"models", p.GetModels()}, {"tools", p.GetTools()}, {"skills", p.GetSkills()}, {"agents", p.GetAgents()}} {
+	}{{"models", models}, {"tools", p.GetTools()}, {"skills", p.GetSkills()}, {"agents", p.GetAgents()}} {
 		if len(n.list) > 0 {
 			needs = append(needs, []string{"  " + dim(n.name), strings.Join(n.list, ", ")})
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -225,23 +226,33 @@ func (p *progress) step(s *stepFacts) *stepFacts {
 		x = &pass{}
 		loop.passes[i] = x
 		loop.begun = max(loop.begun, i+1)
-		if again { // the jump back came from the last step of a pass that seemed over
-			x.over = len(p.plan[planKey(loop.Path)].body)
-			loop.done--
+		if again {
+			x.over = p.passSize(loop)
 		}
 	}
 	if again {
+		if x.over >= p.passSize(loop) { // the jump back came from the last step of a pass that seemed over
+			loop.done--
+		}
 		x.over--
 	}
 	x.failed = x.failed || s.Status == "FAILED"
 	if direct && s.final() && (old == nil || !old.final()) {
 		x.over++
-		if node := p.plan[planKey(loop.Path)]; node != nil && x.over >= max(len(node.body), 1) {
+		if x.over >= p.passSize(loop) {
 			loop.done++
 			p.forget(loop, i, x)
 		}
 	}
 	return s
+}
+
+// passSize is how many steps of its own a pass of a loop has.
+func (p *progress) passSize(loop *stepFacts) int {
+	if node := p.plan[planKey(loop.Path)]; node != nil {
+		return max(len(node.body), 1)
+	}
+	return math.MaxInt
 }
 
 // ensure makes a node for a step that the drawing of the plan did not name.

@@ -70,6 +70,7 @@ func (x *tape) step(kind, path, status string, more map[string]any) change {
 func pathID(path string) string {
 	id := path[strings.LastIndexByte(path, '/')+1:]
 	id, _, _ = strings.Cut(id, "[")
+	id, _, _ = strings.Cut(id, "~")
 	return id
 }
 
@@ -150,6 +151,44 @@ func TestTreeWithoutADrawing(t *testing.T) {
 	want = strings.Replace(want, "completed  0 ms", "completed   0 ms", 1)
 	if d := cmp.Diff(want, x.seen(false)); d != "" {
 		t.Error(d)
+	}
+}
+
+func TestTreeOfBlocksThatWaitAndJump(t *testing.T) {
+	x := newTape(t, node("both", "parallel", ""), node("both/gate", "ask", "both"), node("both/paid", "wait", "both"),
+		node("try", "repeat", ""), node("try/a", "command", "try"), node("try/b", "command", "try"),
+		node("sub", "call", ""), node("sub/inner", "command", "sub"))
+	x.p.questions["q1"] = "Deploy\nnow?"
+	x.step("parallel", "both", "RUNNING", nil)
+	x.step("ask", "gate", "WAITING", map[string]any{"waiting": map[string]any{"for": "approval", "approval": "q1"}})
+	x.step("wait", "paid", "WAITING", map[string]any{"waiting": map[string]any{"for": "signal", "signal": "paid"}})
+	x.step("repeat", "try", "RUNNING", nil)
+	x.step("command", "try[0]/a", "COMPLETED", nil)
+	x.step("command", "try[0]/b", "FAILED", map[string]any{"error": map[string]any{"message": "no"}})
+	x.step("command", "try[0]/a~2", "COMPLETED", map[string]any{"artifacts": []any{map[string]any{"artifact": "report", "version": 2}}})
+	x.step("command", "try[0]/b~2", "RUNNING", nil)
+	x.step("call", "sub", "RUNNING", nil)
+	x.step("command", "sub/inner", "SKIPPED", map[string]any{"reason": "jumped"})
+	want := `demo  * running  run-1
+  * both     running    9.0 s
+    ◷ gate   waiting    9.0 s  for an answer: Deploy now?
+    ◷ paid   waiting    9.0 s  for the signal paid
+  * try      running    9.0 s  pass 1
+    ✗ [0]    failed
+      ✓ a    completed  6.0 s  published report 2
+      * b    running    9.0 s
+  * sub      running    9.0 s
+    ↷ inner  skipped           jumped over
+`
+	if d := cmp.Diff(want, x.seen(false)); d != "" {
+		t.Error(d)
+	}
+	if loop := x.p.steps["try"]; loop.done != 0 {
+		t.Errorf("%d passes are said to be over", loop.done)
+	}
+	x.step("command", "try[0]/b~2", "COMPLETED", nil)
+	if loop := x.p.steps["try"]; loop.done != 1 {
+		t.Errorf("%d passes are said to be over", loop.done)
 	}
 }
 

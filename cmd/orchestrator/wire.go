@@ -155,7 +155,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 	h.engine, err = executor.New(executor.Config{
 		Store: h.store, Actions: step.All(step.Config{Model: m}), Command: step.Command(),
 		Lanes: lanes, Runs: exec.MaxConcurrentPipelines / lanes, Selective: !p.queue,
-		Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
+		Labels: exec.Labels, Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
 		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Bundles: filepath.Join(p.home, "bundles"), Environ: p.environ, Secret: p.secret,
 		Grace: exec.Grace, Logger: p.log, Metrics: h.metrics,
 	})
@@ -163,7 +163,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 		return err
 	}
 	h.server, err = server.New(server.Config{
-		Store: h.store, Submitter: h.engine, Catalog: h.engine.Catalog, Skill: installed(filepath.Join(p.home, "skills")), Hosts: p.cfg.Server.Hosts,
+		Store: h.store, Submitter: h.engine, Preview: h.engine, Catalog: h.engine.Catalog, Skill: installed(filepath.Join(p.home, "skills")), Hosts: p.cfg.Server.Hosts,
 		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace,
 	})
 	if err != nil {
