@@ -303,6 +303,70 @@ func latency(ctx context.Context, s *session) (p50, p99 float64, err error) {
 	return ms(0.50), ms(0.99), nil
 }
 
+// pure measures what a run of steps costs that change nothing outside: they need
+// not be durable one by one.
+func pure(ctx context.Context, s *session, pg *postgres, r *report) error {
+	var b strings.Builder
+	b.WriteString("id: bench-pure\nsteps:\n  - {id: s0, action: debug}\n")
+	for i := 1; i < 1000; i++ {
+		fmt.Fprintf(&b, "  - {id: s%d, action: debug, dependencies: [s%d]}\n", i, i-1)
+	}
+	before, err := pg.counters(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := s.finish(ctx, b.String(), 0); err != nil {
+		return fmt.Errorf("chain of pure steps: %w", err)
+	}
+	after, err := pg.counters(ctx)
+	if err != nil {
+		return err
+	}
+	r.atMost("a chain of 1,000 pure steps, submitted to finished and watched: transactions", float64(after.commits-before.commits), "", 50)
+	return nil
+}
+
+// items measures one loop over very many items.
+func items(ctx context.Context, s *session, r *report) error {
+	const source = `id: bench-items
+steps:
+  - id: each
+    for: {items: "{{ range(100000) }}", collect: "{{ item }}"}
+    steps:
+      - {id: s, action: debug, parameters: {value: "{{ item }}"}}
+`
+	began := time.Now()
+	run, err := s.runs.CreateRun(ctx, &orchestratorv1.CreateRunRequest{Source: source})
+	if err != nil {
+		return fmt.Errorf("loop over items: %w", err)
+	}
+	if err := s.completes(ctx, run); err != nil {
+		return fmt.Errorf("loop over items: %w", err)
+	}
+	r.add("a loop over 100,000 items, submitted to finished", time.Since(began).Seconds(), "s")
+	if now, peak := s.process.Memory(); now > 0 {
+		r.add("memory of the server after it", float64(now)/(1<<20), "MiB")
+		r.add("memory of the server at its peak so far", float64(peak)/(1<<20), "MiB")
+	}
+	return nil
+}
+
+// completes waits until a run that nobody watches has ended, which must be a success.
+func (s *session) completes(ctx context.Context, run *orchestratorv1.Run) (err error) {
+	for run.GetStatus() != orchestratorv1.Run_COMPLETED {
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+		if run, err = s.runs.GetRun(ctx, &orchestratorv1.GetRunRequest{Id: run.GetId()}); err != nil {
+			return err
+		}
+		if run.GetStatus() == orchestratorv1.Run_FAILED {
+			return fmt.Errorf("it failed: %v", run.GetError())
+		}
+	}
+	return nil
+}
+
 // large measures one run with very many steps, side by side and in a row.
 func large(ctx context.Context, c config, s *session, r *report) error {
 	began := time.Now()
@@ -316,17 +380,8 @@ func large(ctx context.Context, c config, s *session, r *report) error {
 	if err != nil {
 		return fmt.Errorf("long chain: %w", err)
 	}
-	for status := run.GetStatus(); status != orchestratorv1.Run_COMPLETED; { // nobody watches while it runs
-		if err := sleep(ctx, 200*time.Millisecond); err != nil {
-			return err
-		}
-		now, err := s.runs.GetRun(ctx, &orchestratorv1.GetRunRequest{Id: run.GetId()})
-		if err != nil {
-			return fmt.Errorf("long chain: %w", err)
-		}
-		if status = now.GetStatus(); status == orchestratorv1.Run_FAILED {
-			return fmt.Errorf("long chain: it failed: %v", now.GetError())
-		}
+	if err := s.completes(ctx, run); err != nil {
+		return fmt.Errorf("long chain: %w", err)
 	}
 	took := time.Since(began)
 	cpu = s.process.CPU() - cpu

@@ -156,8 +156,8 @@ func run(ctx context.Context, c config) (ok bool, err error) {
 			r.print()
 		}
 	}()
-	if err := compile(r); err != nil {
-		return false, fmt.Errorf("compile: %w", err)
+	if err := language(r); err != nil {
+		return false, fmt.Errorf("language: %w", err)
 	}
 	if err := embedded(ctx, c, r); err != nil {
 		return false, fmt.Errorf("embedded store: %w", err)
@@ -246,11 +246,13 @@ func shared(ctx context.Context, c config, url string, r *report) (server string
 	r.atMost("one run of one step, submitted to finished, p50", p50, "ms", 5)
 	r.add("one run of one step, submitted to finished, p99", p99, "ms")
 
-	if err := large(ctx, c, s, r); err != nil {
+	if err := pure(ctx, s, pg, r); err != nil {
 		return server, err
 	}
-
-	return server, nil
+	if err := items(ctx, s, r); err != nil {
+		return server, err
+	}
+	return server, large(ctx, c, s, r)
 }
 
 // idle measures how many statements a server sends that has nothing to do, on a
