@@ -28,12 +28,12 @@ var shapeNames = map[place]string{
 // Schema is the JSON Schema (2020-12) of the language as this version supports
 // it, with the actions of the catalogue. It is for editors: Compile knows more.
 // Beside the keywords of the standard it has those that editors of YAML and JSON
-// read: markdownDescription, enumDescriptions and doNotSuggest.
+// read: markdownDescription and doNotSuggest.
 func Schema(cat pipeline.Catalog) []byte {
 	c := newCatalog(cat)
 	defs := object{
 		"steps":  object{"type": []any{"array", "null"}, "items": object{"$ref": "#/$defs/step", "required": []any{"id"}}},
-		"type":   anyOf(ref("declaration"), typeNameShape(), object{"type": "null"}),
+		"type":   typeShape(),
 		"input":  inputShape(),
 		"action": actionShape(c),
 	}
@@ -196,16 +196,59 @@ func texts(words []string) []any {
 
 func enum(words ...string) object { return object{"enum": texts(words)} }
 
+// described is one of a few words, each with its meaning: a text in Markdown,
+// whose first paragraph can stand alone.
+func described(words []string, docs map[string]string) object {
+	parts := make([]object, len(words))
+	for i, word := range words {
+		first, _, more := strings.Cut(docs[word], "\n\n")
+		parts[i] = object{"const": word, "description": first}
+		if more {
+			parts[i]["markdownDescription"] = docs[word]
+		}
+	}
+	return anyOf(parts...)
+}
+
+// failureDocs are what the words of on_failure mean.
+var failureDocs = map[string]string{
+	"fail":     "The default: what depends on the step is skipped.",
+	"continue": "What depends on the step runs, with its null output; the run fails in the end.",
+	"skip":     "The step counts as skipped; what depends on it runs.",
+	"retry":    "It is tried again, three times in all unless retry says otherwise.",
+}
+
 // orNull lets the key stand without a value.
 func orNull(o object) object {
 	o["type"] = []any{o["type"], "null"}
 	return o
 }
 
+// offering is a schema by which editors offer the keys of a mapping where it may
+// be one; it refuses nothing.
+func offering(in place) object {
+	props := object{}
+	for i := range keys {
+		if k := &keys[i]; k.in&in != 0 && !k.later {
+			props[k.name] = object{"description": k.doc}
+		}
+	}
+	return object{"properties": props}
+}
+
+// typeShape is a type, in short or as a mapping.
+func typeShape() object {
+	o := offering(inType)
+	o["anyOf"] = []any{typeNameShape(), object{"type": "null"}, ref("declaration")}
+	return o
+}
+
 // inputShape is a type, or a bare default: what does not say that it is a type.
 func inputShape() object {
-	says := object{"type": "object", "anyOf": []any{object{"required": []any{"type"}}, object{"required": []any{"default"}}}}
-	return anyOf(ref("declaration"), object{"not": says})
+	o := offering(inType)
+	o["if"] = object{"type": "object", "anyOf": []any{object{"required": []any{"type"}}, object{"required": []any{"default"}}}}
+	o["then"] = ref("declaration")
+	return o
 }
 
 // typeDocs describe the types, in the order in which editors offer them.
@@ -228,9 +271,9 @@ var typeDocs = []struct{ name, doc string }{
 // typeNameShape is a type's name. Older spellings and composed names are taken,
 // not offered.
 func typeNameShape() object {
-	var names, docs []any
-	for _, t := range typeDocs {
-		names, docs = append(names, t.name), append(docs, t.doc)
+	names, docs := make([]string, len(typeDocs)), map[string]string{}
+	for i, t := range typeDocs {
+		names[i], docs[t.name] = t.name, t.doc
 	}
 	var older []string
 	for name, kind := range typeNames {
@@ -240,7 +283,7 @@ func typeNameShape() object {
 	}
 	slices.Sort(older)
 	return anyOf(
-		object{"type": "string", "enum": names, "enumDescriptions": docs},
+		described(names, docs),
 		object{"type": "string", "pattern": `^ *(list|array|optional) *<.+> *$`},
 		object{"type": "string", "pattern": "^(" + strings.Join(older, "|") + ")$", "deprecated": true},
 	)
@@ -304,7 +347,7 @@ func shape(name string) object {
 	case "checkpoint":
 		return enum("adaptive", "fixed", "none")
 	case "on_failure":
-		return anyOf(enum(failureWords...), shape("id"))
+		return anyOf(described(failureWords, failureDocs), shape("id"))
 	case "on":
 		return mapShape(inOn)
 	case "goto":
@@ -396,176 +439,4 @@ func shape(name string) object {
 		return object{"type": "array", "minItems": 1}
 	}
 	return contractShape(name)
-}
-
-// actionShape lists the actions with their descriptions. An action of the
-// pipeline's own may have any name, and a tag chooses one.
-func actionShape(c *catalog) object {
-	var names []string
-	var docs []any
-	for _, name := range c.names() {
-		names, docs = append(names, name), append(docs, c.bare[name].Doc)
-	}
-	if names == nil {
-		return object{"type": "string"}
-	}
-	return anyOf(object{"type": "string", "enum": texts(names), "enumDescriptions": docs}, object{"type": "string"})
-}
-
-// toolRules list the operations of each tool.
-func toolRules(c *catalog) []any {
-	rules := []any{}
-	for _, tool := range c.tools() {
-		names := c.operations(tool)
-		docs := make([]any, len(names))
-		for i, name := range names {
-			docs[i] = c.byKey[tool+"."+name].Doc
-		}
-		operation := anyOf(object{"type": "string", "enum": texts(names), "enumDescriptions": docs}, computed())
-		rules = append(rules, object{
-			"if":   object{"properties": object{"tool": object{"const": tool}}, "required": []any{"tool"}},
-			"then": object{"properties": object{"action": operation}},
-		})
-	}
-	return rules
-}
-
-// actionRules describe the parameters of each action, which they put into defs.
-func actionRules(c *catalog, defs object) []any {
-	rules := []any{}
-	for _, key := range c.keys {
-		a := c.byKey[key]
-		name := "parameters." + key
-		params := parametersShape(a)
-		defs[name] = params
-		then := object{"properties": object{"parameters": ref(name), "with": ref(name)}}
-		if prompt := promptNeeded(a); prompt != "" {
-			then["anyOf"] = []any{
-				object{"required": []any{"prompt"}}, object{"required": []any{"prompt_file"}},
-				giving("parameters", prompt), giving("with", prompt),
-			}
-		}
-		if params["required"] != nil {
-			then["allOf"] = []any{anyOf(object{"required": []any{"parameters"}}, object{"required": []any{"with"}})}
-		}
-		rules = append(rules, object{"if": namedBy(c, a), "then": then})
-	}
-	return rules
-}
-
-// promptNeeded is the required parameter that the step's prompt may stand for, or
-// empty.
-func promptNeeded(a *pipeline.ActionSpec) string {
-	for _, name := range promptNames {
-		for i := range a.Params {
-			if p := &a.Params[i]; p.Name == name {
-				if p.Required && p.Default == nil {
-					return name
-				}
-				return ""
-			}
-		}
-	}
-	return ""
-}
-
-// giving says that a step has a parameter under one of the keys for them.
-func giving(key, parameter string) object {
-	return object{"required": []any{key}, "properties": object{key: object{"required": []any{parameter}}}}
-}
-
-// namedBy is the condition that a step names the action.
-func namedBy(c *catalog, a *pipeline.ActionSpec) object {
-	alone := func(name string) object {
-		return object{"properties": object{"action": object{"const": name}}, "required": []any{"action"}, "not": object{"required": []any{"tool"}}}
-	}
-	if a.Tool == "" {
-		return alone(a.Name)
-	}
-	forms := []object{{"properties": object{"tool": object{"const": a.Tool}, "action": object{"const": a.Name}}, "required": []any{"action", "tool"}}}
-	for _, name := range []string{a.Name, a.Key} {
-		if c.find("", name) == a {
-			forms = append(forms, alone(name))
-		}
-	}
-	return anyOf(forms...)
-}
-
-// parametersShape is the schema of an action's parameters. It requires those that
-// nothing beside them can stand for.
-func parametersShape(a *pipeline.ActionSpec) object {
-	props := object{}
-	var must []any
-	for i := range a.Params {
-		p := &a.Params[i]
-		s := valueShape(&p.Type)
-		if !p.Required && !p.Type.Optional {
-			s = anyOf(s, object{"type": "null"})
-		}
-		if p.Doc != "" {
-			s["description"] = p.Doc
-		}
-		if p.Default != nil {
-			s["default"] = p.Default
-		}
-		props[p.Name] = s
-		if p.Required && p.Default == nil && p.Name != promptNeeded(a) {
-			must = append(must, p.Name)
-		}
-	}
-	params := object{"type": "object", "properties": props, "additionalProperties": a.Open}
-	if must != nil {
-		params["required"] = must
-	} else {
-		orNull(params)
-	}
-	return params
-}
-
-// valueShape is the schema of a value of a type, each part of which may be
-// computed.
-func valueShape(t *pipeline.Type) object {
-	o := object{}
-	switch t.Kind {
-	case "string", "path", "file", "secret":
-		o["type"] = "string"
-	case "integer", "number":
-		o["type"] = t.Kind
-		if t.Min != nil {
-			o["minimum"] = *t.Min
-		}
-		if t.Max != nil {
-			o["maximum"] = *t.Max
-		}
-		o = anyOf(o, computed())
-	case "boolean":
-		o = anyOf(object{"type": "boolean"}, computed())
-	case "duration":
-		o = anyOf(shape("duration"), computed())
-	case "enum":
-		o = anyOf(object{"enum": t.Values}, computed())
-	case "list":
-		o["type"] = "array"
-		if t.Items != nil {
-			o["items"] = valueShape(t.Items)
-		}
-		o = anyOf(o, computed())
-	case "map":
-		o["type"] = "object"
-		if len(t.Properties) > 0 {
-			props := object{}
-			for i := range t.Properties {
-				props[t.Properties[i].Name] = valueShape(&t.Properties[i].Type)
-				if doc := t.Properties[i].Doc; doc != "" {
-					props[t.Properties[i].Name].(object)["description"] = doc
-				}
-			}
-			o["properties"], o["additionalProperties"] = props, t.Additional
-		}
-		o = anyOf(o, computed())
-	}
-	if t.Optional {
-		return anyOf(o, object{"type": "null"})
-	}
-	return o
 }
