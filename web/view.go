@@ -128,7 +128,7 @@ type node struct {
 	drawn  *api.GraphNode // nil: the drawing does not show it
 	last   string         // path of the instance that began last
 	tally  tally
-	past   tally  // of these, the visits that later ones have replaced
+	past   tally // of these, the visits that later ones have replaced
 	items  int32 // of for loops: how many passes there will be, as far as known
 	begun  int32 // passes, of loops
 	passed int32 // passes whose steps have all finished
