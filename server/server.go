@@ -125,8 +125,8 @@ type Server struct {
 
 // New returns a server that answers once Run runs.
 func New(cfg Config) (*Server, error) {
-	if cfg.Store == nil || cfg.Submitter == nil || cfg.Catalog == nil {
-		return nil, errors.New("server: Store, Submitter and Catalog must be set")
+	if cfg.Store == nil || cfg.Submitter == nil || cfg.Preview == nil || cfg.Catalog == nil {
+		return nil, errors.New("server: Store, Submitter, Preview and Catalog must be set")
 	}
 	if cfg.Skill == nil {
 		cfg.Skill = func(string) (pipeline.Bundle, error) { return nil, nil }
