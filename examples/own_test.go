@@ -18,7 +18,7 @@ func TestSecretsInHeaders(t *testing.T) {
 	h := open(t, "")
 	run := h.see(t, "secret-headers.yaml", example{
 		inputs: map[string]any{"url": echo(t)},
-		want:   `{"body":"[secret headers]","sign":"Basic","status":200}`,
+		want:   `{"body":"Bearer [secret API_TOKEN]","sign":"Basic","status":200}`,
 	})
 	if text := string(pipeline.EncodeValue(run.Outputs)); strings.Contains(text, "s3cr3t") {
 		t.Error("the secret can be seen: " + text)

@@ -45,8 +45,10 @@ func (r *runState) redactor() *redactor {
 	return x
 }
 
-func (x *redactor) add(name, value string) {
-	mark := "[secret " + name + "]"
+func (x *redactor) add(name, value string) { x.blot(value, "[secret "+name+"]") }
+
+// blot puts a mark in the place of a value.
+func (x *redactor) blot(value, mark string) {
 	for _, s := range spellings(value) {
 		if len(s) < minSecret || slices.ContainsFunc(x.forms, func(f form) bool { return f.text == s }) {
 			continue
@@ -250,17 +252,21 @@ func (r *runState) withSecrets(ev evaluation, e *pipeline.Entry, what string, re
 	if wrong != nil { // it does something to the value that cannot be done to the mark
 		shown = "[secret]"
 	}
-	red.addDifference(e.Name, value, shown)
+	red.addDifference(value, shown)
 	return value, shown, nil
 }
 
 // addDifference takes the texts of a value that are not recorded as they are for
 // secrets too: what was made of a secret is one.
-func (x *redactor) addDifference(name string, value, shown any) {
+func (x *redactor) addDifference(value, shown any) {
 	switch v := value.(type) {
 	case string:
-		if v != shown {
-			x.add(name, v)
+		mark, ok := shown.(string)
+		if !ok {
+			mark = "[secret]"
+		}
+		if v != mark {
+			x.blot(v, mark)
 		}
 	case []any:
 		other, _ := shown.([]any)
@@ -269,12 +275,12 @@ func (x *redactor) addDifference(name string, value, shown any) {
 			if i < len(other) {
 				s = other[i]
 			}
-			x.addDifference(name, v[i], s)
+			x.addDifference(v[i], s)
 		}
 	case map[string]any:
 		other, _ := shown.(map[string]any)
 		for k := range v {
-			x.addDifference(name, v[k], other[k])
+			x.addDifference(v[k], other[k])
 		}
 	}
 }
