@@ -74,10 +74,8 @@ func FuzzCalls(f *testing.F) {
 	for _, name := range expr.Tests() {
 		calls = append(calls, "x is "+name)
 	}
-	for _, name := range expr.Functions() {
-		calls = append(calls, name)
-	}
-	for _, name := range strings.Fields("get items keys values index count split rsplit splitlines partition rpartition strip lstrip rstrip lower casefold upper capitalize title swapcase " +
+	calls = append(calls, expr.Functions()...)
+	for name := range strings.FieldsSeq("get items keys values index count split rsplit splitlines partition rpartition strip lstrip rstrip lower casefold upper capitalize title swapcase " +
 		"startswith endswith removeprefix removesuffix replace find rfind join format center ljust rjust zfill isdigit isalpha islower") {
 		calls = append(calls, "x."+name)
 	}
