@@ -78,11 +78,7 @@ func (r *runState) do(f func()) {
 
 // record appends an event to the run's log and tells the machine.
 func (r *runState) record(typ pipeline.EventType, path pipeline.Path, attempt int32, d pipeline.Data) {
-	if r.asleep {
-		r.asleep = false
-		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: pipeline.ReasonWoken})
-		r.lane.row(r)
-	}
+	r.awaken()
 	if list := r.resolved; len(list) > 0 { // what it builds on
 		r.resolved = nil
 		for i := range list {
@@ -96,6 +92,15 @@ func (r *runState) record(typ pipeline.EventType, path pipeline.Path, attempt in
 		panic(fmt.Sprintf("executor: run %s: %v", r.run.ID, err))
 	}
 	r.lane.append(r, e)
+}
+
+// awaken records that a run that was parked goes on.
+func (r *runState) awaken() {
+	if r.asleep {
+		r.asleep = false
+		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: pipeline.ReasonWoken})
+		r.lane.row(r)
+	}
 }
 
 // pump carries out everything that has become possible, until only work that
@@ -160,6 +165,9 @@ func (r *runState) begin(t *pipeline.Task) {
 		r.proceed(t)
 		return
 	}
+	// The next owner must know that the run went on: it would otherwise hand out
+	// the attempt's number again.
+	r.awaken()
 	if after := r.m.Seq; r.durable < after {
 		r.lane.eager = true
 		r.held = append(r.held, heldTask{*t, after})

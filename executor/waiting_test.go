@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -234,6 +235,50 @@ func TestTimersWakeParkedRuns(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// wakes notes the batches that tell of a run's waking.
+type wakes struct {
+	store.Store
+	batches chan []pipeline.Event
+}
+
+type wakesLane struct {
+	store.Lane
+	batches chan []pipeline.Event
+}
+
+func (s wakes) OpenLane(ctx context.Context, replica store.ReplicaID) (store.Lane, error) {
+	l, err := s.Store.OpenLane(ctx, replica)
+	return wakesLane{l, s.batches}, err
+}
+
+func (l wakesLane) Commit(ctx context.Context, b *store.Batch) (store.Result, error) {
+	for _, a := range b.Append {
+		if slices.ContainsFunc(a.Events, func(e pipeline.Event) bool { return e.Data.Reason == pipeline.ReasonWoken }) {
+			l.batches <- a.Events
+		}
+	}
+	return l.Lane.Commit(ctx, b)
+}
+
+// If the server died between an attempt's effect and its record, and nothing told
+// that the run had been woken, the next owner would give the number out again.
+func TestWakingIsDurableBeforeAnAttemptBegins(t *testing.T) {
+	s := wakes{storetest.Open(t), make(chan []pipeline.Event, 1)}
+	e := start(t, s, func(_ context.Context, env executor.Env, do string) (any, error) {
+		if env.Attempt == 1 {
+			return nil, pipeline.Failuref(pipeline.CategorySystem, "once")
+		}
+		return do, nil
+	})
+	id := e.submit("steps:\n- {id: a, action: probe, retry: {max_attempts: 2, initial: 2.5, jitter: none}}", nil)
+	if run, _ := e.wait(id); run.Status != pipeline.RunCompleted {
+		t.Fatalf("%s %v", run.Status, run.Error)
+	}
+	if batch := <-s.batches; len(batch) != 1 {
+		t.Errorf("the batch that tells of the waking holds %d events of the run", len(batch))
 	}
 }
 
