@@ -11,7 +11,6 @@ import (
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
-	"github.com/orchestrator-project/orchestrator/store"
 )
 
 // The reasons of steps whose artifacts are not there, or not new.
@@ -196,9 +195,9 @@ func fieldOf(v any, name string) (any, bool) {
 // keepFile stores the content of a file of the workspace. Folders, and files that
 // are too large, stay in the workspace alone.
 func (j *job) keepFile(ctx context.Context, name string, v *pipeline.Version) *pipeline.Failure {
-	data, err := readWithin(j.env.Workspace, name, store.MaxBlob)
-	if tooLarge, ok := errors.AsType[errTooLarge](err); ok {
-		j.env.Log("system", tooLarge.Error()+" and stays in the workspace: it is not kept with the run.\n")
+	data, err := readWithin(j.env.Workspace, name)
+	if large, ok := errors.AsType[tooLarge](err); ok {
+		j.env.Log("system", large.Error()+" and stays in the workspace: it is not kept with the run.\n")
 		return nil
 	}
 	if err != nil {

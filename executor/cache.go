@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
-	"github.com/orchestrator-project/orchestrator/store"
 )
 
 const (
@@ -102,7 +101,7 @@ func (j *job) cached() (output any, ok bool) {
 	m, _ := v.(map[string]any)
 	files, _ := m["files"].(map[string]any)
 	for name, digest := range files {
-		if content, err := readWithin(j.env.Workspace, name, store.MaxBlob); err != nil || string(digestOf(content)) != digest {
+		if content, err := readWithin(j.env.Workspace, name); err != nil || string(digestOf(content)) != digest {
 			return nil, false
 		}
 	}
@@ -119,7 +118,7 @@ func (j *job) keepResult(ctx context.Context, output any) {
 	files := map[string]any{}
 	good := true
 	note := func(_ *pipeline.Type, name, _ string) {
-		content, err := readWithin(j.env.Workspace, name, store.MaxBlob)
+		content, err := readWithin(j.env.Workspace, name)
 		switch {
 		case err == nil:
 			files[name] = string(digestOf(content))

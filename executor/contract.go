@@ -11,6 +11,7 @@ import (
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
+	"github.com/orchestrator-project/orchestrator/store"
 )
 
 // Where a contract finds its result.
@@ -21,8 +22,8 @@ const (
 	fromModel  = "model"
 )
 
-// maxResult bounds a file of JSON that is a step's result, in bytes.
-const maxResult = 16 << 20
+// maxFile bounds a file that is a step's result, or is kept with the run, in bytes.
+const maxFile = store.MaxBlob
 
 // reasonContract is the reason of a result that is not what was promised.
 const reasonContract = "contract_violated"
@@ -123,7 +124,7 @@ func readResult(dir, name string) (any, *pipeline.Failure) {
 	refuse := func(text string) (any, *pipeline.Failure) {
 		return nil, &pipeline.Failure{Kind: pipeline.CategoryContract, Reason: reasonContract, Message: "the result is not as promised: " + text}
 	}
-	data, err := readWithin(dir, name, maxResult)
+	data, err := readWithin(dir, name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return refuse("there is no file " + name)
@@ -137,18 +138,15 @@ func readResult(dir, name string) (any, *pipeline.Failure) {
 	return v, nil
 }
 
-// errTooLarge is the error of a file over a limit.
-type errTooLarge struct {
-	name  string
-	limit int64
-}
+// tooLarge is the error of a file beyond maxFile, by its name.
+type tooLarge string
 
-func (e errTooLarge) Error() string {
-	return e.name + " is larger than " + strconv.FormatInt(e.limit>>20, 10) + " MiB"
+func (t tooLarge) Error() string {
+	return string(t) + " is larger than " + strconv.Itoa(maxFile>>20) + " MiB"
 }
 
 // readWithin reads a file that lies within a folder, also by where its links lead.
-func readWithin(dir, name string, limit int64) ([]byte, error) {
+func readWithin(dir, name string) ([]byte, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
@@ -161,8 +159,8 @@ func readWithin(dir, name string, limit int64) ([]byte, error) {
 		return nil, err
 	case !info.Mode().IsRegular():
 		return nil, errors.New(name + " is not a file")
-	case info.Size() > limit:
-		return nil, errTooLarge{name, limit}
+	case info.Size() > maxFile:
+		return nil, tooLarge(name)
 	}
 	return root.ReadFile(name)
 }

@@ -11,7 +11,7 @@ import (
 // block walks what a block holds.
 func (w *dryRun) block(def *pipeline.StepDef, ev dryEval, c chance) {
 	inner := ev.path + "/"
-	switch def.Kind { //nolint:exhaustive // the others hold nothing
+	switch def.Kind {
 	case pipeline.KindFor, pipeline.KindQueue, pipeline.KindWhile, pipeline.KindRepeat:
 		w.loop(def, ev, c)
 	case pipeline.KindIf, pipeline.KindMatch:
@@ -163,7 +163,7 @@ func (w *dryRun) show(def *pipeline.StepDef, ev dryEval, p *pipeline.Planned) (c
 		}
 		return strings.Join(parts, " ")
 	}
-	switch def.Kind { //nolint:exhaustive // the others launch and ask nothing
+	switch def.Kind {
 	case pipeline.KindCommand:
 		if def.Run != nil {
 			p.Command = text(def.Run)

@@ -42,16 +42,16 @@ func (f *filler) fill(v reflect.Value, place string, depth int) {
 		if v.Type().Elem().Kind() == reflect.Uint8 || v.Type() == reflect.TypeFor[[]pipeline.Property]() || depth > 12 {
 			return
 		}
-		if _, entries := v.Interface().([]pipeline.Entry); entries && depth > 8 {
+		if _, entries := reflect.TypeAssert[[]pipeline.Entry](v); entries && depth > 8 {
 			return
 		}
-		if _, fields := v.Interface().([]pipeline.Field); fields && depth > 8 {
+		if _, fields := reflect.TypeAssert[[]pipeline.Field](v); fields && depth > 8 {
 			return
 		}
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		f.fill(v.Index(0), place+"[0]", depth+1)
 	case reflect.Struct:
-		if _, is := v.Interface().(pipeline.Type); is {
+		if _, is := reflect.TypeAssert[pipeline.Type](v); is {
 			return // holds no templates
 		}
 		for i := range v.NumField() {

@@ -192,14 +192,6 @@ func (x *redactor) value(v any) any {
 	return v
 }
 
-// failure blots out what stands in a failure's message.
-func (x *redactor) failure(f *pipeline.Failure) *pipeline.Failure {
-	if f != nil {
-		f.Message = x.text(f.Message)
-	}
-	return f
-}
-
 func noSecret(name string) *pipeline.Failure {
 	return pipeline.Failuref(pipeline.CategoryValidation,
 		"the secret %s has no value; set ORCHESTRATOR_SECRET_%s where the server runs", name, strings.ToUpper(name))

@@ -32,17 +32,6 @@ var stores = map[string]func(t *testing.T) store.Store{
 	},
 }
 
-// onBoth runs a test on each of the stores.
-func onBoth(t *testing.T, f func(t *testing.T, s store.Store)) {
-	t.Helper()
-	for name, open := range stores {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f(t, open(t))
-		})
-	}
-}
-
 // unpolled lets nothing happen but by bells, timers and alarms.
 func unpolled(c *executor.Config) { c.Heartbeat = time.Hour }
 
