@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -165,15 +166,11 @@ func (l *load) decide(ctx context.Context, path, approval string, p *people) err
 	if err := p.hesitate(ctx); err != nil {
 		return err
 	}
-	ends := make(chan error)
+	ends := make(chan error, 2)
 	for _, who := range []string{"Ada", "Grace"} {
 		go func() { ends <- l.say(ctx, who, path, approval, p) }()
 	}
-	if err := <-ends; err != nil {
-		go func() { <-ends }()
-		return err
-	}
-	return <-ends
+	return errors.Join(<-ends, <-ends)
 }
 
 // say decides an approval for one of the two. Its comment tells the decision
