@@ -69,7 +69,7 @@ func (r *runState) answerClose(t *pipeline.Task) func() {
 	var fail *pipeline.Failure
 	switch {
 	case t.Exhausted:
-		d.Output, fail = r.evaluation(r.m.Scope(t.Path)).entries(t.Def.Loop.Exhausted, "repeat.on_exhausted")
+		d.Output, fail = r.evaluation(r.m.Scope(t.Path).WithOutput(t.Output)).entries(t.Def.Loop.Exhausted, "repeat.on_exhausted")
 	case t.Status != pipeline.StepCompleted:
 	case t.Def.Kind == pipeline.KindCall:
 		if unit := r.prog.plan.Units[t.Def.Call.Unit]; unit.HasOutputs {

@@ -119,11 +119,15 @@ func (r *runState) failed(t *pipeline.Task, fail *pipeline.Failure, d pipeline.D
 		if t.Def.OnFailure == "skip" {
 			d.Status, d.Reason, d.Output = pipeline.StepSkipped, pipeline.ReasonFailed, nil
 		}
-		return d
+		return tolerated(t.Def, d)
 	}
 	d.Rule = n
-	if rule.Do != doFallback {
+	switch rule.Do {
+	case doFallback:
+	case doGoto:
 		return d
+	default:
+		return tolerated(t.Def, d)
 	}
 	d.Output = nil
 	if rule.Value != nil {
@@ -133,6 +137,17 @@ func (r *runState) failed(t *pipeline.Task, fail *pipeline.Failure, d pipeline.D
 			return d
 		}
 		d.Output = v
+	}
+	return d
+}
+
+// tolerated takes the output from a step whose failure leads nowhere else: what
+// depends on it goes on with null, whatever it gave before it failed, which its
+// log keeps. What people answered stays an answer.
+func tolerated(def *pipeline.StepDef, d pipeline.Data) pipeline.Data {
+	routed := def.Routes != nil && (def.Routes.Failure != nil || def.Routes.Always != nil)
+	if def.OnFailure == "continue" && !routed && def.Kind != pipeline.KindAsk {
+		d.Output = nil
 	}
 	return d
 }

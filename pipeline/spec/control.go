@@ -53,8 +53,15 @@ func (c *compiler) wait(f *fields, s *step) {
 	if v := g.get("poll"); v != nil {
 		d.Wait.Poll, _ = c.duration(v, w.in("poll"))
 	}
-	if v := f.get("timeout"); v != nil {
-		d.Timeout, _ = c.duration(v, where{s, "timeout"})
+	own, within := f.pair("timeout"), g.pair("timeout")
+	if own != nil {
+		d.Timeout, _ = c.duration(own.value, where{s, "timeout"})
+	}
+	if within != nil {
+		d.Timeout, _ = c.duration(within.value, w.in("timeout"))
+		if own != nil {
+			c.found.error(c.placed(fault{code: "E0102", at: within.key.at, msg: "the timeout is given twice"}, w), c.found.related(own.key.off, "the step has one"))
+		}
 	}
 }
 

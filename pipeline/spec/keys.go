@@ -265,6 +265,7 @@ var keys = []key{
 	{name: "files", in: inWait, shape: "text", doc: "A pattern of files, relative to the workspace; their paths are the output."},
 	{name: "count", in: inWait, shape: "count", doc: "Of files: how many there must be, default 1."},
 	{name: "poll", in: inWait, shape: "duration", doc: "Of files: how often to look, default 500ms."},
+	{name: "timeout", in: inWait, shape: "duration", doc: "How long to wait at most, the same as the step's timeout."},
 	{name: "question", in: inAsk | inApprove, shape: "text", must: true, doc: "What is asked."},
 	{name: "choices", in: inAsk, shape: "items", doc: "The possible answers."},
 	{name: "schema", in: inAsk, shape: "type", doc: "The type of the answer."},

@@ -36,7 +36,7 @@ func (c *compiler) hasRun(u *use, t *step, b *body, name span) bool {
 	}
 	id := t.def.ID
 	switch {
-	case a == t && a == s && u.when == useState:
+	case a == t && a == s && (u.when == useState || u.when == useExhausted):
 		return true
 	case a == t && a == s && s.def.Loop != nil:
 		c.error(fault{code: "E0204", at: c.at(u, name.off, name.end), msg: fmt.Sprintf("the loop %s has no value before it is over", id), hint: "carry values from pass to pass in state"}, u.where)
