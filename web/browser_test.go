@@ -59,35 +59,42 @@ func TestPagesAreAccessible(t *testing.T) {
 	f := demo()
 	f.many(2, 3000)
 	url := serve(t, f).URL
-	ctx := webtest.Browser(t)
 	shots := os.Getenv("ORCHESTRATOR_SHOTS")
-	for _, p := range everyPage {
-		for _, scheme := range []string{"light", "dark"} {
-			for _, size := range []struct {
-				name string
-				w, h int64
-			}{{"wide", 1440, 900}, {"narrow", 390, 844}} {
-				t.Run(p.name+"/"+scheme+"/"+size.name, func(t *testing.T) {
-					webtest.Run(t, ctx, webtest.Size(size.w, size.h), webtest.Scheme(scheme),
-						chromedp.Navigate(url+p.path), chromedp.WaitReady("#main"))
-					if p.name == "new" || p.name == "new-run" {
-						webtest.Until(t, ctx, `document.querySelector(".editor.on .gutter div") !== null`, 5*time.Second)
-					}
-					webtest.Accessible(t, ctx)
-					if shots == "" {
-						return
-					}
-					png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
-					if err != nil {
-						t.Fatal(err)
-					}
-					name := filepath.Join(shots, p.name+"-"+scheme+"-"+size.name+".png")
-					if err := os.WriteFile(name, png, 0o600); err != nil {
-						t.Fatal(err)
-					}
-				})
+	for _, scheme := range []string{"light", "dark"} {
+		t.Run(scheme, func(t *testing.T) {
+			ctx := webtest.Browser(t)
+			for _, p := range everyPage {
+				for _, size := range []struct {
+					name string
+					w, h int64
+				}{{"wide", 1440, 900}, {"narrow", 390, 844}} {
+					t.Run(p.name+"/"+size.name, func(t *testing.T) {
+						webtest.Run(t, ctx, webtest.Size(size.w, size.h), webtest.Scheme(scheme),
+							chromedp.Navigate(url+p.path), chromedp.WaitReady("#main"))
+						if p.name == "new" || p.name == "new-run" {
+							webtest.Until(t, ctx, `document.querySelector(".editor.on .gutter div") !== null`, 5*time.Second)
+						}
+						webtest.Accessible(t, ctx)
+						picture(t, ctx, shots, p.name+"-"+scheme+"-"+size.name)
+					})
+				}
 			}
-		}
+		})
+	}
+}
+
+// picture leaves a picture of the open page in a folder, if there is one.
+func picture(t *testing.T, ctx context.Context, folder, name string) { //nolint:revive // the test comes first, as everywhere
+	t.Helper()
+	if folder == "" {
+		return
+	}
+	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, name+".png"), png, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -247,16 +254,7 @@ func TestBrowserShowsADryRun(t *testing.T) {
 		open(t, ctx, serve(t, f).URL+"/new")
 		webtest.Run(t, ctx, chromedp.SendKeys(chromedp.CSS("#in-repo"), "acme/site"), chromedp.Click(chromedp.CSS("button[value=dry]")), chromedp.WaitReady("#plan"))
 		webtest.Accessible(t, ctx)
-		if shots == "" {
-			continue
-		}
-		png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(shots, "dry-run-"+itoa(int32(width))+".png"), png, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		picture(t, ctx, shots, "dry-run-"+itoa(int32(width)))
 	}
 }
 
