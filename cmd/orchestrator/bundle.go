@@ -61,8 +61,7 @@ func pack(file, text, skills string) (pipeline.Bundle, error) {
 func (p *packer) needs(dir, name string, needs []spec.Need) error {
 	for _, n := range needs {
 		if err := p.need(dir, n); err != nil {
-			var f *failure
-			if errors.As(err, &f) {
+			if _, said := errors.AsType[*failure](err); said {
 				return err // of an imported source
 			}
 			at := filepath.Join(filepath.Dir(p.file), filepath.FromSlash(dir), name)
