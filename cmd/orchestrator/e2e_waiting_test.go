@@ -14,17 +14,10 @@ import (
 	"github.com/orchestrator-project/orchestrator/store/storetest"
 )
 
-// onStores runs a test on each store; env names the store of a server.
-func onStores(t *testing.T, test func(t *testing.T, env ...string)) {
-	t.Parallel()
-	t.Run("SQLite", func(t *testing.T) {
-		t.Parallel()
-		test(t)
-	})
-	t.Run("PostgreSQL", func(t *testing.T) {
-		t.Parallel()
-		test(t, "DATABASE_URL="+storetest.Postgres(t))
-	})
+// stores are the stores that a server can have, each with its environment.
+func stores(t *testing.T) map[string][]string {
+	t.Helper()
+	return map[string][]string{"SQLite": nil, "PostgreSQL": {"DATABASE_URL=" + storetest.Postgres(t)}}
 }
 
 // parked waits until a run only waits, for a reason, and its server no longer
@@ -68,10 +61,13 @@ func once(t testing.TB, all []eventInfo, typ string) {
 }
 
 func TestAKilledServersApprovalIsDecidedAtTheNext(t *testing.T) {
-	onStores(t, func(t *testing.T, env ...string) {
-		s := serve(t, t.TempDir(), env...)
-		dir := t.TempDir()
-		id := s.submit(`name: release
+	t.Parallel()
+	for name, env := range stores(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, t.TempDir(), env...)
+			dir := t.TempDir()
+			id := s.submit(`name: release
 inputs: {dir: {type: string}}
 steps:
   - id: build
@@ -84,47 +80,52 @@ steps:
     run: echo shipped >>{{ dir | sh }}/ledger
 outputs: {said: "{{ consent }}"}
 `, map[string]any{"dir": dir})
-		s.parked(id, "approval")
-		s.kill()
-		s = s.again()
-		var list struct {
-			Approvals []struct{ ID, Status, Path string }
-		}
-		s.get("/v1/approvals?status=open&run_id="+id, &list)
-		if len(list.Approvals) != 1 || list.Approvals[0].Path != "consent" {
-			t.Fatalf("after the kill the run asks %+v", list.Approvals)
-		}
-		decide := "/v1/approvals/" + list.Approvals[0].ID + ":decide"
-		if code, _, text := s.send(http.MethodPost, decide, `{"decision": "approve"}`); code != http.StatusOK {
-			t.Fatalf("decide: %d %s", code, text)
-		}
-		if code, _, text := s.send(http.MethodPost, decide, `{"decision": "reject"}`); code != http.StatusConflict {
-			t.Errorf("deciding again: %d %s", code, text)
-		}
-		once(t, s.finish(id, "COMPLETED", "build", "consent", "ship"), "approval_decided")
-		if out := string(s.run(id).Outputs); out != `{"said":"approve"}` {
-			t.Errorf("the outputs are %s", out)
-		}
-		if got := lines(t, dir, "ledger"); len(got) != 2 {
-			t.Errorf("the steps did %q", got)
-		}
-	})
+			s.parked(id, "approval")
+			s.kill()
+			s = s.again()
+			var list struct {
+				Approvals []struct{ ID, Status, Path string }
+			}
+			s.get("/v1/approvals?status=open&run_id="+id, &list)
+			if len(list.Approvals) != 1 || list.Approvals[0].Path != "consent" {
+				t.Fatalf("after the kill the run asks %+v", list.Approvals)
+			}
+			decide := "/v1/approvals/" + list.Approvals[0].ID + ":decide"
+			if code, _, text := s.send(http.MethodPost, decide, `{"decision": "approve"}`); code != http.StatusOK {
+				t.Fatalf("decide: %d %s", code, text)
+			}
+			if code, _, text := s.send(http.MethodPost, decide, `{"decision": "reject"}`); code != http.StatusConflict {
+				t.Errorf("deciding again: %d %s", code, text)
+			}
+			once(t, s.finish(id, "COMPLETED", "build", "consent", "ship"), "approval_decided")
+			if out := string(s.run(id).Outputs); out != `{"said":"approve"}` {
+				t.Errorf("the outputs are %s", out)
+			}
+			if got := lines(t, dir, "ledger"); len(got) != 2 {
+				t.Errorf("the steps did %q", got)
+			}
+		})
+	}
 }
 
 // The time is given rather than a while, so that it is surely past before
 // anybody is there again.
 func TestATimerThatCameDueWhileNobodyRanWakesItsRun(t *testing.T) {
-	onStores(t, func(t *testing.T, env ...string) {
-		s := serve(t, t.TempDir(), env...)
-		opens := time.Now().Add(6 * time.Second)
-		id := s.submit(fmt.Sprintf("name: shop\nsteps:\n  - {id: night, wait: {until: %q}}\n  - {id: sell, run: echo sold, dependencies: [night]}\n",
-			opens.UTC().Format(time.RFC3339Nano)), nil)
-		s.parked(id, "timer")
-		s.kill()
-		eventually(t, "the time has come", func() bool { return time.Now().After(opens) })
-		s = s.again()
-		s.finish(id, "COMPLETED", "night", "sell")
-	})
+	t.Parallel()
+	for name, env := range stores(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, t.TempDir(), env...)
+			opens := time.Now().Add(6 * time.Second)
+			id := s.submit(fmt.Sprintf("name: shop\nsteps:\n  - {id: night, wait: {until: %q}}\n  - {id: sell, run: echo sold, dependencies: [night]}\n",
+				opens.UTC().Format(time.RFC3339Nano)), nil)
+			s.parked(id, "timer")
+			s.kill()
+			eventually(t, "the time has come", func() bool { return time.Now().After(opens) })
+			s = s.again()
+			s.finish(id, "COMPLETED", "night", "sell")
+		})
+	}
 }
 
 // post is a run that waits for a letter.
