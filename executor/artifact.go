@@ -168,6 +168,37 @@ func (j *job) publish(ctx context.Context, result any) ([]pipeline.Version, *pip
 		}
 		list = append(list, version)
 	}
+	kept, fail := j.keep(ctx)
+	return append(list, kept...), fail
+}
+
+// maxKept bounds the files that one step's artifacts may name.
+const maxKept = 1000
+
+// keep stores the files that the step's artifacts name, each as an artifact of
+// the name of its path.
+func (j *job) keep(ctx context.Context) ([]pipeline.Version, *pipeline.Failure) {
+	var list []pipeline.Version
+	for _, pattern := range j.work.kept {
+		files, err := evaluation{dir: j.env.Workspace}.listFiles(pattern)
+		if err != nil || len(files) == 0 {
+			return nil, broken("artifacts", []spec.Violation{{Path: pattern, Text: "matches no file that the step has left"}})
+		}
+		for _, name := range files {
+			name = path.Clean(name)
+			if slices.ContainsFunc(list, func(v pipeline.Version) bool { return v.Artifact == name }) {
+				continue
+			}
+			if len(list) == maxKept {
+				return nil, broken("artifacts", []spec.Violation{{Path: pattern, Text: fmt.Sprintf("names more than %d files", maxKept)}})
+			}
+			v := pipeline.Version{Artifact: name, Producer: j.task.Path, Value: name}
+			if fail := j.keepFile(ctx, name, &v); fail != nil {
+				return nil, fail
+			}
+			list = append(list, v)
+		}
+	}
 	return list, nil
 }
 

@@ -145,6 +145,7 @@ func (c *compiler) work(s *pipeline.StepDef) {
 	if s.Returns != nil {
 		c.field(s.Returns.File)
 	}
+	c.fields(s.Artifacts)
 	if s.Files != nil {
 		c.fields(s.Files.Required)
 		c.fields(s.Files.Optional)

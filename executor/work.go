@@ -25,6 +25,7 @@ type work struct {
 	consumed  []pipeline.Version        // that it is handed
 	handed    []handed                  // those of them that it gets to see
 	files     []any                     // in its prompt, as they are recorded
+	kept      []string                  // patterns of files that are kept with the run
 }
 
 // compose evaluates what a step is to do, with all that it is handed.
@@ -35,6 +36,13 @@ func (r *runState) compose(ev evaluation, t *pipeline.Task, red *redactor) (*wor
 		if w.file, fail = ev.text(c.File, "returns.from"); fail != nil {
 			return w, fail
 		}
+	}
+	for i := range t.Def.Artifacts {
+		pattern, fail := ev.text(&t.Def.Artifacts[i], fmt.Sprintf("artifacts[%d]", i))
+		if fail != nil {
+			return w, fail
+		}
+		w.kept = append(w.kept, pattern)
 	}
 	if fail = r.consume(t, w); fail != nil {
 		return w, fail

@@ -198,7 +198,8 @@ type StepDef struct {
 	Publish     []Publish     `json:"publish,omitempty"`
 	Consume     []Consume     `json:"consume,omitempty"`
 	Files       *Files        `json:"files,omitempty"`
-	Worker      []string      `json:"worker,omitempty"` // labels that its worker must have
+	Artifacts   []Field       `json:"artifacts,omitempty"` // patterns of files that are kept with the run
+	Worker      []string      `json:"worker,omitempty"`    // labels that its worker must have
 	Resources   *Resources    `json:"resources,omitempty"`
 	Sandbox     *Sandbox      `json:"sandbox,omitempty"`
 

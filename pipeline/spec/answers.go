@@ -148,6 +148,7 @@ func eachTemplate(s *pipeline.StepDef, f func(*pipeline.Template)) {
 	if s.Compete != nil {
 		field(s.Compete.Ledger)
 	}
+	fields(s.Artifacts)
 	if s.Files != nil {
 		fields(s.Files.Required)
 		fields(s.Files.Optional)

@@ -218,6 +218,7 @@ func (r *repair) step(s *pipeline.StepDef) {
 		r.field(s.Returns.File)
 		r.kind(&s.Returns.Type)
 	}
+	r.fields(s.Artifacts)
 	if s.Files != nil {
 		r.fields(s.Files.Required)
 		r.fields(s.Files.Optional)

@@ -108,6 +108,7 @@ func (e *encoder) contracts(s *pipeline.StepDef) {
 			e.pos(x.Pos)
 		})
 	})
+	listOf(e, "artifacts", s.Artifacts, e.field)
 	if x := s.Files; x != nil {
 		e.key("files")
 		e.object(func() {

@@ -182,7 +182,7 @@ var keys = []key{
 	{name: "files", in: inStep, shape: "files", doc: "Files that are put into the prompt."},
 	{name: "session", in: inStep, later: true},
 	{name: "requires_model", in: inStep, later: true},
-	{name: "artifacts", in: inStep, later: true},
+	{name: "artifacts", in: inStep, shape: "names", doc: "Patterns of files that the step leaves in the workspace: they are kept with the run, each as an artifact that is named by its path."},
 
 	// Agents and actions of the pipeline's own.
 	{name: "command", in: inAgent, shape: "list", doc: "The program with its arguments; {{ model }} is the step's model."},

@@ -230,6 +230,7 @@ var suits = map[string][]string{
 	"model":       {"action", "agent"},
 	"returns":     workDoings,
 	"publish":     workDoings,
+	"artifacts":   workDoings,
 	"consume":     workDoings,
 	"files":       {"action", "skill", "agent"},
 	"effect":      workDoings,
@@ -328,6 +329,12 @@ func (c *compiler) leaf(f *fields, s *step, kind string) {
 	}
 	if n := f.get("consume"); n != nil {
 		c.consume(n, s)
+	}
+	if p := f.pair("artifacts"); p != nil {
+		d.Artifacts = c.patterns(p.value, w.in("artifacts"))
+		if d.Cache != nil {
+			c.error(fault{code: "E0110", at: p.key.at, msg: "artifacts and cache exclude each other: a result that is used again leaves no files"}, w)
+		}
 	}
 	if p := f.pair("files"); p != nil {
 		if a := s.spec; d.Kind == pipeline.KindAction && a != nil && !a.Model {
