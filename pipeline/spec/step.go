@@ -294,6 +294,7 @@ func (c *compiler) leaf(f *fields, s *step, kind string) {
 			break
 		}
 		d.Action, d.Effect = a.Key, a.Effect
+		c.staysWithin(s, f.get("parameters"))
 		c.writesFile(s, f.get("parameters"))
 		s.returns = &a.Returns
 		c.askModel(f, s, a)

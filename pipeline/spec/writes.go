@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
 // writer is a step that writes a file, or holds one that does.
@@ -137,6 +140,27 @@ func (c *compiler) writesFile(s *step, parameters *node) {
 		if file, ok := e.Value.Const.(string); ok && e.Name == "path" && isConst(&e.Value) {
 			if at := parameters.get("path"); at != nil && !c.lost(at) {
 				s.files = append(s.files, output{path.Clean(file), at.at})
+			}
+		}
+	}
+}
+
+// staysWithin refuses what the tool filesystem is given as a text and leads out of
+// the workspace, where the source says so. An absolute path may lead into it.
+func (c *compiler) staysWithin(s *step, parameters *node) {
+	if !strings.HasPrefix(s.def.Action, "filesystem.") || parameters == nil {
+		return
+	}
+	for i := range s.def.Parameters {
+		e := &s.def.Parameters[i]
+		isText := func(p pipeline.Property) bool { return p.Name == e.Name && p.Type.Kind == "string" }
+		if !isConst(&e.Value) || !slices.ContainsFunc(s.spec.Params, isText) {
+			continue
+		}
+		name, _ := e.Value.Const.(string)
+		if clean := path.Clean(name); clean == ".." || strings.HasPrefix(clean, "../") {
+			if at := parameters.get(e.Name); at != nil && !c.lost(at) {
+				c.error(fault{code: "E0601", at: at.at, msg: fmt.Sprintf("%s is not within the workspace", name)}, where{s, "parameters." + e.Name})
 			}
 		}
 	}
