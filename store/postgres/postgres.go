@@ -221,8 +221,7 @@ func isConnect(err error) bool {
 
 // isLost tells whether the connection, not the statement, has failed.
 func isLost(err error) bool {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pg.Code {
 		case "57P01", "57P02", "57P03", "57P05", "53300", "53100", "25006": // shutdown, crash, start-up, idle, too many, disk full, standby
 			return true
@@ -235,8 +234,7 @@ func isLost(err error) bool {
 }
 
 func (s *Store) why(err error) string {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return "refuses: " + pg.Message
 	}
 	text := err.Error()

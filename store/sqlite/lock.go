@@ -18,7 +18,7 @@ func (l *fileLock) close() { l.f.Close() }
 
 // lockTry locks the file at once or returns errHeld.
 func lockTry(path string) (*fileLock, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // beside the database
 	if err != nil {
 		return nil, err
 	}

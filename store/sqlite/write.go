@@ -108,7 +108,7 @@ func (t *tx) stmt(query string) (*sql.Stmt, error) {
 
 // exec returns the number of changed rows.
 func (t *tx) exec(query string, args ...any) (int64, error) {
-	st, err := t.stmt(query)
+	st, err := t.stmt(query) //nolint:sqlclosecheck // it is kept with the connection
 	if err != nil {
 		return 0, err
 	}
@@ -121,7 +121,7 @@ func (t *tx) exec(query string, args ...any) (int64, error) {
 
 // row reads one row; without one it returns sql.ErrNoRows.
 func (t *tx) row(query string, args []any, into ...any) error {
-	st, err := t.stmt(query)
+	st, err := t.stmt(query) //nolint:sqlclosecheck // it is kept with the connection
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (t *tx) row(query string, args []any, into ...any) error {
 
 // rows calls f for every row.
 func (t *tx) rows(query string, args []any, f func(*sql.Rows) error) error {
-	st, err := t.stmt(query)
+	st, err := t.stmt(query) //nolint:sqlclosecheck // it is kept with the connection
 	if err != nil {
 		return err
 	}
