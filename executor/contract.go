@@ -77,7 +77,7 @@ func (j *job) promised() []*pipeline.Type {
 // the workspace and lead nowhere else.
 func (j *job) checked(v any) (any, *pipeline.Failure) {
 	for _, t := range j.promised() {
-		out, wrong := spec.Conform(t, v)
+		out, wrong := spec.Conform(atLeast(t), v)
 		if wrong == nil {
 			wrong = checkPaths(j.env.Workspace, t, out)
 		}
@@ -87,6 +87,17 @@ func (j *job) checked(v any) (any, *pipeline.Failure) {
 		v = out
 	}
 	return v, nil
+}
+
+// atLeast is the type of results that hold what t names: programs may tell more
+// than was asked for. The cases of a union are exact, as that tells them apart.
+func atLeast(t *pipeline.Type) *pipeline.Type {
+	if t.Kind != "map" || t.Additional {
+		return t
+	}
+	open := *t
+	open.Additional = true
+	return &open
 }
 
 // found is what a contract looks at.
