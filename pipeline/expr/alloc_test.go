@@ -33,7 +33,8 @@ func TestEvaluationsAllocateTheSame(t *testing.T) {
 		for range 20_000 {
 			evaluate()
 		}
-		if last := testing.AllocsPerRun(100, evaluate); first > most || last > first+2 { // the race detector drops some of what is pooled
+		const dropped = 3 // of what is pooled, by the race detector
+		if last := testing.AllocsPerRun(100, evaluate); first > most+dropped || last > first+dropped {
 			t.Errorf("%s: %v allocations at first, at most %v are meant; %v later", src, first, most, last)
 		}
 	}
