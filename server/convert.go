@@ -112,7 +112,7 @@ func fromVersions(list []pipeline.Version) []*orchestratorv1.Artifact {
 func fromVersion(run pipeline.RunID, v *pipeline.Version) *orchestratorv1.Artifact {
 	return &orchestratorv1.Artifact{
 		RunId: string(run), Artifact: v.Artifact, Version: v.Version, Producer: string(v.Producer),
-		Value: fromValue(v.Value), Digest: string(v.Blob), Size: v.Size,
+		Value: fromValue(v.Value), Digest: string(v.Blob), Size: clamp(int(v.Size)),
 	}
 }
 

@@ -102,7 +102,7 @@ func (f *fake) released(n int) *story {
 	}
 	for i, path := range []string{"draft", "draft~2", "review~2"} {
 		s.step(path, api.Step_COMPLETED, epoch.Add(16*time.Second), func(st *api.Step) {
-			a := &api.Artifact{Artifact: "notes", Version: int32(i + 1), Producer: path, Value: `"out/notes.md"`, Digest: "sha256:notes1", Size: 5<<20 + int64(i)*77777, RunId: s.run.Id}
+			a := &api.Artifact{Artifact: "notes", Version: int32(i + 1), Producer: path, Value: `"out/notes.md"`, Digest: "sha256:notes1", Size: 5<<20 + int32(i)*77777, RunId: s.run.Id}
 			if path == "review~2" {
 				a = &api.Artifact{Artifact: "verdict", Version: 1, Producer: path, Value: `{"kind":"major","breaking":["the old flags are gone"],"score":0.93}`, RunId: s.run.Id}
 			}
@@ -142,7 +142,7 @@ func (f *fake) releasing(n int) *story {
 			st.Kind, st.Action = "skill", "summarise"
 			content := f.blobs[fmt.Sprintf("sha256:notes%d", version)]
 			st.Artifacts = []*api.Artifact{
-				{Artifact: "notes", Version: version, Producer: path, Value: `"out/../Release\nnotes.html"`, Digest: fmt.Sprintf("sha256:notes%d", version), Size: int64(len(content)), RunId: s.run.Id},
+				{Artifact: "notes", Version: version, Producer: path, Value: `"out/../Release\nnotes.html"`, Digest: fmt.Sprintf("sha256:notes%d", version), Size: int32(len(content)), RunId: s.run.Id},
 			}
 		}
 	}

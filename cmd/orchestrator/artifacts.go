@@ -65,7 +65,7 @@ func (c *cli) listArtifacts(ctx context.Context, cl *client, run string) error {
 	for _, a := range resp.GetArtifacts() {
 		size := ""
 		if a.GetDigest() != "" {
-			size = bytesText(a.GetSize())
+			size = bytesText(int64(a.GetSize()))
 		}
 		rows = append(rows, []string{a.GetArtifact(), fmt.Sprint(a.GetVersion()), a.GetProducer(), size, dim(cut(plainText(a.GetValue()), 60))})
 	}

@@ -120,6 +120,7 @@ func messages(t *rapid.T) proto.Message {
 		&orchestratorv1.Run{}, &orchestratorv1.Step{}, &orchestratorv1.Event{}, &orchestratorv1.LogLine{},
 		&orchestratorv1.CreateRunRequest{}, &orchestratorv1.Pipeline{}, &orchestratorv1.Graph{},
 		&orchestratorv1.ListRunsResponse{}, &orchestratorv1.ValidatePipelineResponse{}, &orchestratorv1.Schema{},
+		&orchestratorv1.Approval{}, &orchestratorv1.DecideApprovalRequest{}, &orchestratorv1.ArtifactContent{}, &orchestratorv1.DryRunResponse{},
 	}
 	m := all[rapid.IntRange(0, len(all)-1).Draw(t, "type")].ProtoReflect().New()
 	fill(t, m, 3)
@@ -141,7 +142,11 @@ func fill(t *rapid.T, m protoreflect.Message, depth int) {
 		switch {
 		case fd.IsMap():
 			for k, v := range rapid.MapOfN(rapid.String(), rapid.String(), 0, 3).Draw(t, "map") {
-				m.Mutable(fd).Map().Set(protoreflect.ValueOfString(k).MapKey(), protoreflect.ValueOfString(v))
+				value := protoreflect.ValueOfString(v)
+				if fd.MapValue().Kind() == protoreflect.BytesKind {
+					value = protoreflect.ValueOfBytes([]byte(v))
+				}
+				m.Mutable(fd).Map().Set(protoreflect.ValueOfString(k).MapKey(), value)
 			}
 		case fd.IsList():
 			for range rapid.IntRange(0, 3).Draw(t, "length") {
@@ -163,6 +168,8 @@ func scalar(t *rapid.T, fd protoreflect.FieldDescriptor, fresh func() protorefle
 		return protoreflect.ValueOfEnum(protoreflect.EnumNumber(rapid.Int32Range(0, 9).Draw(t, "enum")))
 	case protoreflect.BoolKind:
 		return protoreflect.ValueOfBool(rapid.Bool().Draw(t, "bool"))
+	case protoreflect.BytesKind:
+		return protoreflect.ValueOfBytes(rapid.SliceOf(rapid.Byte()).Draw(t, "bytes"))
 	case protoreflect.Int32Kind:
 		return protoreflect.ValueOfInt32(rapid.Int32().Draw(t, "int32"))
 	case protoreflect.DoubleKind:

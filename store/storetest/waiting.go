@@ -304,6 +304,16 @@ func parkAgainstSend(t *testing.T, h Harness) {
 	}
 }
 
+// patiently asks again while the store is busy with others: so many writers at
+// once may keep one of them waiting for longer than it waits by itself.
+func patiently(f func() error) error {
+	for {
+		if err := f(); pipeline.KindOf(err) != pipeline.Unavailable {
+			return err
+		}
+	}
+}
+
 // NoLostWakeUp lets lanes of two processes claim and park some runs while
 // others send to them, and checks that every message is consumed. Nothing else
 // wakes the runs.
@@ -328,14 +338,14 @@ func NoLostWakeUp(t *testing.T, s, other store.Store) {
 		l := openLane(t, st, store.ReplicaID(fmt.Sprint("lane", i)))
 		workers.Go(func() {
 			for working.Err() == nil {
-				list, err := l.Claim(t.Context(), 2)
-				if err != nil {
+				var list []*pipeline.Run
+				if err := patiently(func() (err error) { list, err = l.Claim(t.Context(), 2); return err }); err != nil {
 					t.Errorf("claim: %v", err)
 					return
 				}
 				for _, r := range list {
-					inbox, err := st.Inbox(t.Context(), []pipeline.RunID{r.ID})
-					if err != nil {
+					var inbox []store.Message
+					if err := patiently(func() (err error) { inbox, err = st.Inbox(t.Context(), []pipeline.RunID{r.ID}); return err }); err != nil {
 						t.Errorf("inbox: %v", err)
 						return
 					}
@@ -343,7 +353,7 @@ func NoLostWakeUp(t *testing.T, s, other store.Store) {
 					for _, m := range inbox {
 						b.Consume = append(b.Consume, m.ID)
 					}
-					if _, err := l.Commit(t.Context(), b); err != nil {
+					if err := patiently(func() error { _, err := l.Commit(t.Context(), b); return err }); err != nil {
 						t.Errorf("park: %v", err)
 						return
 					}
@@ -361,7 +371,8 @@ func NoLostWakeUp(t *testing.T, s, other store.Store) {
 		sending.Go(func() {
 			for k := range each {
 				m := store.Message{ID: store.MessageID(fmt.Sprint(i, "/", k)), Kind: store.MessageSignal}
-				if err := st.Send(t.Context(), all[rand.IntN(runs)], m); err != nil {
+				run := all[rand.IntN(runs)]
+				if err := patiently(func() error { return st.Send(t.Context(), run, m) }); err != nil {
 					t.Errorf("send: %v", err)
 				}
 			}

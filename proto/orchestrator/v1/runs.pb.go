@@ -739,7 +739,7 @@ type Artifact struct {
 	// Names the stored content of a file; else empty.
 	Digest string `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
 	// Bytes of the content.
-	Size          int64  `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
+	Size          int32  `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
 	RunId         string `protobuf:"bytes,7,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -810,7 +810,7 @@ func (x *Artifact) GetDigest() string {
 	return ""
 }
 
-func (x *Artifact) GetSize() int64 {
+func (x *Artifact) GetSize() int32 {
 	if x != nil {
 		return x.Size
 	}
@@ -2536,7 +2536,7 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\bproducer\x18\x03 \x01(\tR\bproducer\x12\x1a\n" +
 	"\x05value\x18\x04 \x01(\tB\x04\xe8\xe0\x18\x01R\x05value\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\tR\x06digest\x12\x12\n" +
-	"\x04size\x18\x06 \x01(\x03R\x04size\x12\x15\n" +
+	"\x04size\x18\x06 \x01(\x05R\x04size\x12\x15\n" +
 	"\x06run_id\x18\a \x01(\tR\x05runId\"\xb8\x01\n" +
 	"\x05Event\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x10\n" +
