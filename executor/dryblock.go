@@ -206,17 +206,27 @@ func (w *dryRun) show(def *pipeline.StepDef, ev dryEval, p *pipeline.Planned) (c
 			}
 			return cause
 		}
-		a := w.ex.actions[def.Action]
-		if a == nil || !a.Spec.Model {
-			return cause
-		}
-		for _, name := range []string{"prompt", "instructions"} {
-			i := slices.IndexFunc(def.Parameters, func(e pipeline.Entry) bool { return e.Name == name })
-			if i >= 0 {
-				p.Prompt = text(&def.Parameters[i].Value)
-				break
+		asked := ""
+		if a := w.ex.actions[def.Action]; a != nil && a.Spec.Model {
+			for _, name := range []string{"instructions", "prompt"} {
+				if slices.ContainsFunc(def.Parameters, func(e pipeline.Entry) bool { return e.Name == name }) {
+					asked = name
+				}
 			}
 		}
+		call := []string{def.Action}
+		for i := range def.Parameters {
+			e := &def.Parameters[i]
+			switch value := text(&e.Value); {
+			case e.Name == asked:
+				p.Prompt = value
+			case value == "" && e.Value.Const == nil:
+				call = append(call, e.Name+"=...") // a list or map that is not known yet
+			default:
+				call = append(call, e.Name+"="+shellWord(value))
+			}
+		}
+		p.Command = strings.Join(call, " ")
 	}
 	return cause
 }

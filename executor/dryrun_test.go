@@ -67,7 +67,7 @@ func TestDryRun(t *testing.T) {
 			name: "what set and pure actions compute is known",
 			src: "inputs: {n: 3}\nsteps:\n- {id: s, set: {k: '{{ n + 1 }}'}}\n- {id: t, action: transform, with: {input: [3, 1, 2], transformation: sort}}\n" +
 				"- {id: a, run: 'echo {{ k }} {{ s.k }} {{ t | tojson }}', state: {m: '{{ a }}'}}\n- {id: b, run: 'echo {{ m }}', needs: a}",
-			want: []string{"s set yes", "t action yes", "a command yes $ echo 4 4 [1, 2, 3]", "b command yes $ echo {{ m }} # not known yet: step a"},
+			want: []string{"s set yes", "t action yes $ transform input='[3,1,2]' transformation=sort", "a command yes $ echo 4 4 [1, 2, 3]", "b command yes $ echo {{ m }} # not known yet: step a"},
 		},
 		{
 			name: "blocks, each once",
@@ -104,7 +104,7 @@ func TestDryRun(t *testing.T) {
 			files: map[string]string{"skills/s/SKILL.md": "---\nname: s\ndescription: d\nrun: [python3, ./x.py]\n---\n"},
 			want: []string{
 				"q ask yes > Is tea good?",
-				"g action yes > Praise tea, {{ q }}. # not known yet: step q",
+				"g action yes $ generate > Praise tea, {{ q }}. # not known yet: step q",
 				"ag agent yes $ cat small > Be brief.||On tea",
 				"sk skill yes $ python3 ./x.py",
 			},
