@@ -373,7 +373,7 @@ func (ev dryEval) text(f *pipeline.Field) (text, cause string) {
 			return b.String(), o.cause
 		}
 		b.WriteString(rest[:i])
-		end := placeholderEnd(rest, i+2)
+		end := min(expr.PlaceholderEnd(rest, i+2)+2, len(rest))
 		part := rest[i:end]
 		rest = rest[end:]
 		if x, err := expr.Compile(part); err == nil {
@@ -395,24 +395,4 @@ func shownSource(t *pipeline.Template, part string) string {
 		part = strings.ReplaceAll(part, name, tag)
 	}
 	return part
-}
-
-// placeholderEnd is the index behind the }} that ends the placeholder.
-func placeholderEnd(s string, i int) int {
-	quote := byte(0)
-	for ; i < len(s); i++ {
-		switch b := s[i]; {
-		case quote != 0 && b == '\\':
-			i++
-		case quote != 0:
-			if b == quote {
-				quote = 0
-			}
-		case b == '\'' || b == '"':
-			quote = b
-		case b == '}' && i+1 < len(s) && s[i+1] == '}':
-			return i + 2
-		}
-	}
-	return len(s)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 )
 
 // commandTimeout is how long an attempt of a command may take by default.
@@ -451,7 +452,7 @@ func (c *compiler) unquoted(n *node, s *step) {
 			return
 		}
 		from := i + k
-		end := closing(src, from+2)
+		end := expr.PlaceholderEnd(src, from+2)
 		inner := strings.TrimSpace(strings.Trim(src[from+2:end], "-+"))
 		i = min(end+2, len(src))
 		filters := strings.Split(inner, "|")
@@ -474,26 +475,6 @@ func harmless(expr string) bool {
 	}
 	_, isText := mustPlain(expr).(string)
 	return !isText
-}
-
-// closing is the offset of the }} that ends the placeholder, or of the end.
-func closing(s string, i int) int {
-	quote := byte(0)
-	for ; i < len(s); i++ {
-		switch b := s[i]; {
-		case quote != 0 && b == '\\':
-			i++
-		case quote != 0:
-			if b == quote {
-				quote = 0
-			}
-		case b == '\'' || b == '"':
-			quote = b
-		case b == '}' && i+1 < len(s) && s[i+1] == '}':
-			return i
-		}
-	}
-	return len(s)
 }
 
 // assignments reads the variables that the step sets, under set or state.
