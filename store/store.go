@@ -29,13 +29,16 @@ type ReplicaID string
 // meant for callers are *pipeline.Error (NotFound, Conflict, Unavailable);
 // a store that cannot be reached gives kind Unavailable.
 type Store interface {
+	Keys
+
 	// OpenLane takes a new lease. The lane must be renewed by Heartbeat.
 	OpenLane(ctx context.Context, replica ReplicaID) (Lane, error)
 	// Heartbeat renews the replica's leases, in one statement, and tells
 	// whether anything waits for a lane.
 	Heartbeat(ctx context.Context, replica ReplicaID) (Pulse, error)
 	// Reclaim removes dead lanes and queues the runs they owned again; it
-	// returns how many runs that were.
+	// returns how many runs that were. Those whose owner is not known to be gone
+	// get a message of kind MessageExpired.
 	Reclaim(ctx context.Context) (int, error)
 
 	// Run reads one run, with inputs and outputs.
@@ -261,6 +264,8 @@ const (
 	MessageSignal   = "signal"   // body: {"name": ..., "data": ...}
 	MessageDecision = "decision" // body: a decision as pipeline.AppendDecision writes it
 	MessageFiles    = "files"    // files that a wait looks for have come
+	MessageAttempt  = "attempt"  // what the holder of an attempt says of it; the executor's own body
+	MessageExpired  = "expired"  // from Reclaim: the lease of the run's owner has expired, but the owner may live
 )
 
 // MessageID names an inbox message.

@@ -16,10 +16,12 @@ import (
 // be gone: neither its presence nor its lane's own connection is left. A
 // server that has just started has lost those of the living, too, and gives
 // them one TTL ($1) to come back.
-const dead = `clock_timestamp() > pg_postmaster_start_time() + $1 AND (l.expires_at < clock_timestamp() OR (
-		NOT EXISTS (SELECT FROM pg_locks k WHERE k.locktype = 'advisory' AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+const dead = `clock_timestamp() > pg_postmaster_start_time() + $1 AND (l.expires_at < clock_timestamp() OR ` + gone + `)`
+
+// gone is true of a lease l whose replica is known to be gone.
+const gone = `(NOT EXISTS (SELECT FROM pg_locks k WHERE k.locktype = 'advisory' AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 			AND k.objsubid = 1 AND (k.classid::bigint << 32) | k.objid::bigint = l.presence)
-		AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.backend_pid AND a.backend_start = l.backend_start)))`
+		AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.backend_pid AND a.backend_start = l.backend_start))`
 
 const heartbeat = `WITH mine AS (UPDATE lane_lease SET expires_at = clock_timestamp() + $1 WHERE epoch = ANY($2) RETURNING 1)
 	SELECT (SELECT count(*) FROM mine),
@@ -64,7 +66,12 @@ func (s *Store) Heartbeat(ctx context.Context, replica store.ReplicaID) (store.P
 const (
 	// lockPatience bounds the wait for a batch in flight.
 	lockPatience = `SET LOCAL lock_timeout = '1s'`
-	reclaimLanes = `DELETE FROM lane_lease l WHERE l.epoch <> ALL($2) AND ` + dead + ` RETURNING l.epoch`
+	reclaimLanes = `DELETE FROM lane_lease l WHERE l.epoch <> ALL($2) AND ` + dead + ` RETURNING l.epoch, NOT ` + gone
+	// noteExpired tells the next owners that the last one may live. It comes before
+	// freeRuns, which forgets whose they were.
+	noteExpired = `INSERT INTO inbox (msg_id, run_id, kind, actor, at)
+		SELECT gen_random_uuid()::text, run_id, 'expired', '', clock_timestamp() FROM run
+		WHERE status IN ('QUEUED','RUNNING','WAITING','PAUSED') AND lane_epoch = ANY($1)`
 	// endStuck ends exactly the connections of dead lanes, whose client was
 	// stopped in the middle of a batch: no time-out of the server's does.
 	endStuck = `SELECT pg_terminate_backend(a.pid) FROM lane_lease l JOIN pg_stat_activity a
@@ -94,9 +101,23 @@ func (s *Store) Reclaim(ctx context.Context) (int, error) {
 				if err != nil {
 					return err
 				}
-				epochs, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+				var epochs, expired []int64
+				var epoch int64
+				var living bool
+				_, err = pgx.ForEachRow(rows, []any{&epoch, &living}, func() error {
+					epochs = append(epochs, epoch)
+					if living {
+						expired = append(expired, epoch)
+					}
+					return nil
+				})
 				if err != nil || len(epochs) == 0 {
 					return err
+				}
+				if len(expired) > 0 {
+					if _, err := tx.Exec(ctx, noteExpired, expired); err != nil {
+						return err
+					}
 				}
 				tag, err := tx.Exec(ctx, freeRuns, epochs)
 				n = tag.RowsAffected()

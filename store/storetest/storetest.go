@@ -89,6 +89,7 @@ func Run(t *testing.T, h Harness) {
 		{"bundles are content", bundles},
 		{"blobs are content of their run", blobs},
 		{"cached values expire", caches},
+		{"racing makers of a key get one key", keys},
 		{"plans are content", plans},
 		{"pipelines have versions", pipelines},
 		{"messages reach a run until it has finished", messages},
