@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"slices"
@@ -15,12 +16,12 @@ import (
 
 // language measures, in this process, how long pipelines take from text to plan
 // and how many expressions are evaluated.
-func language(r *report) error {
+func (b *bench) language(context.Context) error {
 	ms, _, err := compile(rich(1000), 15)
 	if err != nil {
 		return err
 	}
-	r.atMost("compile of a pipeline of 1,000 steps", ms, "ms", 50)
+	b.atMost("compile of a pipeline of 1,000 steps", ms, "ms", 50)
 	for _, p := range []struct {
 		name, source string
 	}{
@@ -31,8 +32,8 @@ func language(r *report) error {
 		if err != nil {
 			return err
 		}
-		r.atMost("compile of 10,000 "+p.name+" steps, processor time", ms, "ms", 500)
-		r.atMost("memory that this allocates", mib, "MiB", 200)
+		b.atMost("compile of 10,000 "+p.name+" steps, processor time", ms, "ms", 500)
+		b.atMost("memory that this allocates", mib, "MiB", 200)
 	}
 	for _, e := range []struct{ name, source string }{
 		{"a path", "{{ inputs.topic.name }}"},
@@ -43,7 +44,7 @@ func language(r *report) error {
 		if err != nil {
 			return err
 		}
-		r.atLeast("evaluations of "+e.name+", per second of processor time", rate, "1/s", 1e6)
+		b.atLeast("evaluations of "+e.name+", per second of processor time", rate, "1/s", 1e6)
 	}
 	return nil
 }

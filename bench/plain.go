@@ -13,6 +13,7 @@ import (
 const plainConnections = 32
 
 const plainSchema = `
+DROP TABLE IF EXISTS plain_run, plain_step;
 CREATE TABLE plain_run (
     id    uuid PRIMARY KEY,
     epoch bigint NOT NULL,
@@ -37,7 +38,7 @@ const (
 // plainLoop measures what the usual way gives on this database: each step is
 // one transaction with a fenced UPDATE and an INSERT, sent as one pipelined
 // batch, over 32 connections at once.
-func plainLoop(ctx context.Context, c config, pg *postgres) (stepsPerSecond float64, err error) {
+func plainLoop(ctx context.Context, d time.Duration, pg *postgres) (stepsPerSecond float64, err error) {
 	if _, err := pg.conn.Exec(ctx, plainSchema); err != nil {
 		return 0, err
 	}
@@ -57,12 +58,12 @@ func plainLoop(ctx context.Context, c config, pg *postgres) (stepsPerSecond floa
 	g, ctx := errgroup.WithContext(ctx)
 	for i, conn := range conns {
 		g.Go(func() error {
-			for run := 0; time.Since(began) < c.window; run++ {
+			for run := 0; time.Since(began) < d; run++ {
 				id := fmt.Sprintf("00000000-0000-7000-8000-%06x%06x", i, run)
 				if _, err := conn.Exec(ctx, `INSERT INTO plain_run (id, epoch, seq) VALUES ($1, 1, 0)`, id); err != nil {
 					return err
 				}
-				for step := 1; step <= c.steps; step++ {
+				for step := 1; step <= steps; step++ {
 					b := &pgx.Batch{}
 					b.Queue(plainFence, id, 1)
 					b.Queue(plainRecord, id, step, fmt.Sprintf("s%d", step), body)
