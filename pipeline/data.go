@@ -44,6 +44,9 @@ func AppendData(b []byte, d *Data) []byte {
 	o.truth("pass", d.Pass)
 	o.mapping("answers", d.Answers)
 	o.text("uploads", string(d.Uploads))
+	if d.Fork != nil {
+		o.marshal("fork", d.Fork)
+	}
 	if a := d.Auto; a != nil {
 		o.key("auto")
 		in := begun(o.b)
@@ -66,6 +69,18 @@ func AppendData(b []byte, d *Data) []byte {
 		o.marshal("usage", d.Usage)
 	}
 	o.truth("cached", d.Cached)
+	if d.Reused != nil {
+		o.marshal("reused", d.Reused)
+	}
+	o.text("given", string(d.Given))
+	if s := d.Snapshot; s != nil {
+		o.key("snapshot")
+		in := begun(o.b)
+		in.number("covers", int64(s.Covers))
+		in.number("size", s.Size)
+		in.marshal("parts", s.Parts)
+		o.b = in.end()
+	}
 	return o.end()
 }
 
@@ -202,6 +217,7 @@ type storedData struct {
 	Pass       bool            `json:"pass"`
 	Answers    json.RawMessage `json:"answers"`
 	Uploads    Digest          `json:"uploads"`
+	Fork       *Fork           `json:"fork"`
 	Auto       *storedAnswer   `json:"auto"`
 	Decision   json.RawMessage `json:"decision"`
 	Signal     string          `json:"signal"`
@@ -211,6 +227,15 @@ type storedData struct {
 	Model      string          `json:"model"`
 	Usage      *Usage          `json:"usage"`
 	Cached     bool            `json:"cached"`
+	Reused     *Reused         `json:"reused"`
+	Given      Digest          `json:"given"`
+	Snapshot   *storedSnapshot `json:"snapshot"`
+}
+
+type storedSnapshot struct {
+	Covers int32    `json:"covers"`
+	Size   int64    `json:"size"`
+	Parts  []Digest `json:"parts"`
 }
 
 type storedWaiting struct {
@@ -252,6 +277,8 @@ func DecodeData(b []byte) (Data, error) {
 		Kind: s.Kind, Action: s.Action, Branch: s.Branch, Worker: s.Worker, Waiting: (*Waiting)(s.Waiting), Status: s.Status,
 		Rule: s.Rule, Error: s.Error, Due: s.Due, Reason: s.Reason, RunStatus: s.RunStatus, Done: s.Done, Pass: s.Pass,
 		Uploads: s.Uploads, Signal: s.Signal, Actor: s.Actor, Child: s.Child, Model: s.Model, Usage: s.Usage, Cached: s.Cached,
+		Fork: s.Fork, Reused: s.Reused, Given: s.Given,
+		Snapshot: (*SnapshotRef)(s.Snapshot),
 	}
 	var r reader
 	d.Parameters = r.value(s.Parameters)

@@ -131,6 +131,7 @@ type Run struct {
 	FinishedAt time.Time
 	ParentRun  RunID
 	ForkedFrom RunID
+	ForkSeq    int32 // of ForkedFrom: the newest record that it may use
 	Usage      Usage
 	// Workspace is the directory whose relative paths the steps mean. It is a
 	// fact of the engine that runs it and never leaves the server.
@@ -149,6 +150,7 @@ type Submission struct {
 	Answers        map[string]any // to <AUTO> tags, by "step.param" as the plan's holes are called
 	Bundle         Bundle         // the files that Plan.Bundle names; nil where they are stored already
 	Uploads        Bundle         // files to put into the workspace before the run starts
+	Fork           *Fork          // whose records the run may use; nil: nobody's
 	IdempotencyKey string         // empty: none
 	RequestDigest  Digest         // of everything the caller sent; tells a repetition from a misuse of the key
 }
@@ -181,6 +183,7 @@ type Step struct {
 	Model      string
 	Usage      Usage
 	CacheHit   bool
+	ReusedFrom RunID     // the run that its end was taken from
 	Children   int32     // of blocks: passes or items that will run, when known
 	Waiting    *Waiting  // while it waits: for what
 	Artifacts  []Version // that it published

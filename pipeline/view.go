@@ -80,6 +80,9 @@ func (r *Run) apply(e *Event) {
 		r.Status, r.Reason = RunRunning, ""
 		r.StartedAt = e.At
 	case RunResumed:
+		if r.Status == RunPaused && d.Reason != ReasonUnpaused {
+			break // another owner changes nothing about that
+		}
 		if r.Status != RunRunning { // why it waited is over; why it ends is not
 			r.Status, r.Reason = RunRunning, ""
 		}
@@ -94,6 +97,9 @@ func (r *Run) apply(e *Event) {
 	case SignalReceived:
 		if d.Signal == SignalCancel {
 			r.Reason = "cancelling"
+			if r.Status == RunPaused { // what is cancelled is not paused any more
+				r.Status = RunRunning
+			}
 		}
 	case StepFinished, StepWasSkipped:
 		r.Usage.Steps++
@@ -148,6 +154,9 @@ func (s *Step) apply(e *Event) {
 		s.Status, s.Reason, s.Error = d.Status, d.Reason, d.Error
 		s.Output, s.FinishedAt, s.Artifacts = d.Output, e.At, d.Published
 		s.Model, s.CacheHit = d.Model, d.Cached
+		if d.Reused != nil {
+			s.ReusedFrom = d.Reused.Run
+		}
 		if d.Usage != nil {
 			s.Usage = *d.Usage
 		}

@@ -228,14 +228,14 @@ const (
 
 	insertRunsHead = `WITH created AS (
 		INSERT INTO run (day, run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, lane_epoch, priority,
-			labels, inputs, outputs, workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps)
+			labels, inputs, outputs, workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq)
 		SELECT u.day, u.run_id, u.pipeline, u.version, u.plan_digest, u.parent_run, u.forked_from, u.status, u.reason, u.error, u.lane_epoch, u.priority,
-			u.labels::jsonb, u.inputs, u.outputs, u.workdir, u.created_at, u.started_at, u.finished_at, u.input_tokens, u.output_tokens, u.cost_usd, u.steps
+			u.labels::jsonb, u.inputs, u.outputs, u.workdir, u.created_at, u.started_at, u.finished_at, u.input_tokens, u.output_tokens, u.cost_usd, u.steps, u.fork_seq
 		FROM unnest($1::date[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::uuid[], $8::text[], $9::text[], $10::bytea[],
 			$11::bigint[], $12::integer[], $13::text[], $14::bytea[], $15::bytea[], $16::text[], $17::timestamptz[], $18::timestamptz[],
-			$19::timestamptz[], $20::integer[], $21::integer[], $22::float8[], $23::integer[], $24::text[])
+			$19::timestamptz[], $20::integer[], $21::integer[], $22::float8[], $23::integer[], $24::text[], $25::integer[])
 			AS u (day, run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, lane_epoch, priority,
-			labels, inputs, outputs, workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, key)
+			labels, inputs, outputs, workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, key, fork_seq)
 		WHERE u.key IS NULL OR EXISTS (SELECT FROM idempotency i WHERE i.key = u.key AND i.run_id = u.run_id)`
 	insertRunsTail = ` RETURNING priority, day, run_id, status)
 		INSERT INTO run_queue (priority, day, run_id) SELECT priority, day, run_id FROM created WHERE status = 'QUEUED'`
@@ -281,7 +281,8 @@ const (
 	wakeParked = `INSERT INTO run_queue (priority, day, run_id)
 		SELECT run.priority, run.day, run.run_id FROM unnest($1::date[], $2::uuid[]) AS u (day, run_id)
 			JOIN run ON run.day = u.day AND run.run_id = u.run_id
-		WHERE run.status = 'WAITING' AND run.lane_epoch IS NULL AND EXISTS (SELECT FROM inbox i WHERE i.run_id = u.run_id)
+		WHERE run.status IN ('WAITING','PAUSED') AND run.lane_epoch IS NULL
+			AND EXISTS (SELECT FROM inbox i WHERE i.run_id = u.run_id AND (run.status = 'WAITING' OR i.kind IN ('resume','cancel')))
 		ON CONFLICT DO NOTHING`
 
 	insertApprovals = `INSERT INTO approval (id, run_id, pipeline, status, request, decisions, deadline, created_at, decided_at)

@@ -14,7 +14,7 @@ import (
 type batchWriter struct {
 	epoch                     [8]byte
 	keys, keyDigests, keyRuns array
-	run                       [24]array
+	run                       [25]array
 	log, keyedLog             [10]array
 	fin                       [13]array
 	park                      [13]array
@@ -28,9 +28,9 @@ type batchWriter struct {
 }
 
 var (
-	runOIDs = [24]uint32{
+	runOIDs = [25]uint32{
 		oidDate, oidUUID, oidText, oidText, oidText, oidUUID, oidUUID, oidText, oidText, oidBytea, oidInt8, oidInt4,
-		oidText, oidBytea, oidBytea, oidText, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidInt4, oidInt4, oidFloat8, oidInt4, oidText,
+		oidText, oidBytea, oidBytea, oidText, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidInt4, oidInt4, oidFloat8, oidInt4, oidText, oidInt4,
 	}
 	logOIDs = [10]uint32{oidDate, oidUUID, oidInt4, oidInt4, oidInt8, oidTimestamptz, oidText, oidText, oidBytea, oidBytea}
 	finOIDs = [13]uint32{
@@ -136,7 +136,11 @@ func (w *batchWriter) encode(epoch int64, b *store.Batch) error {
 		if err != nil {
 			return err
 		}
-		w.putRow(&w.park, p.Run, pipeline.RunWaiting, id)
+		status := pipeline.RunWaiting
+		if p.Run.Status == pipeline.RunPaused {
+			status = pipeline.RunPaused
+		}
+		w.putRow(&w.park, p.Run, status, id)
 		w.park[12].putTimeOrNull(p.Wake)
 	}
 	if err := w.putApprovals(b); err != nil {
@@ -269,6 +273,7 @@ func (w *batchWriter) putRun(epoch int64, r *pipeline.Run, id [16]byte, key stri
 	} else {
 		c[23].putText(key)
 	}
+	c[24].putInt4(r.ForkSeq)
 }
 
 func (w *batchWriter) putEvents(id [16]byte, events []pipeline.Event, maybe bool) {

@@ -203,7 +203,7 @@ type queueRow struct {
 // walks along an index and locks run by run until it has enough: the lateral
 // subqueries leave the planner no other way.
 const (
-	claimable = `run.lane_epoch IS NULL AND run.status IN ('QUEUED','WAITING')`
+	claimable = `run.lane_epoch IS NULL AND run.status IN ('QUEUED','WAITING','PAUSED')`
 	// queueDue lets parked runs whose time has come stand in line with the others.
 	queueDue = `WITH due AS (
 			SELECT r.priority, r.day, r.run_id
@@ -220,14 +220,14 @@ const (
 	unqueue = `WITH gone AS (DELETE FROM run_timer WHERE run_id = ANY($2))
 		DELETE FROM run_queue q USING unnest($1::integer[], $2::uuid[]) AS u (priority, run_id)
 		WHERE q.priority = u.priority AND q.run_id = u.run_id`
-	own = `UPDATE run SET status = CASE run.status WHEN 'WAITING' THEN 'WAITING' ELSE 'RUNNING' END, lane_epoch = $1,
+	own = `UPDATE run SET status = CASE WHEN run.status IN ('WAITING','PAUSED') THEN run.status ELSE 'RUNNING' END, lane_epoch = $1,
 			started_at = coalesce(started_at, clock_timestamp())
 		FROM unnest($2::date[], $3::uuid[]) AS u (day, run_id)
 		WHERE run.day = u.day AND run.run_id = u.run_id AND ` + claimable + ` RETURNING ` + ownColumns
 	owned = `SELECT ` + ownColumns + ` FROM run JOIN unnest($2::date[], $3::uuid[]) AS u (day, run_id)
 		ON run.day = u.day AND run.run_id = u.run_id WHERE run.lane_epoch = $1`
 	ownColumns = `run.run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, priority, labels,
-		workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, inputs, outputs`
+		workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq, inputs, outputs`
 )
 
 // Claim implements store.Lane. The rows to be owned are known before the

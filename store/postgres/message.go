@@ -17,7 +17,7 @@ import (
 
 // insertMessage locks the run's row against a batch that finishes or parks it,
 // so that no message is left behind for a finished run and none is slept over.
-const insertMessage = `WITH target AS (SELECT priority, day, run_id, status, status = 'WAITING' AND lane_epoch IS NULL AS parked
+const insertMessage = `WITH target AS (SELECT priority, day, run_id, status, lane_epoch IS NULL AND (status = 'WAITING' OR status = 'PAUSED' AND $4::text IN ('resume','cancel')) AS parked
 		FROM run WHERE day = $1 AND run_id = $2 FOR SHARE),
 	sent AS (INSERT INTO inbox (msg_id, run_id, kind, actor, body, at)
 		SELECT $3, $2, $4, $5, $6, coalesce($7, clock_timestamp()) FROM target WHERE status NOT IN ('COMPLETED','FAILED','CANCELLED')

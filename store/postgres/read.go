@@ -19,7 +19,7 @@ import (
 // listColumns are a run's columns without the values.
 const (
 	listColumns = `run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, priority, labels,
-	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps`
+	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq`
 	runColumns = listColumns + `, inputs, outputs`
 )
 
@@ -47,6 +47,7 @@ func scanRun(rows pgx.Rows, values bool) (*pipeline.Run, error) {
 	into := []any{
 		&id, &r.Pipeline, &r.Version, &r.PlanDigest, &parent, &fork, &r.Status, &r.Reason, &failure, &r.Priority, &labels,
 		&r.Workspace, &r.CreatedAt, &started, &finished, &r.Usage.InputTokens, &r.Usage.OutputTokens, &r.Usage.CostUSD, &r.Usage.Steps,
+		&r.ForkSeq,
 	}
 	if values {
 		into = append(into, &ins, &outs)
@@ -143,6 +144,16 @@ func (s *Store) Runs(ctx context.Context, q store.Query) (store.Page, error) {
 	}
 	if q.Pipeline != "" {
 		where += " AND pipeline = " + arg(store.Clean(q.Pipeline))
+	}
+	for column, id := range map[string]pipeline.RunID{"parent_run": q.Parent, "forked_from": q.Forked} {
+		if id == "" {
+			continue
+		}
+		k, err := runKey(id)
+		if err != nil {
+			return store.Page{}, err
+		}
+		where += " AND " + column + " = " + arg(k)
 	}
 	if labels := store.EncodeLabels(q.Labels); labels != nil {
 		where += " AND labels @> " + arg(string(labels)) + "::jsonb"

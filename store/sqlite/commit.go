@@ -108,8 +108,8 @@ const (
 	sweepKeys = `DELETE FROM idempotency WHERE expires_at < ?`
 	insertRun = `INSERT INTO run (run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error,
 			lane_epoch, priority, labels, inputs, outputs, workdir, created_at, started_at, finished_at,
-			input_tokens, output_tokens, cost_usd, steps)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING`
+			input_tokens, output_tokens, cost_usd, steps, fork_seq)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING`
 )
 
 // sweepEvery is how often expired idempotency keys are deleted, if keys are used.
@@ -187,7 +187,7 @@ func (t *tx) insertRun(epoch int64, r *pipeline.Run, id [16]byte) error {
 	n, err := t.exec(insertRun, id[:], text(r.Pipeline), text(r.Version), text(r.PlanDigest), optionalKey(r.ParentRun),
 		optionalKey(r.ForkedFrom), text(r.Status), text(r.Reason), null(store.EncodeFailure(r.Error)), owner, r.Priority,
 		labels, null(store.EncodeMap(r.Inputs)), null(store.EncodeMap(r.Outputs)), text(r.Workspace), r.CreatedAt.UnixMicro(),
-		micros(r.StartedAt), micros(r.FinishedAt), r.Usage.InputTokens, r.Usage.OutputTokens, store.Finite(r.Usage.CostUSD), r.Usage.Steps)
+		micros(r.StartedAt), micros(r.FinishedAt), r.Usage.InputTokens, r.Usage.OutputTokens, store.Finite(r.Usage.CostUSD), r.Usage.Steps, r.ForkSeq)
 	if err != nil || n == 0 || r.Status != pipeline.RunQueued { // n == 0: a batch that was in doubt comes again
 		return err
 	}

@@ -353,9 +353,9 @@ const (
 		(SELECT priority, run_id FROM run_queue ORDER BY priority DESC, run_id LIMIT ?) RETURNING run_id`
 	dueTimers = `DELETE FROM run_timer WHERE run_id IN
 		(SELECT run_id FROM run_timer WHERE due_at <= ? ORDER BY due_at LIMIT ?) RETURNING priority, run_id`
-	claimRun = `UPDATE run SET status = CASE status WHEN 'WAITING' THEN 'WAITING' ELSE 'RUNNING' END, lane_epoch = ?,
+	claimRun = `UPDATE run SET status = CASE WHEN status IN ('WAITING','PAUSED') THEN status ELSE 'RUNNING' END, lane_epoch = ?,
 			started_at = coalesce(started_at, ?)
-		WHERE run_id = ? AND lane_epoch IS NULL AND status IN ('QUEUED','WAITING') RETURNING ` + runColumns
+		WHERE run_id = ? AND lane_epoch IS NULL AND status IN ('QUEUED','WAITING','PAUSED') RETURNING ` + runColumns
 	dropTimer  = `DELETE FROM run_timer WHERE run_id = ?`
 	unqueueRun = `DELETE FROM run_queue WHERE priority = ? AND run_id = ?`
 )

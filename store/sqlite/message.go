@@ -65,7 +65,7 @@ func (t *tx) send(run pipeline.RunID, id [16]byte, m *store.Message) (queued boo
 	if _, err := t.exec(insertMessage, text(m.ID), id[:], text(m.Kind), text(m.Actor), null(m.Body), at.UnixMicro()); err != nil {
 		return false, err
 	}
-	if status != pipeline.RunWaiting || !free {
+	if !free || status != pipeline.RunWaiting && (status != pipeline.RunPaused || !store.WakesPaused(m.Kind)) {
 		return false, nil
 	}
 	_, err = t.exec(queueRun, priority, id[:])

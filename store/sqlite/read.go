@@ -40,11 +40,11 @@ func (s *Store) query(ctx context.Context, query string, args []any, f func(*sql
 }
 
 const runColumns = `run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, priority, labels,
-	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, inputs, outputs`
+	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq, inputs, outputs`
 
 // listColumns are runColumns without the values.
 const listColumns = `run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, priority, labels,
-	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps`
+	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq`
 
 func scanRun(rows *sql.Rows, values bool) (*pipeline.Run, error) {
 	var (
@@ -56,6 +56,7 @@ func scanRun(rows *sql.Rows, values bool) (*pipeline.Run, error) {
 	into := []any{
 		&id, &r.Pipeline, &r.Version, &r.PlanDigest, &parent, &fork, &r.Status, &r.Reason, &failure, &r.Priority, &labels,
 		&r.Workspace, &created, &started, &finished, &r.Usage.InputTokens, &r.Usage.OutputTokens, &r.Usage.CostUSD, &r.Usage.Steps,
+		&r.ForkSeq,
 	}
 	if values {
 		into = append(into, &ins, &outs)
@@ -151,6 +152,17 @@ func (s *Store) Runs(ctx context.Context, q store.Query) (store.Page, error) {
 	if q.Pipeline != "" {
 		where += " AND pipeline = ?"
 		args = append(args, text(q.Pipeline))
+	}
+	for column, id := range map[string]pipeline.RunID{"parent_run": q.Parent, "forked_from": q.Forked} {
+		if id == "" {
+			continue
+		}
+		k, err := key(id)
+		if err != nil {
+			return store.Page{}, err
+		}
+		where += " AND " + column + " = ?"
+		args = append(args, k[:])
 	}
 	names := make([]string, 0, len(q.Labels))
 	for name := range q.Labels {

@@ -12,7 +12,8 @@ import (
 const (
 	insertTimer = `INSERT OR REPLACE INTO run_timer (run_id, due_at, priority) VALUES (?, ?, (SELECT priority FROM run WHERE run_id = ?1))`
 	wakeRun     = `INSERT INTO run_queue (priority, run_id)
-		SELECT priority, run_id FROM run WHERE run_id = ?1 AND EXISTS (SELECT 1 FROM inbox WHERE run_id = ?1) ON CONFLICT DO NOTHING`
+		SELECT priority, run_id FROM run WHERE run_id = ?1 AND EXISTS (SELECT 1 FROM inbox
+			WHERE run_id = ?1 AND (run.status <> 'PAUSED' OR kind IN ('resume','cancel'))) ON CONFLICT DO NOTHING`
 )
 
 // park frees a run that only waits; it tells whether a message that is there
@@ -22,7 +23,11 @@ func (t *tx) park(epoch int64, p *store.Park) (woken bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if owned, err := t.updateRun(epoch, id, p.Run, pipeline.RunWaiting, nil); err != nil || !owned { // a batch that was in doubt comes again
+	status := pipeline.RunWaiting
+	if p.Run.Status == pipeline.RunPaused {
+		status = pipeline.RunPaused
+	}
+	if owned, err := t.updateRun(epoch, id, p.Run, status, nil); err != nil || !owned { // a batch that was in doubt comes again
 		return false, err
 	}
 	if !p.Wake.IsZero() {
