@@ -22,6 +22,7 @@ const (
 	AutoResolved      EventType = "auto_resolved"
 	ApprovalIsDecided EventType = "approval_decided"
 	SignalReceived    EventType = "signal_received"
+	Checkpoint        EventType = "checkpoint"
 	EventLog          EventType = "log"
 )
 
@@ -72,6 +73,7 @@ type Data struct {
 	Pass       bool           // state_set at a pass: the pass begins
 	Answers    map[string]any // run_created: answers to <AUTO> tags that were handed in
 	Uploads    Digest         // run_created: of the files to put into the workspace, stored as a bundle
+	Fork       *Fork          // run_created: whose records it may use
 	Auto       *Answer        // auto_resolved
 	Decision   *Decision      // approval_decided
 	Signal     string         // signal_received: its name; "cancel" ends the run. step_finished of a wait: the signal that it took
@@ -81,6 +83,16 @@ type Data struct {
 	Model      string         // step_finished
 	Usage      *Usage         // step_finished
 	Cached     bool           // step_finished
+	Reused     *Reused        // step_finished: the record of another run that it is
+	Given      Digest         // step_started, step_waiting, step_finished: of what it was given besides its parameters and artifacts; empty: nothing
+	Snapshot   *SnapshotRef   // checkpoint
+}
+
+// SnapshotRef says where the snapshot of a checkpoint is kept, and what it holds.
+type SnapshotRef struct {
+	Covers int32    // seq of the newest event that the snapshot knows
+	Size   int64    // bytes, as kept
+	Parts  []Digest // blobs of the run that hold it, in order
 }
 
 // Waiting is what a step waits for.

@@ -182,7 +182,9 @@ type Finish struct {
 
 // Park lets go of a run that only waits: it has no lane until a message comes or
 // its time has come. Its row is updated as by Finish; its status becomes WAITING. A
-// message that came before, and is not among Consume, queues it at once.
+// message that came before, and is not among Consume, queues it at once. A run
+// whose status is PAUSED keeps that, and only the messages that WakesPaused names
+// queue it.
 type Park struct {
 	Run  *pipeline.Run
 	Wake time.Time // zero: only a message wakes it
@@ -216,6 +218,8 @@ type Query struct {
 	Status   []pipeline.RunStatus // any of these; empty: all
 	Pipeline string               // exact id; empty: all
 	Labels   map[string]string    // all of these
+	Parent   pipeline.RunID       // begun by this run; empty: all
+	Forked   pipeline.RunID       // that use the records of this run; empty: all
 	Before   pipeline.RunID       // keyset: only older runs
 	Limit    int
 }

@@ -79,6 +79,8 @@ func Run(t *testing.T, h Harness) {
 			NoLostWakeUp(t, s, h.Again(t, s))
 		}},
 		{"children are created with their parent's records", children},
+		{"paused runs wait for a resume or a cancel", pausedRuns},
+		{"runs know their parent and what they were forked from", relatives},
 		{"approvals read back whole", approvalsReadBack},
 		{"approvals list newest first by keyset and filters", listApprovals},
 		{"approvals are asked and withdrawn once", asksOnce},
