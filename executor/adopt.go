@@ -34,7 +34,7 @@ func (l *lane) take(run *pipeline.Run, prog *program, events []pipeline.Event) (
 }
 
 // adopt goes on with a run whose given events are durable.
-func (l *lane) adopt(run *pipeline.Run, prog *program, events []pipeline.Event, fresh bool) *runState {
+func (l *lane) adopt(run *pipeline.Run, prog *program, events []pipeline.Event, messages []store.Message, fresh bool) *runState {
 	r, err := l.take(run, prog, events)
 	if err != nil {
 		l.ex.log.Error("run cannot be taken over", "run", run.ID, "err", err)
@@ -52,14 +52,21 @@ func (l *lane) adopt(run *pipeline.Run, prog *program, events []pipeline.Event, 
 		r.limitTime()
 	case r.m.Run.Status == pipeline.RunWaiting:
 		r.asleep = true // until something happens
+	case r.m.Paused() && !r.m.InFlight(): // it was parked so
 	case !fresh:
-		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: parting(events)})
+		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: loss(parting(events), messages)})
 	}
 	decisions := map[pipeline.ApprovalID]*pipeline.Decision{}
 	for i := range events {
 		if d := events[i].Data.Decision; d != nil {
 			decisions[d.Approval] = d
 		}
+	}
+	if r.m.Paused() {
+		r.decisions = decisions
+	}
+	if r.m.Ending() == pipeline.SignalCancel {
+		r.cancelChildren()
 	}
 	waits := r.m.Waits()
 	for i := range waits {
@@ -81,6 +88,9 @@ func (r *runState) setOff() {
 func (r *runState) limitTime() {
 	if due := r.deadline(); !due.IsZero() {
 		r.after(due.Sub(r.lane.ex.cfg.Now()), func() {
+			if r.m.Paused() {
+				return // it counts once the run goes on
+			}
 			r.late = true
 			r.signal(pipeline.SignalTimeout, nil, "")
 		})
@@ -115,8 +125,8 @@ func (l *lane) drop(r *runState) {
 func (l *lane) claimed(runs []*pipeline.Run, asked int, err error) {
 	l.claiming = false
 	if err != nil {
-		if errors.Is(err, store.ErrFenced) {
-			l.fenced = true
+		if errors.Is(err, store.ErrFenced) { // unless the lease can be renewed
+			l.claim, l.check = true, true
 			return
 		}
 		l.ex.log.Warn("queue not read", "err", err)
@@ -154,7 +164,7 @@ func (l *lane) load(run *pipeline.Run) {
 			}
 			rung := l.loading[run.ID]
 			delete(l.loading, run.ID)
-			r := l.adopt(run, prog, events, false)
+			r := l.adopt(run, prog, events, messages, false)
 			if r == nil {
 				return
 			}

@@ -120,6 +120,12 @@ func (r *runState) receive(m *store.Message) {
 		r.rung = true
 		return
 	}
+	if r.putOff(m) {
+		return
+	}
+	if m.Kind == store.MessageAttempt && r.reported(m) {
+		return
+	}
 	l.batch.Consume = append(l.batch.Consume, m.ID)
 	if r.finished {
 		return
@@ -127,6 +133,10 @@ func (r *runState) receive(m *store.Message) {
 	switch m.Kind {
 	case store.MessageCancel:
 		r.signal(pipeline.SignalCancel, nil, m.Actor)
+	case store.MessagePause:
+		r.pause(m.Actor)
+	case store.MessageResume:
+		r.unpause(m.Actor)
 	case store.MessageSignal:
 		name, data, err := signalOf(m.Body)
 		if err != nil {
@@ -157,7 +167,14 @@ func (r *runState) signal(name string, value any, actor string) {
 	if r.over() {
 		return
 	}
+	paused := r.m.Paused()
 	r.record(pipeline.SignalReceived, "", 0, pipeline.Data{Signal: name, Value: value, Actor: actor})
+	if name == pipeline.SignalCancel {
+		r.cancelChildren()
+	}
+	if paused && !r.m.Paused() {
+		r.unpaused()
+	}
 	for _, w := range r.m.Waits() {
 		if w.Waiting != nil && w.Waiting.For == waitSignal && w.Waiting.Signal == name {
 			r.do(func() { r.takeSignal(w.Path, w.Def) })

@@ -26,6 +26,10 @@ var weight = map[string]int{waitApproval: 5, waitSignal: 4, waitFiles: 3, waitTi
 // rest lets go of a run that only waits, unless that is soon over. It then costs
 // rows and nothing else.
 func (r *runState) rest() {
+	if !r.over() && !r.busy && r.m.Paused() {
+		r.restPaused()
+		return
+	}
 	if r.over() || r.busy || r.asking || r.staying || r.createdIn != nil || r.running+r.looking > 0 ||
 		len(r.ready)+len(r.held)+len(r.backlog) > 0 || !r.m.Idle() {
 		return
@@ -75,6 +79,7 @@ func (r *runState) rest() {
 func (r *runState) park(wake time.Time) {
 	l := r.lane
 	l.withoutRow(r)
+	r.unheeded()
 	run := r.m.Run
 	l.batch.Park = append(l.batch.Park, store.Park{Run: &run, Wake: wake})
 	l.eager = true

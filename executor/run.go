@@ -41,6 +41,15 @@ type runState struct {
 	rung      bool              // messages have come since
 	resolved  []resolution      // <AUTO> tags that were filled in and are not recorded yet
 	gone      bool              // the lane has let go of it
+
+	adoptions map[pipeline.Path]*adoption // attempts that may be under way elsewhere
+	said      map[pipeline.Path]*said     // what was reported and has had no effect yet
+
+	// Of a run that is paused, or that ends its children before itself.
+	shelf       []pipeline.Task // to be done once it goes on
+	deferred    []store.Message // likewise
+	decisions   map[pipeline.ApprovalID]*pipeline.Decision
+	bequeathing bool // its children are being told to end
 }
 
 // over reports whether nothing more can happen to the run here.
@@ -59,6 +68,11 @@ type attempt struct {
 	cancel context.CancelCauseFunc
 	// published is what it made, before its versions have numbers.
 	published []pipeline.Version
+	// hear takes what its holder says of it, on the lane's goroutine, and does not
+	// block. nil: this process carries it out.
+	hear    func(Report)
+	adopted bool    // it was carried out elsewhere
+	orphan  *orphan // its run has another owner
 }
 
 var (
@@ -92,6 +106,9 @@ func (r *runState) record(typ pipeline.EventType, path pipeline.Path, attempt in
 		panic(fmt.Sprintf("executor: run %s: %v", r.run.ID, err))
 	}
 	r.lane.append(r, e)
+	if len(r.said)+len(r.adoptions) > 0 {
+		r.heeded(&e)
+	}
 }
 
 // awaken records that a run that was parked goes on.
@@ -140,7 +157,7 @@ func (r *runState) pump() {
 
 // task answers one task of the machine.
 func (r *runState) task(t *pipeline.Task) {
-	if r.over() || !r.m.Stands(t) {
+	if r.over() || !r.m.Stands(t) || r.shelve(t) {
 		return
 	}
 	switch t.Kind {
@@ -159,6 +176,14 @@ func (r *runState) begin(t *pipeline.Task) {
 	if wait := t.Due.Sub(r.lane.ex.cfg.Now()); !t.Due.IsZero() && wait > 0 {
 		task := *t
 		r.after(wait, func() { r.task(&task); r.pump() })
+		return
+	}
+	if t.Interrupted && r.awaitHolder(t) {
+		return
+	}
+	if r.settling(t.Path) != nil {
+		r.ready = append(r.ready, *t)
+		r.ask()
 		return
 	}
 	if pure(t.Def) && !r.prog.impure[t.Def] {
@@ -183,6 +208,9 @@ func pure(d *pipeline.StepDef) bool {
 
 // proceed evaluates control flow at once and lines leaves up for the pool.
 func (r *runState) proceed(t *pipeline.Task) {
+	if r.shelve(t) {
+		return
+	}
 	if !t.Def.Kind.Work() {
 		r.evaluate(t)
 		return
@@ -211,10 +239,10 @@ func (r *runState) limit() int {
 // granted uses a slot of the pool, or gives it back.
 func (r *runState) granted() {
 	r.asking = false
-	for len(r.ready) > 0 && !r.gone && !r.lane.stopping {
+	for len(r.ready) > 0 && !r.gone && !r.lane.stopping && !r.lane.quiet() {
 		t := r.ready[0]
 		r.ready = r.ready[1:]
-		if !r.m.Stands(&t) {
+		if !r.m.Stands(&t) || r.shelve(&t) {
 			continue
 		}
 		if r.start(&t) {
@@ -307,6 +335,7 @@ func (r *runState) cancelSome() {
 			a.cancel(errCancelled)
 		}
 	}
+	r.cancelAdoptions()
 }
 
 func (r *runState) cancelAttempts(cause error) {

@@ -161,7 +161,7 @@ func (r *runState) awaitAgain(w *pipeline.Waiter, decisions map[pipeline.Approva
 // is not about to be skipped; else nil.
 func (r *runState) waiter(path pipeline.Path, def *pipeline.StepDef, what string) (*pipeline.Task, *pipeline.Waiting) {
 	s := r.m.Step(path)
-	if r.over() || s == nil || s.Status != pipeline.StepWaiting || s.Waiting == nil || s.Waiting.For != what {
+	if r.over() || r.m.Paused() || s == nil || s.Status != pipeline.StepWaiting || s.Waiting == nil || s.Waiting.For != what {
 		return nil, nil
 	}
 	if r.m.Stands(&pipeline.Task{Kind: pipeline.TaskSkip, Path: path}) {

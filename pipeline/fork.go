@@ -63,11 +63,18 @@ const (
 	// ReasonUnpaused is why a run is resumed that was paused; until then it stays
 	// paused, whoever takes it over.
 	ReasonUnpaused = "unpaused"
-	ReasonPaused   = "paused"
 )
 
 // Paused reports whether the run hands out nothing until it is resumed.
 func (m *Machine) Paused() bool { return m.Run.Status == RunPaused }
 
-// Cancelling reports whether the run is being ended by a cancel.
-func (m *Machine) Cancelling() bool { return m.cancel == SignalCancel && !m.Run.Status.Final() }
+// Ending is the signal that ends the run from outside, SignalCancel or
+// SignalTimeout; empty: none does.
+func (m *Machine) Ending() string { return m.cancel }
+
+// InFlight reports whether the log knows of an attempt that has not ended.
+func (m *Machine) InFlight() bool {
+	found := false
+	m.unit.walk(func(x *inst) { found = found || x.step.Status == StepRunning && x.block == nil })
+	return found
+}

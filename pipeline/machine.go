@@ -74,16 +74,20 @@ const (
 	ReasonFailed    = "failed" // failed under on_failure: skip
 	ReasonTimeout   = "timeout"
 	ReasonOwnerDied = "owner_died"
-	ReasonMaxVisits = "max_visits" // a jump back would have gone beyond its bound
-	ReasonExhausted = "exhausted"  // a repeat loop came to its maximum
-	ReasonNoWinner  = "no_winner"  // of compete
+	ReasonUnknown   = "outcome_unknown" // it may run once, and nobody knows whether it took effect
+	ReasonMaxVisits = "max_visits"      // a jump back would have gone beyond its bound
+	ReasonExhausted = "exhausted"       // a repeat loop came to its maximum
+	ReasonNoWinner  = "no_winner"       // of compete
 )
 
 // ReasonHandedOver is why a run is resumed whose owner had left in good order;
+// ReasonLeaseExpired is why one is whose owner was not heard of for too long,
+// and may live: what it had under way may still be.
 // ReasonWoken is why one is that was parked: nothing of it was under way.
 const (
-	ReasonHandedOver = "handed_over"
-	ReasonWoken      = "woken"
+	ReasonHandedOver   = "handed_over"
+	ReasonLeaseExpired = "lease_expired"
+	ReasonWoken        = "woken"
 )
 
 // Machine is the state of one run: it learns everything from events and says
@@ -112,6 +116,13 @@ type Machine struct {
 	answers map[string]any
 	answer  map[Path]map[string]*Answer
 	homes   map[*StepDef]*Unit // of the steps of called pipelines, once asked for
+
+	uploads  Digest // of the files that came with the submission
+	late     bool   // its own timeout has passed
+	handed   bool   // the owner has left in good order, and nothing has happened since
+	critical int32  // seq of the end of the newest step that is marked so; 0: none
+	begun    int32  // instances that events have named
+	order    int64  // of the newest task
 }
 
 // NewMachine returns the machine of a run before its first event.
@@ -158,13 +169,21 @@ func (m *Machine) Rule(path Path) *Rule {
 	return nil
 }
 
+// Def is what the live instance at path is made of, or nil.
+func (m *Machine) Def(path Path) *StepDef {
+	if x := m.insts[path]; x != nil {
+		return x.def
+	}
+	return nil
+}
+
 // Deaths is how many owners died while the step was in flight.
 func (m *Machine) Deaths(path Path) int { return m.deaths[path] }
 
 // Next returns the tasks that have become possible since the last call, in a
 // stable order.
 func (m *Machine) Next() []Task {
-	if len(m.queue) == 0 {
+	if len(m.queue) == 0 || m.Paused() {
 		return nil
 	}
 	list := m.queue[:0]
@@ -248,9 +267,10 @@ func (m *Machine) Apply(e *Event) error {
 	}
 	m.Seq = e.Seq
 	m.Run.apply(e)
+	m.parting(e)
 	switch e.Type {
 	case RunCreated:
-		m.answers = e.Data.Answers
+		m.answers, m.uploads = e.Data.Answers, e.Data.Uploads
 	case RunStarted:
 		if m.unit.root == nil {
 			m.openUnit(m.unit)
@@ -259,13 +279,17 @@ func (m *Machine) Apply(e *Event) error {
 			}
 		}
 	case RunResumed:
-		if e.Data.Reason != ReasonWoken {
+		if e.Data.Reason != ReasonWoken && e.Data.Reason != ReasonUnpaused {
 			m.resume(e)
 		}
 	case SignalReceived:
 		m.signal(e)
 	case AutoResolved:
 		m.resolved(e)
+	case ApprovalIsDecided:
+		if x := m.insts[e.Path]; x != nil {
+			x.decision = e.Data.Decision
+		}
 	case StateSet:
 		return m.applyState(e)
 	case StepStarted, StepRetrying, StepIsWaiting, StepFinished, StepWasSkipped:
@@ -295,14 +319,19 @@ func (m *Machine) resume(e *Event) {
 		if x.step.Status != StepRunning || x.block != nil {
 			return
 		}
-		if e.Data.Reason == ReasonOwnerDied {
+		if e.Data.Reason == ReasonOwnerDied || e.Data.Reason == ReasonLeaseExpired {
 			m.deaths[x.path]++
+		}
+		if x.step.Lost == "" { // later owners have not begun another attempt
+			x.step.Lost = e.Data.Reason
 		}
 		// The attempt that an earlier resumption asked for may have run
 		// although its start was not recorded.
 		x.base = max(x.base, x.step.Attempt, x.offered)
 		x.offered = x.base + 1
 		x.token++
+		x.out = x.token
+		x.order = m.ordered()
 		m.queue = append(m.queue, Task{Kind: TaskBegin, Path: x.path, Interrupted: true, token: x.token})
 	})
 }
@@ -323,6 +352,10 @@ func (m *Machine) applyStep(e *Event) error {
 	if x.block != nil && e.Type != StepFinished {
 		return fmt.Errorf("apply %s: block %s has begun", e.Type, e.Path)
 	}
+	if x.number == 0 {
+		m.begun++
+		x.number = m.begun
+	}
 	x.step.apply(e)
 	if i := int(e.Data.Rule) - 1; i >= 0 && i < len(x.def.OnError) {
 		x.rule, x.ruled = &x.def.OnError[i], e.Type == StepFinished
@@ -341,7 +374,17 @@ func (m *Machine) applyStep(e *Event) error {
 			}
 		}
 	case StepRetrying:
-		x.tries++
+		switch e.Data.Reason {
+		case ReasonWorkerLost:
+			m.deaths[x.path]++
+		case ReasonWorkerDeclined: // it has not begun
+		case ReasonUnknown: // nobody knows that it has failed
+		default:
+			x.tries++
+		}
+		if e.Data.Adopted && m.deaths[x.path] > 0 { // the process that was held to be dead was not
+			m.deaths[x.path]--
+		}
 		x.due, x.since = e.Data.Due, e.Seq
 		x.skip = ""
 		if halt != "" {
@@ -358,6 +401,9 @@ func (m *Machine) applyStep(e *Event) error {
 		}
 	case StepFinished:
 		u := x.frame.unit
+		if x.def.Critical {
+			m.critical = e.Seq
+		}
 		if len(e.Data.State) > 0 {
 			maps.Copy(u.state, e.Data.State)
 		}
