@@ -202,14 +202,12 @@ func typeOf(f reflect.StructField) pipeline.Type {
 }
 
 func bind(dst reflect.Value, fields []paramField, params map[string]any) error {
-	known := map[string]bool{}
 	rest := -1
 	for _, f := range fields {
 		if f.rest {
 			rest = f.index
 			continue
 		}
-		known[f.Name] = true
 		v, given := params[f.Name]
 		if !given || v == nil && f.Default != nil {
 			v = f.Default
@@ -231,7 +229,7 @@ func bind(dst reflect.Value, fields []paramField, params map[string]any) error {
 	}
 	for name, v := range params {
 		switch {
-		case known[name]:
+		case slices.ContainsFunc(fields, func(f paramField) bool { return !f.rest && f.Name == name }):
 		case rest >= 0:
 			m := dst.Field(rest)
 			if m.IsNil() {

@@ -86,7 +86,7 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 			return func() bool { r.skipped(t); return false }
 		}
 	}
-	if fail := r.lane.ex.suits(def); fail != nil {
+	if fail := r.lane.ex.suits(def); fail != nil && r.settling(t.Path) == nil {
 		return refuse(fail, nil)
 	}
 	w, fail := r.compose(ev, t, red)
@@ -102,6 +102,9 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 		return refuse(fail, w.shown)
 	}
 	effect := w.effect(def)
+	if rep := r.settling(t.Path); rep != nil {
+		return r.settle(t, w, env, effect, rep)
+	}
 	if t.Interrupted && r.m.Deaths(t.Path) >= maxDeaths {
 		return refuse(&pipeline.Failure{
 			Kind: pipeline.CategorySystem, Reason: pipeline.ReasonOwnerDied,
@@ -199,9 +202,34 @@ func (r *runState) environment(ev evaluation, t *pipeline.Task, w *work) (Env, *
 	return env, nil
 }
 
-// launch runs the job on its own goroutine; the lane hears how it ended.
+// Instant is a Runner that may say, once it is bound, that its Run only computes,
+// for microseconds: it waits for nothing and writes no log. The lane then runs it
+// itself, for which there is no context, in less time than a goroutine takes to begin.
+type Instant interface {
+	Runner
+	Instant() bool
+}
+
+// instant reports whether nothing about the job can take time.
+func (j *job) instant() bool {
+	def := j.task.Def
+	if i, ok := j.runner.(Instant); !ok || !i.Instant() {
+		return false
+	}
+	return !j.work.action.Workspace && j.work.takes == nil && j.cacheAs == "" && def.Resources == nil &&
+		def.Returns == nil && len(j.work.gives)+len(def.Publish)+len(j.work.kept) == 0 && !j.r.m.Cancels(j.task.Path)
+}
+
+// launch runs the job on its own goroutine, unless it is over at once; the lane
+// hears how it ended.
 func (j *job) launch() {
 	ex := j.r.lane.ex
+	if j.instant() {
+		j.begun, j.limit = ex.cfg.Now(), 0
+		out, err := j.execute(ex.work)
+		j.r.lane.next(func() { j.done(out, err, nil) })
+		return
+	}
 	ctx, cancel := context.WithCancelCause(ex.work)
 	j.a.cancel = cancel
 	j.r.attempts[j.task.Path] = j.a
@@ -281,19 +309,13 @@ func (j *job) done(out Output, err error, cause error) {
 	}
 	r.lane.ex.met.stepSeconds.WithLabelValues(string(j.task.Def.Kind)).Observe(r.lane.ex.cfg.Now().Sub(j.begun).Seconds())
 	if r.gone {
+		j.afterLoss(out, err, cause)
 		return
 	}
 	if errors.Is(cause, errStopped) || errors.Is(cause, errFenced) {
 		return // unfinished: whoever owns the run next does it again
 	}
-	fail := asFailure(err)
-	if fail != nil && cause != nil {
-		fail = &pipeline.Failure{Kind: pipeline.CategoryCancelled, Message: "cancelled"}
-	}
-	out.Value = j.work.redact.value(out.Value)
-	if fail != nil {
-		fail.Message = j.work.redact.text(fail.Message)
-	}
+	out, fail := j.outcome(out, err, cause)
 	r.do(func() {
 		if fail == nil && len(j.task.Def.State) > 0 {
 			r.stateOf(j, out)
@@ -303,6 +325,19 @@ func (j *job) done(out Output, err error, cause error) {
 		r.ask()
 		r.pump()
 	})
+}
+
+// outcome is how an attempt ended, without secrets.
+func (j *job) outcome(out Output, err error, cause error) (Output, *pipeline.Failure) {
+	fail := asFailure(err)
+	if fail != nil && cause != nil {
+		fail = &pipeline.Failure{Kind: pipeline.CategoryCancelled, Message: "cancelled"}
+	}
+	out.Value = j.work.redact.value(out.Value)
+	if fail != nil {
+		fail.Message = j.work.redact.text(fail.Message)
+	}
+	return out, fail
 }
 
 // stateOf evaluates the state that a completed leaf sets, then records its end.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -21,14 +22,19 @@ const (
 // the committer, is the only user of the store's lane. While one batch is being
 // made durable, the next one gathers: there is no timer.
 type lane struct {
-	ex   *Executor
-	runs map[pipeline.RunID]*runState
+	ex     *Executor
+	epoch  int64         // of the lease
+	opened time.Duration // when it was asked for, as Executor.beat
+	held   atomic.Bool   // it has begun nothing for want of a heartbeat
+	ended  chan struct{} // closed once the lane has let go of its runs
+	runs   map[pipeline.RunID]*runState
 
 	mu     sync.Mutex
 	mail   []func()
 	closed bool
 	bell   chan struct{} // capacity 1: there is mail
 	tail   sync.Mutex    // serializes what is posted after the end
+	soon   []func()      // what the lane's goroutine has left for itself
 
 	batch   *store.Batch
 	index   map[pipeline.RunID]int // of batch.Append
@@ -103,7 +109,7 @@ type laneJob struct {
 
 func newLane(ex *Executor) *lane {
 	return &lane{
-		ex: ex, runs: map[pipeline.RunID]*runState{}, bell: make(chan struct{}, 1),
+		ex: ex, ended: make(chan struct{}), runs: map[pipeline.RunID]*runState{}, bell: make(chan struct{}, 1),
 		batch: &store.Batch{}, index: map[pipeline.RunID]int{}, jobs: make(chan laneJob, 16), claim: true,
 		loading: map[pipeline.RunID]bool{}, taken: map[store.MessageID]bool{},
 	}
@@ -125,6 +131,26 @@ func (l *lane) post(f func()) {
 	nudge(l.bell)
 }
 
+// next leaves something for the lane's goroutine, which is the caller, to do before
+// it looks at its mail again.
+func (l *lane) next(f func()) { l.soon = append(l.soon, f) }
+
+// later does what was left, unless that goes on for too long: then there may be
+// mail, and the committer may be idle.
+func (l *lane) later() {
+	const atOnce = 512
+	for n := 0; n < len(l.soon); n++ {
+		if n == atOnce {
+			l.soon = slices.Delete(l.soon, 0, n)
+			nudge(l.bell)
+			return
+		}
+		l.soon[n]()
+	}
+	clear(l.soon)
+	l.soon = l.soon[:0]
+}
+
 // run serves the lane under one lease, until ctx ends or the lease is lost.
 func (l *lane) run(ctx context.Context, held store.Lane) {
 	var committer sync.WaitGroup
@@ -142,6 +168,7 @@ func (l *lane) run(ctx context.Context, held store.Lane) {
 			for _, f := range mail {
 				f()
 			}
+			l.later()
 		case <-stop:
 			stop = nil
 			l.stopping = true
@@ -192,9 +219,14 @@ func (l *lane) abandon(cause error) {
 	for i := range pending {
 		pending[i].answer(submitted{err: refuse})
 	}
+	if l.fenced {
+		l.orphans()
+	}
 	for _, r := range l.runs {
 		l.drop(r)
-		r.cancelAttempts(cause)
+		if !l.fenced {
+			r.cancelAttempts(cause)
+		}
 	}
 	l.batch, l.waiting, l.sent, l.events = &store.Batch{}, nil, nil, 0
 	clear(l.index)
@@ -203,8 +235,12 @@ func (l *lane) abandon(cause error) {
 	mail := l.mail
 	l.mail, l.closed = nil, true
 	l.mu.Unlock()
+	close(l.ended)
 	for _, f := range mail {
 		f()
+	}
+	for len(l.soon) > 0 {
+		l.later()
 	}
 }
 
@@ -230,7 +266,11 @@ func (l *lane) append(r *runState, e pipeline.Event) {
 		l.index[r.run.ID] = i
 		l.batch.Append = append(l.batch.Append, store.Append{Run: r.run.ID})
 	}
-	l.batch.Append[i].Events = append(l.batch.Append[i].Events, e)
+	if a := &l.batch.Append[i]; a.Events == nil {
+		a.Events = append(make([]pipeline.Event, 0, 2), e) // mostly the end of a step and the start of the next
+	} else {
+		a.Events = append(a.Events, e)
+	}
 }
 
 // row puts the run's row, as it now is, into the batch.
@@ -328,15 +368,27 @@ func (l *lane) committer(ctx context.Context, held store.Lane) {
 func (l *lane) commit(ctx, soft context.Context, held store.Lane, b *store.Batch) (store.Result, error) {
 	wait := 20 * time.Millisecond
 	stopped := time.Time{}
+	renewed := false
 	for {
-		begun := time.Now()
-		res, err := held.Commit(ctx, b)
+		var res store.Result
+		err := l.mute()
 		if err == nil {
-			l.ex.met.commitSeconds.Observe(time.Since(begun).Seconds())
-			return res, nil
+			begun := time.Now()
+			res, err = held.Commit(ctx, b)
+			if err == nil {
+				l.ex.met.commitSeconds.Observe(time.Since(begun).Seconds())
+				return res, nil
+			}
 		}
 		if errors.Is(err, store.ErrFenced) {
-			return res, err
+			if renewed {
+				return res, err
+			}
+			// A lease that has expired and still stands is ours to renew.
+			if _, err = l.ex.renew(ctx); err == nil {
+				renewed = true
+				continue
+			}
 		}
 		l.ex.log.Warn("commit not acknowledged; sending it again", "lane", held.ID(), "err", err)
 		l.post(func() { l.broken = err })
@@ -381,6 +433,7 @@ func (l *lane) committed(res store.Result, err error) {
 	bell.Approvals = len(sent.batch.Ask)+len(sent.batch.Withdraw) > 0
 	for _, r := range sent.ended {
 		l.drop(r)
+		l.ex.fires.ended(&r.m.Run)
 		l.ex.met.runs.WithLabelValues(string(r.m.Run.Status)).Inc()
 	}
 	for i, r := range sent.parked {
@@ -395,6 +448,7 @@ func (l *lane) committed(res store.Result, err error) {
 	for i := range sent.waiting { // after the bell, so that who is answered finds the run's events here
 		sent.waiting[i].answer(answers[i])
 	}
+	l.release()
 	stalled := l.stalled
 	l.stalled = nil
 	for _, r := range stalled {
@@ -408,16 +462,27 @@ func (l *lane) acknowledge(id pipeline.RunID, seq int32) {
 	if r == nil {
 		return
 	}
-	r.do(func() { r.committed(seq) })
+	r.durable = max(r.durable, seq)
+	if len(r.held) > 0 {
+		r.do(r.committed)
+	}
+}
+
+// release calls what has waited for events that are durable now.
+func (l *lane) release() {
+	var due []durable
 	l.durables = slices.DeleteFunc(l.durables, func(d durable) bool {
-		if d.run != r || d.seq > seq {
+		if d.seq > d.run.durable && !d.run.gone {
 			return false
 		}
-		if !r.gone {
-			r.do(d.f)
-		}
+		due = append(due, d)
 		return true
 	})
+	for _, d := range due {
+		if !d.run.gone {
+			d.run.do(d.f)
+		}
+	}
 }
 
 // created goes on with a run that was submitted and returns the answer for its
@@ -441,7 +506,7 @@ func (l *lane) created(s *submission, b *store.Batch, res store.Result) submitte
 		return submitted{run: s.run}
 	}
 	if s.state == nil { // it was not clear whether the key was free
-		if r := l.adopt(s.run, s.prog, s.create.Events, true); r != nil {
+		if r := l.adopt(s.run, s.prog, s.create.Events, nil, true); r != nil {
 			r.do(r.setOff)
 		}
 		return submitted{run: s.run}

@@ -106,13 +106,16 @@ type logWriter struct {
 }
 
 func (b *logBook) writer(run pipeline.RunID, path pipeline.Path, attempt int32, red *redactor) *logWriter {
-	return &logWriter{book: b, chunk: store.LogChunk{Run: run, Path: path, Attempt: attempt}, redact: red, rest: map[string]string{}}
+	return &logWriter{book: b, chunk: store.LogChunk{Run: run, Path: path, Attempt: attempt}, redact: red}
 }
 
 // write adds a chunk. It waits only when the store cannot keep up.
 func (w *logWriter) write(stream, text string) {
 	if !w.redact.empty() {
 		w.mu.Lock()
+		if w.rest == nil {
+			w.rest = map[string]string{}
+		}
 		text, w.rest[stream] = w.redact.pass(w.rest[stream]+text, false)
 		w.mu.Unlock()
 	}

@@ -16,18 +16,17 @@ func newPool(slots int, grant func(*runState)) *pool {
 	return &pool{free: slots, grant: grant}
 }
 
-// request asks for a slot for the run. At most one request of a run may be
-// out; grant answers it, possibly before request returns.
-func (p *pool) request(r *runState) {
+// request asks for a slot for the run. It reports whether the run has it now;
+// else grant is called once it has. At most one request of a run may be out.
+func (p *pool) request(r *runState) bool {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.free == 0 {
 		p.line = append(p.line, r)
-		p.mu.Unlock()
-		return
+		return false
 	}
 	p.free--
-	p.mu.Unlock()
-	p.grant(r)
+	return true
 }
 
 // release gives a slot back.

@@ -225,7 +225,9 @@ func (r *runState) ask() {
 		return
 	}
 	r.asking = true
-	r.lane.ex.pool.request(r)
+	if r.lane.ex.pool.request(r) {
+		r.lane.next(func() { r.do(r.granted) })
+	}
 }
 
 func (r *runState) limit() int {
@@ -344,9 +346,8 @@ func (r *runState) cancelAttempts(cause error) {
 	}
 }
 
-// committed learns that the run's events up to seq are durable.
-func (r *runState) committed(seq int32) {
-	r.durable = max(r.durable, seq)
+// committed goes on with what waited for events that are durable now.
+func (r *runState) committed() {
 	n := 0
 	for n < len(r.held) && r.held[n].after <= r.durable {
 		n++

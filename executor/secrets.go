@@ -26,8 +26,8 @@ const longLine = 16
 // redactor blots out secrets: their values and their usual encodings. It is
 // filled before it is used, then shared.
 type redactor struct {
-	forms []form // the longest first
-	first [256]bool
+	forms []form     // the longest first
+	first *[256]bool // bytes with which a form begins; nil: there are none
 }
 
 // form is a spelling of a secret.
@@ -54,6 +54,9 @@ func (x *redactor) blot(value, mark string) {
 			continue
 		}
 		x.forms = append(x.forms, form{s, mark})
+		if x.first == nil {
+			x.first = new([256]bool)
+		}
 		x.first[s[0]] = true
 	}
 	slices.SortStableFunc(x.forms, func(a, b form) int { return len(b.text) - len(a.text) })

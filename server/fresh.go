@@ -2,6 +2,7 @@ package server
 
 import (
 	"container/list"
+	"slices"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
@@ -19,7 +20,7 @@ type fresh struct {
 
 type freshRun struct {
 	run    *pipeline.Run
-	events []pipeline.Event
+	events [][]pipeline.Event // as they were committed
 	bytes  int64
 }
 
@@ -40,7 +41,7 @@ func (f *fresh) append(id pipeline.RunID, events []pipeline.Event) {
 		return
 	}
 	r, _ := el.Value.(*freshRun)
-	r.events = append(r.events, events...)
+	r.events = append(r.events, events)
 	var n int64
 	for i := range events {
 		d := &events[i].Data
@@ -50,20 +51,29 @@ func (f *fresh) append(id pipeline.RunID, events []pipeline.Event) {
 	f.bytes += n
 	for f.bytes > f.limit && f.order.Len() > 0 {
 		oldest, _ := f.order.Back().Value.(*freshRun)
-		f.take(oldest.run.ID)
+		f.drop(oldest.run.ID)
 	}
 }
 
 // take gives a run's events away.
 func (f *fresh) take(id pipeline.RunID) (*pipeline.Run, []pipeline.Event, bool) {
+	r := f.drop(id)
+	if r == nil {
+		return nil, nil, false
+	}
+	return r.run, slices.Concat(r.events...), true
+}
+
+// drop forgets a run and returns what was kept of it, or nil.
+func (f *fresh) drop(id pipeline.RunID) *freshRun {
 	el := f.runs[id]
 	if el == nil {
-		return nil, nil, false
+		return nil
 	}
 	delete(f.runs, id)
 	r, _ := f.order.Remove(el).(*freshRun)
 	f.bytes -= r.bytes
-	return r.run, r.events, true
+	return r
 }
 
 // weight is about how many bytes a value takes in memory.

@@ -94,7 +94,7 @@ func (h *hub) bell(b store.Bell) {
 			r.miss()
 			r.events.ring()
 		} else {
-			h.fresh.take(id) // it goes on in another process
+			h.fresh.drop(id) // it goes on in another process
 		}
 	}
 	for _, id := range b.Logs {

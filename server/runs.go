@@ -238,8 +238,12 @@ func jsonObject(field, text string) (map[string]any, error) {
 	return nil, refuse(field, "invalid_type", "must be a JSON object with the %s by name", field)
 }
 
-// requestDigest is over everything that the caller sent.
+// requestDigest is over everything that the caller sent, if a key may compare it
+// with another request.
 func requestDigest(req *orchestratorv1.CreateRunRequest) (pipeline.Digest, error) {
+	if req.GetIdempotencyKey() == "" {
+		return "", nil
+	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
 	if err != nil {
 		return "", fmt.Errorf("digest request: %w", err)

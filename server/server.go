@@ -16,6 +16,7 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -115,6 +116,7 @@ type Server struct {
 	metrics *metrics
 	hub     *hub
 	plans   *lru[pipeline.Digest, *compiled]
+	needs   *lru[[sha256.Size]byte, []string]
 	health  health
 	grpc    *grpc.Server
 	memory  *bufconn.Listener
@@ -143,6 +145,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.Limits.fill()
 	s := &Server{cfg: cfg, log: cfg.Logger, memory: bufconn.Listen(1 << 20)}
 	s.plans = newLRU[pipeline.Digest, *compiled](cfg.Limits.Plans)
+	s.needs = newLRU[[sha256.Size]byte, []string](cfg.Limits.Plans / 64)
 	s.hub = newHub(cfg.Store, cfg.Logger, cfg.Limits.Folded, func(e *pipeline.Event) { s.metrics.event(e) })
 	var err error
 	if s.metrics, err = newMetrics(cfg.Metrics, s); err != nil {

@@ -33,6 +33,9 @@ func debugAction() executor.Action {
 	return executor.NewAction[Debug](executor.Describe{Name: "debug", Doc: debugDoc, Effect: pipeline.EffectPure})
 }
 
+// Instant reports whether it has nothing to say and no time to take.
+func (d Debug) Instant() bool { return d.Delay == nil && d.Message == "" && d.Value == nil }
+
 // Run logs first, then waits, then fails or gives its value.
 func (d Debug) Run(ctx context.Context, env executor.Env) (executor.Output, error) {
 	delay, err := duration("delay", d.Delay)

@@ -115,9 +115,13 @@ func (w *batchWriter) encode(epoch int64, b *store.Batch) error {
 		_, maybe := keyed[id]
 		w.putEvents(id, a.Events, maybe)
 	}
+	last := make(map[pipeline.RunID]int, len(b.Finish))
+	for i := range b.Finish {
+		last[b.Finish[i].Run.ID] = i
+	}
 	for i := range b.Finish {
 		r := b.Finish[i].Run
-		if slices.ContainsFunc(b.Finish[i+1:], func(f store.Finish) bool { return f.Run.ID == r.ID }) {
+		if last[r.ID] != i {
 			continue // the last one counts
 		}
 		id, err := runKey(r.ID)
