@@ -146,13 +146,18 @@ func (m *Machine) begin(x *inst, e *Event) {
 // openArm opens the body of a choice. It adds nothing to the paths of its
 // steps, unless it has no id that could tell them from others.
 func (m *Machine) openArm(x *inst, b *Body) {
-	f := x.frame
-	x.arm = &frame{body: b, unit: f.unit, owner: x, parent: f, final: f.final, index: -1, prefix: f.prefix, space: f.space}
-	if x.def.ID == "" {
-		x.arm.prefix, x.arm.space = string(x.path)+"/", nil
-	}
+	x.arm = x.newArm(b)
 	m.open(x.arm)
 	m.checkDone(x.arm)
+}
+
+func (x *inst) newArm(b *Body) *frame {
+	f := x.frame
+	arm := &frame{body: b, unit: f.unit, owner: x, parent: f, final: f.final, index: -1, prefix: f.prefix, space: f.space}
+	if x.def.ID == "" {
+		arm.prefix, arm.space = string(x.path)+"/", &space{tops: []*frame{arm}}
+	}
+	return arm
 }
 
 // window is how many passes of a loop may be under way.
@@ -200,14 +205,20 @@ func (m *Machine) openPass(x *inst, i int) {
 	if x.opened <= i {
 		x.opened = i + 1
 	}
+	f := x.newPass(i)
+	x.active[i] = f
+	m.open(f)
+	m.checkDone(f)
+}
+
+func (x *inst) newPass(i int) *frame {
 	prefix := string(passPath(x.path, i))
 	if !x.def.Loop.Single {
 		prefix += "/"
 	}
 	f := &frame{body: &x.def.Loop.Body, unit: x.frame.unit, owner: x, parent: x.frame, final: x.frame.final, index: i, prefix: prefix}
-	x.active[i] = f
-	m.open(f)
-	m.checkDone(f)
+	f.space = &space{tops: []*frame{f}}
+	return f
 }
 
 // haltBlock lets nothing new begin in a block that runs. A call of which only

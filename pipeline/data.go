@@ -23,6 +23,8 @@ func AppendData(b []byte, d *Data) []byte {
 	o.mapping("vars", d.Vars)
 	o.versions("consumed", d.Consumed)
 	o.text("worker", d.Worker)
+	o.truth("remote", d.Remote)
+	o.truth("adopted", d.Adopted)
 	if d.Waiting != nil {
 		o.key("waiting")
 		o.b = appendWaiting(o.b, d.Waiting)
@@ -93,6 +95,9 @@ func appendWaiting(b []byte, w *Waiting) []byte {
 	o.number("count", int64(w.Count))
 	o.number("poll", int64(w.Poll))
 	o.text("approval", string(w.Approval))
+	if len(w.Labels) > 0 {
+		o.marshal("labels", w.Labels)
+	}
 	return o.end()
 }
 
@@ -201,6 +206,8 @@ type storedData struct {
 	Vars       json.RawMessage `json:"vars"`
 	Consumed   []storedVersion `json:"consumed"`
 	Worker     string          `json:"worker"`
+	Remote     bool            `json:"remote"`
+	Adopted    bool            `json:"adopted"`
 	Waiting    *storedWaiting  `json:"waiting"`
 	Status     StepStatus      `json:"status"`
 	Output     json.RawMessage `json:"output"`
@@ -246,6 +253,7 @@ type storedWaiting struct {
 	Count    int           `json:"count"`
 	Poll     time.Duration `json:"poll"`
 	Approval ApprovalID    `json:"approval"`
+	Labels   []string      `json:"labels"`
 }
 
 type storedAnswer struct {
@@ -274,7 +282,8 @@ func DecodeData(b []byte) (Data, error) {
 		return Data{}, fmt.Errorf("read event data: %w", err)
 	}
 	d := Data{
-		Kind: s.Kind, Action: s.Action, Branch: s.Branch, Worker: s.Worker, Waiting: (*Waiting)(s.Waiting), Status: s.Status,
+		Kind: s.Kind, Action: s.Action, Branch: s.Branch, Worker: s.Worker, Remote: s.Remote, Adopted: s.Adopted,
+		Waiting: (*Waiting)(s.Waiting), Status: s.Status,
 		Rule: s.Rule, Error: s.Error, Due: s.Due, Reason: s.Reason, RunStatus: s.RunStatus, Done: s.Done, Pass: s.Pass,
 		Uploads: s.Uploads, Signal: s.Signal, Actor: s.Actor, Child: s.Child, Model: s.Model, Usage: s.Usage, Cached: s.Cached,
 		Fork: s.Fork, Reused: s.Reused, Given: s.Given,

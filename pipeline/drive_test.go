@@ -31,8 +31,11 @@ type driver struct {
 	begun  map[pipeline.Path]int32         // the newest attempt
 	looped map[pipeline.Path]bool          // while loops whose end is not recorded yet
 	bodies map[*pipeline.StepDef]*pipeline.Body
-	after  func(d *driver) // called after every event
-	late   int             // the task during whose answer the run is cancelled; 0: none
+	after  func(d *driver)   // called after every event
+	twin   *pipeline.Machine // restored from a snapshot, and told the same since
+	kept   []byte            // a snapshot of some time ago, which a new process may begin with
+	keptAt int               // how many events it knows
+	late   int               // the task during whose answer the run is cancelled; 0: none
 }
 
 type testingT interface {
@@ -99,6 +102,11 @@ func (d *driver) apply(e pipeline.Event) {
 	if err := d.m.Apply(&e); err != nil {
 		d.t.Fatalf("apply: %v", err)
 	}
+	if d.twin != nil {
+		if err := d.twin.Apply(&e); err != nil {
+			d.t.Fatalf("apply to the restored machine: %v", err)
+		}
+	}
 	d.view.Apply(&e)
 	d.events = append(d.events, e)
 }
@@ -114,7 +122,7 @@ func (d *driver) pump() {
 // answerOne answers the next task.
 func (d *driver) answerOne() bool {
 	d.t.Helper()
-	d.tasks = append(d.tasks, d.m.Next()...)
+	d.tasks = append(d.tasks, d.next()...)
 	if len(d.tasks) == 0 {
 		return false
 	}
@@ -148,6 +156,9 @@ func (d *driver) answer(t *pipeline.Task) {
 		case 2:
 			d.looped[t.Path] = true
 			d.m.EndLoop(t.Path)
+			if d.twin != nil {
+				d.twin.EndLoop(t.Path)
+			}
 		default:
 			d.record(pipeline.StateSet, t.PassPath(), 0, pipeline.Data{Pass: true})
 		}
@@ -382,7 +393,8 @@ const twin = "twin"
 func (d *driver) refold(lost int) *driver {
 	d.t.Helper()
 	again := fresh(d.t, d.plan, d.choose)
-	for _, e := range d.events[:len(d.events)-lost] {
+	known := again.restored(d, len(d.events)-lost)
+	for _, e := range d.events[known : len(d.events)-lost] {
 		data, err := pipeline.DecodeData(pipeline.AppendData(nil, &e.Data))
 		if err != nil {
 			d.t.Fatalf("decode: %v", err)
@@ -436,35 +448,44 @@ func (d *driver) checkTwins() {
 			return // an end that is known here and not recorded yet
 		}
 	}
+	kept := d.kept
+	d.kept = nil
 	again := d.refold(0)
-	d.tasks = append(d.tasks, d.m.Next()...)
-	open := func(lists ...[]pipeline.Task) []string {
+	d.kept = kept
+	d.tasks = append(d.tasks, d.next()...)
+	d.equals(again.m, "folded")
+}
+
+// equals proves that another machine of the run stands where this one does.
+func (d *driver) equals(again *pipeline.Machine, how string) {
+	d.t.Helper()
+	open := func(m *pipeline.Machine, lists ...[]pipeline.Task) []string {
 		var out []string
 		for _, list := range lists {
 			for _, t := range list {
-				if d.m.Stands(&t) {
+				if m.Stands(&t) {
 					out = append(out, fmt.Sprintf("%d %s[%d] #%d %v %s %s", t.Kind, t.Path, t.Index, t.Attempt, t.Due, t.Reason, t.Status))
 				}
 			}
 		}
 		slices.Sort(out)
-		return out
+		return slices.Compact(out) // a skip may be asked for twice
 	}
-	if diff := cmp.Diff(open(d.tasks, d.held), open(again.m.Next())); diff != "" {
-		d.t.Fatalf("the folded machine has other tasks:\n%s\n%s", diff, d.dump())
+	if diff := cmp.Diff(open(d.m, d.tasks, d.held), open(again, again.Next())); diff != "" {
+		d.t.Fatalf("the %s machine has other tasks:\n%s\n%s", how, diff, d.dump())
 	}
-	if a, b := d.m.Idle(), again.m.Idle(); a != b {
-		d.t.Fatalf("idle is %v, of the folded machine %v", a, b)
+	if a, b := d.m.Idle(), again.Idle(); a != b {
+		d.t.Fatalf("idle is %v, of the %s machine %v", a, how, b)
 	}
-	if diff := cmp.Diff(d.m.Waits(), again.m.Waits()); diff != "" {
-		d.t.Fatalf("the folded machine waits for something else:\n%s", diff)
+	if diff := cmp.Diff(d.m.Waits(), again.Waits()); diff != "" {
+		d.t.Fatalf("the %s machine waits for something else:\n%s", how, diff)
 	}
-	if diff := cmp.Diff(d.m.Run, again.m.Run); diff != "" {
-		d.t.Fatalf("the folded machine has another run:\n%s", diff)
+	if diff := cmp.Diff(d.m.Run, again.Run); diff != "" {
+		d.t.Fatalf("the %s machine has another run:\n%s", how, diff)
 	}
 	for _, s := range d.view.Steps {
-		if diff := cmp.Diff(d.m.Step(s.Path), again.m.Step(s.Path)); diff != "" {
-			d.t.Fatalf("the folded machine has another step %s:\n%s", s.Path, diff)
+		if diff := cmp.Diff(d.m.Step(s.Path), again.Step(s.Path)); diff != "" {
+			d.t.Fatalf("the %s machine has another step %s:\n%s", how, s.Path, diff)
 		}
 	}
 }

@@ -57,6 +57,8 @@ type Data struct {
 	Vars       map[string]any // step_started of call: the vars of what is called
 	Consumed   []Version      // step_started: the versions of artifacts that it was handed
 	Worker     string         // step_started
+	Remote     bool           // step_started: the attempt runs outside the owner's process
+	Adopted    bool           // step_retrying, step_finished: another process than the owner carried out the attempt
 	Waiting    *Waiting       // step_waiting: what it waits for
 	Status     StepStatus     // step_finished
 	Output     any            // step_finished
@@ -97,13 +99,14 @@ type SnapshotRef struct {
 
 // Waiting is what a step waits for.
 type Waiting struct {
-	For      string        // timer, signal, files, approval
+	For      string        // timer, signal, files, approval, worker
 	Due      time.Time     // of a timer: its end; else the deadline; zero: none
 	Signal   string        // of a signal: its name
 	Files    string        // of files: the pattern
 	Count    int           // of files
 	Poll     time.Duration // of files
 	Approval ApprovalID    // of an approval
+	Labels   []string      // of a worker: what it must have
 }
 
 // Answer is the value of an <AUTO> tag, recorded once and used by every attempt.

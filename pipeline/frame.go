@@ -30,6 +30,7 @@ type frame struct {
 	failed *Failure // the first failure that nothing handles
 	halt   string   // why nothing new may start
 	jumps  int      // back, taken so far
+	order  int64    // of the task that collects the pass
 }
 
 // space is where instances need different paths: a unit, or a pass of a loop.
@@ -54,9 +55,13 @@ type inst struct {
 	busy  bool  // counted in Machine.busy
 	stop  bool  // it ended so that what depends on it must not run
 	token int32 // of the newest begin task
-	skip  string
-	tries int   // attempts that ended in failure
-	base  int32 // attempts below or equal may have been used without a record
+	out   int32 // the token of the begin task that asked last: it is out while that is token
+	order int64 // of the newest task, among all
+	// number counts instances from 1, in the order of their first event.
+	number int32
+	skip   string
+	tries  int   // attempts that ended in failure
+	base   int32 // attempts below or equal may have been used without a record
 	// offered is the attempt that the newest resumption asked for, 0: none.
 	offered int32
 	due     time.Time
@@ -64,7 +69,10 @@ type inst struct {
 	rule    *Rule            // that its newest failure was met with
 	ruled   bool             // the rule says how it ended
 	before  map[string]int32 // versions of artifacts that the step had been handed before
-	*block                   // of blocks that have begun
+	// decision has settled the approval that the step asked for, whether or not
+	// the step has ended since.
+	decision *Decision
+	*block   // of blocks that have begun
 }
 
 // block is what a block that has begun holds.
@@ -126,9 +134,6 @@ func (m *Machine) open(f *frame) {
 	f.info = m.info(f.body)
 	f.insts = make([]*inst, len(f.body.Steps))
 	f.left = len(f.insts)
-	if f.space == nil {
-		f.space = &space{tops: []*frame{f}}
-	}
 	pool := make([]inst, len(f.insts))
 	for i := range f.insts {
 		m.place(&pool[i], f, i)
@@ -153,20 +158,24 @@ func (m *Machine) place(x *inst, f *frame, i int) {
 // name is the path of the next instance of a step. The single step of a loop
 // has no id: its path is that of the pass.
 func (m *Machine) name(f *frame, id string) (Path, int32) {
-	path := Path(f.prefix + id)
 	s := f.space
 	if s.visits == nil {
-		if m.insts[path] == nil {
+		if path := f.path(id, 1); m.insts[path] == nil {
 			return path, 1
 		}
 		s.count()
 	}
 	s.visits[id]++
 	v := s.visits[id]
+	return f.path(id, v), v
+}
+
+// path is that of a step's v-th instance.
+func (f *frame) path(id string, v int32) Path {
 	if v > 1 {
-		path += Path("~" + strconv.Itoa(int(v)))
+		return Path(f.prefix + id + "~" + strconv.Itoa(int(v)))
 	}
-	return path, v
+	return Path(f.prefix + id)
 }
 
 // count begins to number the instances of each id.
@@ -233,8 +242,10 @@ func (m *Machine) push(kind TaskKind, x *inst, index int) {
 		x.testing = true
 	case TaskCollect:
 		x.collecting++
+		x.active[index].order = m.ordered()
 	case TaskBegin, TaskSkip, TaskFinish:
 	}
+	x.order = m.ordered()
 	m.enqueue(Task{Kind: kind, Path: x.path, Index: index})
 	m.settle(x)
 }
@@ -243,6 +254,7 @@ func (m *Machine) push(kind TaskKind, x *inst, index int) {
 func (m *Machine) ask(x *inst) {
 	x.asked = true
 	x.token++
+	x.out, x.order = x.token, m.ordered()
 	m.enqueue(Task{Kind: TaskBegin, Path: x.path, token: x.token})
 	m.settle(x)
 }
@@ -252,7 +264,7 @@ func (m *Machine) skip(x *inst, reason string) {
 	if x.skip != "" || x.step.Status.Final() || x.step.Status == StepRunning {
 		return
 	}
-	x.skip, x.asked = reason, true
+	x.skip, x.asked, x.order = reason, true, m.ordered()
 	m.enqueue(Task{Kind: TaskSkip, Path: x.path})
 	m.settle(x)
 }
@@ -402,8 +414,7 @@ func (m *Machine) checkDone(f *frame) {
 	switch {
 	case x == nil && f == u.root && len(u.def.Finally.Steps) > 0:
 		m.abort(u, false) // what runs now is the clean-up
-		u.finally = &frame{body: &u.def.Finally, unit: u, parent: u.root, final: true, index: -1, prefix: f.prefix, space: f.space}
-		f.space.tops = append(f.space.tops, u.finally)
+		u.openFinally()
 		m.open(u.finally)
 	case x == nil && u.call != nil:
 		m.abort(u, false)

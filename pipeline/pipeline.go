@@ -126,13 +126,17 @@ type Run struct {
 	Error      *Failure
 	Labels     map[string]string
 	Priority   int32
-	CreatedAt  time.Time
-	StartedAt  time.Time // zero until the first owner took it
-	FinishedAt time.Time
-	ParentRun  RunID
-	ForkedFrom RunID
-	ForkSeq    int32 // of ForkedFrom: the newest record that it may use
-	Usage      Usage
+	Queue      string // empty: DefaultQueue
+	FairKey    string // what shares the queue's turns; empty: the pipeline's id
+	// Concurrency is its key as evaluated at submission; the zero value: none.
+	Concurrency Concurrency
+	CreatedAt   time.Time
+	StartedAt   time.Time // zero until the first owner took it
+	FinishedAt  time.Time
+	ParentRun   RunID
+	ForkedFrom  RunID
+	ForkSeq     int32 // of ForkedFrom: the newest record that it may use
+	Usage       Usage
 	// Workspace is the directory whose relative paths the steps mean. It is a
 	// fact of the engine that runs it and never leaves the server.
 	Workspace string
@@ -147,6 +151,8 @@ type Submission struct {
 	Inputs         map[string]any // checked and completed
 	Labels         map[string]string
 	Priority       int32
+	Queue          string         // empty: the pipeline's
+	FairKey        string         // empty: the pipeline's id
 	Answers        map[string]any // to <AUTO> tags, by "step.param" as the plan's holes are called
 	Bundle         Bundle         // the files that Plan.Bundle names; nil where they are stored already
 	Uploads        Bundle         // files to put into the workspace before the run starts
@@ -180,6 +186,8 @@ type Step struct {
 	StartedAt  time.Time
 	FinishedAt time.Time
 	Worker     string
+	Remote     bool   // the newest attempt runs outside its owner's process
+	Lost       string // while it runs: why the run lost the owner that began the newest attempt; empty: it has not
 	Model      string
 	Usage      Usage
 	CacheHit   bool

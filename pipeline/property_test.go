@@ -208,9 +208,14 @@ func TestMachineAlwaysEnds(t *testing.T) {
 				}
 			}
 		}
+		snapshots := rapid.IntRange(0, 6).Draw(t, "snapshots")
 		d.late = rapid.IntRange(0, 60).Draw(t, "late")
 		for n := 0; !d.m.Run.Status.Final(); n++ {
 			for d.answerOne() {
+				if snapshots > 0 && !d.m.Run.Status.Final() && d.choose("snapshot", "", 8) == 7 {
+					snapshots--
+					d.snapshot()
+				}
 				if crashes > 0 && !d.m.Run.Status.Final() && d.choose("crash amid", "", 20) == 19 {
 					crashes--
 					d = d.crash()

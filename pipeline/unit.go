@@ -33,13 +33,24 @@ func newUnit(def *Unit, call *inst) *unit {
 
 // openUnit begins a pipeline's steps.
 func (m *Machine) openUnit(u *unit) {
+	u.openRoot()
+	m.open(u.root)
+	m.checkDone(u.root)
+}
+
+func (u *unit) openRoot() {
 	prefix := ""
 	if u.call != nil {
 		prefix = string(u.call.path) + "/"
 	}
 	u.root = &frame{body: &u.def.Root, unit: u, index: -1, prefix: prefix}
-	m.open(u.root)
-	m.checkDone(u.root)
+	u.root.space = &space{tops: []*frame{u.root}}
+}
+
+func (u *unit) openFinally() {
+	f := u.root
+	u.finally = &frame{body: &u.def.Finally, unit: u, parent: f, final: true, index: -1, prefix: f.prefix, space: f.space}
+	f.space.tops = append(f.space.tops, u.finally)
 }
 
 // frames lists what of the unit is open.

@@ -117,11 +117,11 @@ func (s *Step) apply(e *Event) {
 	if d.Kind != "" {
 		s.Kind, s.Action = d.Kind, d.Action
 	}
-	s.Waiting = nil
+	s.Waiting, s.Lost = nil, ""
 	switch e.Type {
 	case StepStarted:
 		s.Status, s.Reason, s.Error = StepRunning, "", nil
-		s.Attempt, s.Worker = e.Attempt, d.Worker
+		s.Attempt, s.Worker, s.Remote = e.Attempt, d.Worker, d.Remote
 		if d.Parameters != nil {
 			s.Parameters = d.Parameters
 		}

@@ -51,6 +51,7 @@ func (m *Machine) Idle() bool {
 func (m *Machine) signal(e *Event) {
 	switch name := e.Data.Signal; name {
 	case SignalCancel, SignalTimeout:
+		m.late = m.late || name == SignalTimeout
 		m.end(name)
 	case SignalHandedOver:
 	default:
