@@ -49,12 +49,23 @@ type Config struct {
 	Workspace  string
 	Bundles    string // where the files that travel with pipelines are unpacked, by digest
 
+	Cache    pipeline.ResultCache // of results of equal steps; default: Store
+	CacheTTL time.Duration  // for steps that do not say how long theirs are good; default 24 h
+
 	Environ []string                         // what commands inherit; default: PATH, HOME, LANG, TMPDIR, TZ of this process
 	Secret  func(name string) (string, bool) // default: ORCHESTRATOR_SECRET_<NAME>
 
 	Heartbeat time.Duration // default 3s
 	TTL       time.Duration // of a lease, as the store has it; default 15s
 	Grace     time.Duration // for running steps at the end, default 10s
+
+	// AdoptionGrace is how long steps under way may go on after the lease of their
+	// lane is lost, so that the next owner can take what they give; default 10 min.
+	AdoptionGrace time.Duration
+	// AdoptionWait is how long a new owner waits for the attempt of one that may
+	// live, before it begins the step again; default 5s. RemoteWait is the same for
+	// attempts outside the owner's process; default 30s.
+	AdoptionWait, RemoteWait time.Duration
 
 	Logger  *slog.Logger          // default: slog.Default
 	Metrics prometheus.Registerer // default: none
@@ -77,12 +88,16 @@ type Executor struct {
 	alarm    *alarm
 	// sleepers are kept by a Selective executor only.
 	sleepers *sleepers
+	fires    *scheduler
 
 	work   context.Context //nolint:containedctx // the life of attempts: outlives Run's ctx by Grace
 	tasks  sync.WaitGroup
 	queued atomic.Bool  // runs may stand in the queue
-	beat   atomic.Int64 // monotonic nanoseconds of the newest acknowledged heartbeat
+	beat   atomic.Int64 // when the newest acknowledged heartbeat was sent: nanoseconds after start, on the monotonic clock
 	start  time.Time
+	signer atomic.Pointer[[]byte] // the key of attempt tokens
+	// orphaned counts attempts whose runs have other owners.
+	orphaned sync.WaitGroup
 
 	mu    sync.Mutex
 	lanes []*lane
@@ -102,8 +117,15 @@ func New(cfg Config) (*Executor, error) {
 	setDefault(&cfg.Heartbeat, 3*time.Second)
 	setDefault(&cfg.TTL, 15*time.Second)
 	setDefault(&cfg.Grace, 10*time.Second)
+	setDefault(&cfg.AdoptionGrace, 10*time.Minute)
+	setDefault(&cfg.AdoptionWait, 5*time.Second)
+	setDefault(&cfg.RemoteWait, 30*time.Second)
 	setDefault(&cfg.Workspaces, filepath.Join(os.TempDir(), "orchestrator-workspaces"))
 	setDefault(&cfg.Bundles, filepath.Join(os.TempDir(), "orchestrator-bundles"))
+	setDefault(&cfg.CacheTTL, 24*time.Hour)
+	if cfg.Cache == nil {
+		cfg.Cache = cfg.Store
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
@@ -135,6 +157,7 @@ func New(cfg Config) (*Executor, error) {
 	e.logs = newLogBook(cfg.Store, cfg.Logger, cfg.Now)
 	e.watch = newWatcher(e)
 	e.alarm = &alarm{now: cfg.Now, rung: make(chan struct{}, 1)}
+	e.fires = newScheduler(e)
 	e.sleepers = &sleepers{now: cfg.Now, wake: e.wake, runs: map[pipeline.RunID]*time.Timer{}}
 	return e, nil
 }
@@ -188,6 +211,7 @@ func (e *Executor) Run(ctx context.Context) error {
 	logs, stopLogs := context.WithCancel(context.WithoutCancel(ctx))
 	all.Go(func() { e.logs.run(logs) })
 	all.Go(func() { e.heartbeat(ctx) })
+	all.Go(func() { e.fires.run(ctx) })
 	all.Go(func() {
 		if err := e.cfg.Store.Listen(ctx, e.heard); err != nil && ctx.Err() == nil {
 			e.log.Error("bells are not heard", "err", err)
@@ -197,7 +221,15 @@ func (e *Executor) Run(ctx context.Context) error {
 	for range e.cfg.Lanes {
 		lanes.Go(func() { e.keepLane(ctx) })
 	}
+	late := make(chan struct{})
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(e.cfg.Grace, func() { close(late) }) })()
 	lanes.Wait()
+	orphans := make(chan struct{})
+	all.Go(func() { e.orphaned.Wait(); close(orphans) })
+	select {
+	case <-orphans:
+	case <-late:
+	}
 	kill(errStopped)
 	e.alarm.stop()
 	e.sleepers.stop()
@@ -212,7 +244,8 @@ func (e *Executor) Run(ctx context.Context) error {
 func (e *Executor) keepLane(ctx context.Context) {
 	wait := 50 * time.Millisecond
 	for ctx.Err() == nil {
-		held, err := e.cfg.Store.OpenLane(ctx, e.cfg.Replica)
+		opened := time.Since(e.start)
+		held, err := e.openLane(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
 				e.log.Warn("no lane; trying again", "err", err)
@@ -225,8 +258,8 @@ func (e *Executor) keepLane(ctx context.Context) {
 			continue
 		}
 		wait = 50 * time.Millisecond
-		e.beat.Store(int64(time.Since(e.start)))
 		l := newLane(e)
+		l.epoch, l.opened = held.Epoch(), opened
 		e.mu.Lock()
 		e.lanes = append(e.lanes, l)
 		e.mu.Unlock()
@@ -235,6 +268,14 @@ func (e *Executor) keepLane(ctx context.Context) {
 		e.lanes = slices.DeleteFunc(e.lanes, func(x *lane) bool { return x == l })
 		e.mu.Unlock()
 	}
+}
+
+// openLane takes a lease. Whoever has one can sign tokens.
+func (e *Executor) openLane(ctx context.Context) (store.Lane, error) {
+	if _, err := e.key(ctx); err != nil {
+		return nil, err
+	}
+	return e.cfg.Store.OpenLane(ctx, e.cfg.Replica)
 }
 
 // heartbeat renews the leases and sees what waits for a lane.
@@ -249,14 +290,14 @@ func (e *Executor) heartbeat(ctx context.Context) {
 		case <-tick.C:
 		case <-e.alarm.rung:
 		}
-		p, err := e.cfg.Store.Heartbeat(ctx, e.cfg.Replica)
+		p, err := e.renew(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
 				e.log.Warn("heartbeat failed", "err", err)
+				e.alarm.set(e.cfg.Now().Add(min(e.cfg.Heartbeat, beatAgain)))
 			}
 			continue
 		}
-		e.beat.Store(int64(time.Since(e.start)))
 		if p.Expired {
 			e.reclaim(ctx)
 		}
@@ -265,6 +306,9 @@ func (e *Executor) heartbeat(ctx context.Context) {
 		}
 		if !e.cfg.Selective && (!p.Queued || p.NextDue.After(e.cfg.Now())) {
 			e.alarm.set(p.NextDue)
+		}
+		if !e.cfg.Selective {
+			e.fires.heard(p)
 		}
 		if p.Lost {
 			e.each(func(l *lane) { l.post(func() { l.check = true }) })
@@ -306,7 +350,9 @@ func (e *Executor) Ready(context.Context) error {
 	if n == 0 {
 		return &pipeline.Error{Kind: pipeline.Unavailable, Reason: "no_lane", Text: "no lane yet: the database has not answered"}
 	}
-	if age := time.Since(e.start) - time.Duration(e.beat.Load()); age > e.cfg.TTL {
+	age := time.Since(e.start)
+	e.each(func(l *lane) { age = min(age, l.silent()) })
+	if age > e.cfg.TTL {
 		return &pipeline.Error{Kind: pipeline.Unavailable, Reason: "no_heartbeat", Text: fmt.Sprintf("the database has not acknowledged a heartbeat for %s", age.Round(time.Second))}
 	}
 	return nil

@@ -85,11 +85,7 @@ type Store interface {
 	// finished gives Conflict. A decision without a time is made now.
 	Decide(ctx context.Context, id pipeline.ApprovalID, d pipeline.Decision) (*pipeline.Approval, error)
 
-	// Cached reads what PutCached stored under a key and has not expired; nil: nothing.
-	Cached(ctx context.Context, key pipeline.Digest) ([]byte, error)
-	// PutCached keeps a value, at most as long as ttl; a later one takes its
-	// place. A crash of the database may lose the last of them.
-	PutCached(ctx context.Context, key pipeline.Digest, value []byte, ttl time.Duration) error
+	pipeline.ResultCache // a crash of the database may lose the last values
 
 	// Send leaves a message for a run, whoever owns it, and rings its bell; a
 	// parked run is queued by it. A run that has finished gives Conflict, an
@@ -103,6 +99,8 @@ type Store interface {
 	AppendLogs(ctx context.Context, chunks []LogChunk) error
 	// Logs yields log chunks of a run in the order of their writing.
 	Logs(ctx context.Context, q LogQuery) iter.Seq2[LogChunk, error]
+
+	Schedules
 
 	// Ring tells every listener, here and in other processes, that runs have
 	// changed. It never blocks and never fails; a lost bell is harmless.
@@ -208,9 +206,14 @@ type Pulse struct {
 	Expired bool // some lease has expired: Reclaim
 	Queued  bool // the queue holds runs, or the time of a parked one has come: Claim
 	Lost    bool // one of this replica's own leases is gone
-	// NextDue is when the time of the next parked run comes, always later than
-	// now; zero: of none.
+	// NextDue is when the time of the next parked run comes, or a rate lets the
+	// next run of a queue start, always later than now; zero: of none.
 	NextDue time.Time
+	// Fires says that some schedule is due: TakeSchedules. Else FireIn is how long
+	// it takes until the next one is, by the store's clock; 0: none is set.
+	Fires  bool
+	FireIn time.Duration
+	Gates  Gates // what new runs must not pass by
 }
 
 // Query selects runs.
@@ -268,6 +271,7 @@ const (
 	MessageSignal   = "signal"   // body: {"name": ..., "data": ...}
 	MessageDecision = "decision" // body: a decision as pipeline.AppendDecision writes it
 	MessageFiles    = "files"    // files that a wait looks for have come
+	MessageWorker   = "worker"   // a worker that a step waits for may have room
 	MessageAttempt  = "attempt"  // what the holder of an attempt says of it; the executor's own body
 	MessageExpired  = "expired"  // from Reclaim: the lease of the run's owner has expired, but the owner may live
 )
@@ -312,6 +316,7 @@ type Bell struct {
 	Inbox     []pipeline.RunID // these have messages
 	Approvals bool             // some approval was asked, decided or withdrawn
 	Queued    bool             // the queue has grown
+	Gates     bool             // queues or pipelines were paused, resumed or limited
 	All       bool             // bells were lost: look at everything
 
 	// Created and Appended are what a lane of this very process has committed,

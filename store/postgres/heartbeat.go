@@ -27,7 +27,8 @@ const heartbeat = `WITH mine AS (UPDATE lane_lease SET expires_at = clock_timest
 	SELECT (SELECT count(*) FROM mine),
 		EXISTS (SELECT FROM lane_lease l WHERE l.epoch <> ALL($2) AND ` + dead + `),
 		EXISTS (SELECT FROM run_queue) OR EXISTS (SELECT FROM run_timer WHERE due_at <= statement_timestamp()),
-		(SELECT due_at FROM run_timer WHERE due_at > statement_timestamp() ORDER BY due_at LIMIT 1)`
+		(SELECT due_at FROM run_timer WHERE due_at > statement_timestamp() ORDER BY due_at LIMIT 1),
+		(SELECT extract(epoch FROM due_at - statement_timestamp())::float8 FROM schedule WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1)`
 
 // Heartbeat implements store.Store. An expired lease that still stands is
 // renewed like any other.
@@ -43,10 +44,11 @@ func (s *Store) Heartbeat(ctx context.Context, replica store.ReplicaID) (store.P
 	var p store.Pulse
 	var mine int
 	var next *time.Time
+	var fire *float64 // seconds until a schedule is due
 	beat, cancel := context.WithTimeout(ctx, s.cfg.LeaseTTL)
 	defer cancel()
 	err := s.do(beat, "renew the leases", func(c *pgxpool.Conn) error {
-		return c.QueryRow(beat, heartbeat, s.cfg.LeaseTTL, epochs).Scan(&mine, &p.Expired, &p.Queued, &next)
+		return c.QueryRow(beat, heartbeat, s.cfg.LeaseTTL, epochs).Scan(&mine, &p.Expired, &p.Queued, &next, &fire)
 	})
 	if beat.Err() != nil && ctx.Err() == nil {
 		err = s.fail(ctx, "renew the leases", beat.Err())
@@ -56,6 +58,10 @@ func (s *Store) Heartbeat(ctx context.Context, replica store.ReplicaID) (store.P
 	}
 	if next != nil {
 		p.NextDue = next.UTC()
+	}
+	if fire != nil {
+		p.FireIn = time.Duration(max(*fire, 0) * float64(time.Second))
+		p.Fires = p.FireIn == 0
 	}
 	p.Lost = mine < len(epochs)
 	p.Expired = p.Expired && !s.presence.spares()

@@ -4,14 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/store"
 )
 
@@ -82,7 +80,7 @@ const (
 		WHERE status IN ('QUEUED','RUNNING','WAITING','PAUSED') AND lane_epoch = ?`
 )
 
-// queuedRun is a row of the queue.
+// queuedRun is a row of the line of runs that are under way.
 type queuedRun struct {
 	priority int64
 	id       []byte
@@ -241,11 +239,11 @@ func (s *Store) freeLocks() []int64 {
 	return free
 }
 
-// lookForWork lists the lanes, then whether anything can be claimed and when the
-// time of the next parked run comes.
-const lookForWork = `SELECT epoch, 0, NULL FROM lane_lease UNION ALL
-	SELECT 0, EXISTS (SELECT 1 FROM run_queue) OR EXISTS (SELECT 1 FROM run_timer WHERE due_at <= ?1),
-		(SELECT min(due_at) FROM run_timer WHERE due_at > ?1)`
+// lookForWork lists the lanes, then whether anything can be claimed, when the
+// time of the next parked run comes and when a schedule is due.
+const lookForWork = `SELECT epoch, 0, NULL, NULL FROM lane_lease UNION ALL
+	SELECT 0, EXISTS (SELECT 1 FROM run_queue WHERE queue = '' AND held = 0) OR EXISTS (SELECT 1 FROM run_timer WHERE due_at <= ?1),
+		(SELECT min(due_at) FROM run_timer WHERE due_at > ?1), (SELECT min(due_at) FROM schedule WHERE due_at IS NOT NULL)`
 
 // watch answers heartbeats. Nothing is read while no connection has changed
 // the file and no parked run's time has come.
@@ -256,7 +254,9 @@ type watch struct {
 	look    *sql.Stmt
 	seen    int64
 	queued  bool
-	next    time.Time // when the time of the next parked run comes; zero: none
+	next    time.Time // when the time of the next parked run comes, or of a queue with a rate; zero: none
+	gates   store.Gates
+	fire    time.Time // when the next schedule is due; zero: none
 	epochs  map[int64]bool
 }
 
@@ -302,11 +302,11 @@ func (w *watch) refresh(ctx context.Context) error {
 		return err
 	}
 	epochs, queued := make(map[int64]bool), false
-	var next sql.NullInt64
+	var next, fire sql.NullInt64
 	err = drain(rows, func(r *sql.Rows) error {
 		var epoch int64
 		var any bool
-		if err := r.Scan(&epoch, &any, &next); err != nil {
+		if err := r.Scan(&epoch, &any, &next, &fire); err != nil {
 			return err
 		}
 		epochs[epoch] = epoch != 0
@@ -316,7 +316,14 @@ func (w *watch) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.seen, w.queued, w.next, w.epochs = version, queued, fromMicros(next), epochs
+	ready, start, gates, err := readGates(ctx, w.conn, now)
+	if err != nil {
+		return err
+	}
+	w.seen, w.queued, w.next, w.fire, w.epochs, w.gates = version, queued || ready, fromMicros(next), fromMicros(fire), epochs, gates
+	if !start.IsZero() && (w.next.IsZero() || start.Before(w.next)) {
+		w.next = start
+	}
 	return nil
 }
 
@@ -336,7 +343,11 @@ func (s *Store) Heartbeat(ctx context.Context, _ store.ReplicaID) (store.Pulse, 
 	if err := s.watch.refresh(ctx); err != nil {
 		return p, storeError("look for work", err)
 	}
-	p.Queued, p.NextDue = s.watch.queued, s.watch.next
+	p.Queued, p.NextDue, p.Gates = s.watch.queued, s.watch.next, s.watch.gates
+	if fire := s.watch.fire; !fire.IsZero() {
+		p.FireIn = max(time.Until(fire), 0)
+		p.Fires = p.FireIn == 0
+	}
 	for e := range s.lanes {
 		if !s.watch.epochs[e] {
 			p.Lost = true
@@ -346,130 +357,4 @@ func (s *Store) Heartbeat(ctx context.Context, _ store.ReplicaID) (store.Pulse, 
 		p.Expired = p.Expired || s.watch.epochs[e]
 	}
 	return p, nil
-}
-
-const (
-	nextQueued = `DELETE FROM run_queue WHERE (priority, run_id) IN
-		(SELECT priority, run_id FROM run_queue ORDER BY priority DESC, run_id LIMIT ?) RETURNING run_id`
-	dueTimers = `DELETE FROM run_timer WHERE run_id IN
-		(SELECT run_id FROM run_timer WHERE due_at <= ? ORDER BY due_at LIMIT ?) RETURNING priority, run_id`
-	claimRun = `UPDATE run SET status = CASE WHEN status IN ('WAITING','PAUSED') THEN status ELSE 'RUNNING' END, lane_epoch = ?,
-			started_at = coalesce(started_at, ?)
-		WHERE run_id = ? AND lane_epoch IS NULL AND status IN ('QUEUED','WAITING','PAUSED') RETURNING ` + runColumns
-	dropTimer  = `DELETE FROM run_timer WHERE run_id = ?`
-	unqueueRun = `DELETE FROM run_queue WHERE priority = ? AND run_id = ?`
-)
-
-// Claim implements store.Lane.
-func (l *lane) Claim(ctx context.Context, n int) ([]*pipeline.Run, error) {
-	if n <= 0 {
-		return nil, nil
-	}
-	var runs []*pipeline.Run
-	err := l.s.writer.do(ctx, "claim runs", func(t *tx) error {
-		runs = nil
-		if err := t.fence(l.epoch); err != nil {
-			return err
-		}
-		if err := t.queueDue(n); err != nil {
-			return err
-		}
-		var ids [][]byte
-		err := t.rows(nextQueued, []any{n}, func(r *sql.Rows) error {
-			var id []byte
-			err := r.Scan(&id)
-			ids = append(ids, id)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			r, err := t.claim(l.epoch, id)
-			if err != nil {
-				return err
-			}
-			if r != nil {
-				runs = append(runs, r)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	sortFair(runs)
-	return runs, nil
-}
-
-// queueDue puts up to n parked runs whose time has come into the queue, so that
-// they stand in line with the others.
-func (t *tx) queueDue(n int) error {
-	var due []queuedRun
-	err := t.rows(dueTimers, []any{t.now.UnixMicro(), n}, func(r *sql.Rows) error {
-		var q queuedRun
-		err := r.Scan(&q.priority, &q.id)
-		due = append(due, q)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	for _, q := range due {
-		if _, err := t.exec(queueRun, q.priority, q.id); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// claim owns a queued or parked run; another gives nil.
-func (t *tx) claim(epoch int64, id []byte) (*pipeline.Run, error) {
-	var run *pipeline.Run
-	err := t.rows(claimRun, []any{epoch, t.now.UnixMicro(), id}, func(r *sql.Rows) (err error) {
-		run, err = scanRun(r, true)
-		return err
-	})
-	if err == nil && run != nil && run.Status == pipeline.RunWaiting {
-		_, err = t.exec(dropTimer, id)
-	}
-	return run, err
-}
-
-// ClaimRun implements store.Lane.
-func (l *lane) ClaimRun(ctx context.Context, id pipeline.RunID) (*pipeline.Run, error) {
-	k, err := key(id)
-	if err != nil {
-		return nil, err
-	}
-	var run *pipeline.Run
-	err = l.s.writer.do(ctx, "claim run "+string(id), func(t *tx) (err error) {
-		if err := t.fence(l.epoch); err != nil {
-			return err
-		}
-		if run, err = t.claim(l.epoch, k[:]); err != nil {
-			return err
-		}
-		if run == nil {
-			var status pipeline.RunStatus
-			err := t.row(runStatus, []any{k[:]}, &status)
-			if errors.Is(err, sql.ErrNoRows) {
-				return runNotFound(id)
-			}
-			if err != nil {
-				return err
-			}
-			return notQueued(id, status)
-		}
-		_, err = t.exec(unqueueRun, run.Priority, k[:])
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return run, nil
-}
-
-func notQueued(id pipeline.RunID, status pipeline.RunStatus) error {
-	return &pipeline.Error{Kind: pipeline.Conflict, Reason: "run_not_queued", Text: fmt.Sprintf("run %s is neither queued nor parked, it is %s", id, status)}
 }
