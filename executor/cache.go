@@ -14,10 +14,7 @@ import (
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
-const (
-	cacheTTL     = 24 * time.Hour // unless the step says otherwise
-	cacheTimeout = 10 * time.Second
-)
+const cacheTimeout = 10 * time.Second
 
 // cacheKey names what makes steps equal: what they do and by which code, their
 // parameters, or what the step gives in their place, and what they promise.
@@ -87,7 +84,7 @@ func treeDigest(dir string) (pipeline.Digest, error) {
 func (j *job) cached() (output any, ok bool) {
 	ctx, cancel := context.WithTimeout(j.r.lane.ex.work, cacheTimeout)
 	defer cancel()
-	data, err := j.r.lane.ex.cfg.Store.Cached(ctx, j.cacheAs)
+	data, _, err := j.r.lane.ex.cfg.Cache.Cached(ctx, j.cacheAs)
 	if err != nil {
 		j.r.lane.ex.log.Warn("cached result not read", "run", j.env.Run, "step", j.env.Path, "err", err)
 	}
@@ -140,10 +137,10 @@ func (j *job) keepResult(ctx context.Context, output any) {
 	}
 	ttl := j.task.Def.Cache.TTL
 	if ttl <= 0 {
-		ttl = cacheTTL
+		ttl = j.r.lane.ex.cfg.CacheTTL
 	}
 	value := pipeline.EncodeValue(map[string]any{"output": j.work.redact.value(output), "files": files})
-	if err := j.r.lane.ex.cfg.Store.PutCached(ctx, j.cacheAs, value, ttl); err != nil {
+	if err := j.r.lane.ex.cfg.Cache.PutCached(ctx, j.cacheAs, value, ttl); err != nil {
 		j.r.lane.ex.log.Warn("result not cached", "run", j.env.Run, "step", j.env.Path, "err", err)
 	}
 }

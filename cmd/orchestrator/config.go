@@ -29,6 +29,7 @@ type config struct {
 	Models      modelsConfig     `key:"models"`
 	Security    securityConfig   `key:"security"`
 	Monitoring  monitoringConfig `key:"monitoring"`
+	Cache       cacheConfig      `key:"cache"`
 }
 
 type serverConfig struct {
@@ -65,6 +66,14 @@ type monitoringConfig struct {
 	StructuredLogging bool   `key:"structured_logging" default:"true" doc:"log JSON; false: lines for people"`
 }
 
+type cacheConfig struct {
+	Enabled            bool   `key:"enabled" default:"true" doc:"use results of equal steps again, where the step says cache"`
+	RedisURL           string `key:"redis_url" doc:"a Redis server that keeps such results for all servers, as in redis://host:6379/0; default: the memory of each server and the store"`
+	MemoryCacheSize    int    `key:"memory_cache_size" default:"1000" doc:"results that a server keeps in its memory, at most 64 MiB"`
+	TTLSeconds         int    `key:"ttl_seconds" default:"86400" doc:"how long a result is good, unless its step says so"`
+	CompressionEnabled bool   `key:"compression_enabled" default:"true" doc:"compress large results in Redis"`
+}
+
 // planned are keys of the documented tree that this version cannot honour. To
 // accept them would promise what is not kept.
 var planned = []string{
@@ -72,7 +81,7 @@ var planned = []string{
 	"execution.default_timeout", "execution.max_retries", "execution.retry_backoff_factor",
 	"models.registry_path", "models.selection_policy", "models.fallback_enabled", "models.local_models_path",
 	"sandbox", "security.api_key_required", "security.rate_limiting", "security.allowed_actions", "security.forbidden_modules",
-	"monitoring.metrics_enabled", "monitoring.metrics_port", "monitoring.tracing_enabled", "monitoring.tracing_endpoint", "cache",
+	"monitoring.metrics_enabled", "monitoring.metrics_port", "monitoring.tracing_enabled", "monitoring.tracing_endpoint",
 }
 
 // setting is one field of config.

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/cache"
 	"github.com/orchestrator-project/orchestrator/executor/model"
 	"github.com/orchestrator-project/orchestrator/executor/model/script"
 	"github.com/orchestrator-project/orchestrator/executor/step"
@@ -147,6 +148,10 @@ func (h *house) build(ctx context.Context, p plan) error {
 			}
 		})
 	}
+	results, err := h.results(p)
+	if err != nil {
+		return err
+	}
 	exec := p.cfg.Execution
 	lanes := min(2, exec.MaxConcurrentPipelines)
 	if !p.queue {
@@ -157,6 +162,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 		Lanes: lanes, Runs: exec.MaxConcurrentPipelines / lanes, Selective: !p.queue,
 		Labels: exec.Labels, Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
 		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Bundles: filepath.Join(p.home, "bundles"), Environ: p.environ, Secret: p.secret,
+		Cache: results, CacheTTL: time.Duration(p.cfg.Cache.TTLSeconds) * time.Second,
 		Grace: exec.Grace, Logger: p.log, Metrics: h.metrics,
 	})
 	if err != nil {
@@ -174,6 +180,33 @@ func (h *house) build(ctx context.Context, p plan) error {
 		h.start(ctx, "engine", p.log, h.engine.Run)
 	}
 	return nil
+}
+
+// results is where results of equal steps are kept: in memory, in Redis if the
+// settings name one, and in the store. Where they say so, nowhere.
+func (h *house) results(p plan) (pipeline.ResultCache, error) {
+	var layers []cache.Layer
+	if c := p.cfg.Cache; c.Enabled && !p.bare {
+		memory, err := cache.Memory(c.MemoryCacheSize)
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, memory)
+		if c.RedisURL != "" {
+			redis, err := cache.OpenRedis(c.RedisURL, c.CompressionEnabled)
+			if err != nil {
+				return nil, &failure{code: exitInvalid, what: "cannot use cache.redis_url", why: err.Error()}
+			}
+			h.stops = append(h.stops, func() {
+				if err := redis.Close(); err != nil {
+					p.log.Warn("Redis not closed", "err", err)
+				}
+			})
+			layers = append(layers, redis.Layer())
+		}
+		layers = append(layers, cache.Layer{Name: "store", Cache: h.store})
+	}
+	return cache.New(p.log, h.metrics, layers...)
 }
 
 // start gives something a life that ends when the house is closed, before

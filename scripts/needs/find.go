@@ -165,6 +165,24 @@ func findAxe(ctx context.Context) (string, []string, error) {
 	return found()
 }
 
+// findRedis looks for the Redis server that tests start: $REDIS_SERVER, or the
+// name under which it is packaged.
+func findRedis(ctx context.Context) (string, []string, error) {
+	name := "redis-server"
+	if given := os.Getenv("REDIS_SERVER"); given != "" {
+		name = given
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", nil, err
+	}
+	version, err := output(ctx, path, "--version")
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("%s (%s)", version, path), []string{"REDIS_SERVER=" + path}, nil
+}
+
 // findCompiler looks for the C compiler that go's race detector needs.
 func findCompiler(ctx context.Context) (string, []string, error) {
 	compiler := os.Getenv("CC")

@@ -122,7 +122,7 @@ func (s *Store) Blob(ctx context.Context, run pipeline.RunID, d pipeline.Digest)
 }
 
 const (
-	readCache  = `SELECT value FROM cache WHERE key = $1 AND expires_at > statement_timestamp()`
+	readCache  = `SELECT value, expires_at - statement_timestamp() FROM cache WHERE key = $1 AND expires_at > statement_timestamp()`
 	writeCache = `INSERT INTO cache (key, expires_at, value) VALUES ($1, statement_timestamp() + $2, $3)
 		ON CONFLICT (key) DO UPDATE SET expires_at = EXCLUDED.expires_at, value = EXCLUDED.value`
 	// After writeCache, which may wait for another: this does not wait.
@@ -130,19 +130,18 @@ const (
 		ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)`
 )
 
-// Cached implements store.Store.
-func (s *Store) Cached(ctx context.Context, key pipeline.Digest) ([]byte, error) {
-	var value []byte
-	err := s.do(ctx, "read the cache", func(c *pgxpool.Conn) error {
-		return c.QueryRow(ctx, readCache, store.Clean(string(key))).Scan(&value)
+// Cached implements pipeline.ResultCache.
+func (s *Store) Cached(ctx context.Context, key pipeline.Digest) (value []byte, left time.Duration, err error) {
+	err = s.do(ctx, "read the cache", func(c *pgxpool.Conn) error {
+		return c.QueryRow(ctx, readCache, store.Clean(string(key))).Scan(&value, &left)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
+		return nil, 0, nil
 	}
-	return value, err
+	return value, left, err
 }
 
-// PutCached implements store.Store. A crash of the database may lose the last
+// PutCached implements pipeline.ResultCache. A crash of the database may lose the last
 // of the values.
 func (s *Store) PutCached(ctx context.Context, key pipeline.Digest, value []byte, ttl time.Duration) error {
 	return s.do(ctx, "write the cache", func(c *pgxpool.Conn) error {

@@ -114,23 +114,24 @@ func (s *Store) Blob(ctx context.Context, run pipeline.RunID, d pipeline.Digest)
 }
 
 const (
-	readCache   = `SELECT value FROM cache WHERE key = ? AND expires_at > ?`
+	readCache   = `SELECT value, expires_at FROM cache WHERE key = ? AND expires_at > ?`
 	writeCache  = `INSERT OR REPLACE INTO cache (key, expires_at, value) VALUES (?, ?, ?)`
 	sweepCached = `DELETE FROM cache WHERE key IN (SELECT key FROM cache WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)`
 )
 
-// Cached implements store.Store.
-func (s *Store) Cached(ctx context.Context, key pipeline.Digest) ([]byte, error) {
-	var value []byte
-	err := s.query(ctx, readCache, []any{text(key), time.Now().UnixMicro()}, func(r *sql.Rows) error {
-		err := r.Scan(&value)
-		value = nonNil(value)
+// Cached implements pipeline.ResultCache.
+func (s *Store) Cached(ctx context.Context, key pipeline.Digest) (value []byte, left time.Duration, err error) {
+	now := time.Now().UnixMicro()
+	err = s.query(ctx, readCache, []any{text(key), now}, func(r *sql.Rows) error {
+		var expires int64
+		err := r.Scan(&value, &expires)
+		value, left = nonNil(value), time.Duration(expires-now)*time.Microsecond
 		return err
 	})
-	return value, storeError("read the cache", err)
+	return value, left, storeError("read the cache", err)
 }
 
-// PutCached implements store.Store.
+// PutCached implements pipeline.ResultCache.
 func (s *Store) PutCached(ctx context.Context, key pipeline.Digest, value []byte, ttl time.Duration) error {
 	return s.writer.relaxed(ctx, "write the cache", func(t *tx) error {
 		if _, err := t.exec(sweepCached, t.now.UnixMicro(), store.CacheSweep); err != nil {

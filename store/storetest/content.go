@@ -103,12 +103,15 @@ func caches(t *testing.T, h Harness) {
 	}
 	get := func(key pipeline.Digest) string {
 		t.Helper()
-		v, err := other.Cached(t.Context(), key)
+		v, left, err := other.Cached(t.Context(), key)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if v == nil {
 			return "nothing"
+		}
+		if left <= 0 || left > time.Hour {
+			t.Errorf("%s is kept for %v, stored for at most an hour", key, left)
 		}
 		return string(v)
 	}
