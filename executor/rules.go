@@ -31,7 +31,7 @@ func (r *runState) ended(t *pipeline.Task, a *attempt, out Output, state map[str
 	if fail == nil {
 		r.record(pipeline.StepFinished, t.Path, t.Attempt, pipeline.Data{
 			Status: pipeline.StepCompleted, Output: out.Value, State: state, Model: out.Model, Usage: out.Usage,
-			Published: r.numbered(a.published),
+			Published: r.numbered(a.published), Adopted: a.adopted,
 		})
 		return
 	}
@@ -42,10 +42,11 @@ func (r *runState) ended(t *pipeline.Task, a *attempt, out Output, state map[str
 		return
 	}
 	if d, ok := r.again(t, a, fail); ok {
+		d.Adopted = a.adopted
 		r.record(pipeline.StepRetrying, t.Path, t.Attempt, d)
 		return
 	}
-	r.conclude(t, fail, pipeline.Data{Output: out.Value, Model: out.Model, Usage: out.Usage})
+	r.conclude(t, fail, pipeline.Data{Output: out.Value, Model: out.Model, Usage: out.Usage, Adopted: a.adopted})
 }
 
 // again says whether and when a failed attempt is repeated: as the rule for the
