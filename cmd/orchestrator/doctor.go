@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/orchestrator-project/orchestrator/executor/cache"
+
 	"github.com/orchestrator-project/orchestrator/store"
 )
 
@@ -145,6 +147,13 @@ func (c *cli) findings(ctx context.Context) []finding {
 	} else {
 		ok("postgres", "not configured; a team's servers share one by DATABASE_URL")
 	}
+	if url := cfg.Cache.RedisURL; url != "" {
+		if err := checkRedis(ctx, url); err != nil {
+			bad("warning", "redis", "start it, or correct cache.redis_url; without it each server keeps results in its memory and the store", "%s: %s", redactURL(url), err)
+		} else {
+			ok("redis", "%s answers", redactURL(url))
+		}
+	}
 	if c.remote() {
 		if err := c.checkServer(ctx); err != nil {
 			bad("error", "server", "start it with orchestrator serve, or unset ORCHESTRATOR_SERVER", "%s: %s", c.server, c.explainError(err).Error())
@@ -181,6 +190,16 @@ func (c *cli) findings(ctx context.Context) []finding {
 		}
 	}
 	return out
+}
+
+// checkRedis asks the server that keeps results of steps whether it is there.
+func checkRedis(ctx context.Context, url string) (err error) {
+	r, err := cache.OpenRedis(url, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	return r.Ping(ctx)
 }
 
 // checkStore opens a store and asks it something.
