@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/orchestrator-project/orchestrator/executor/cache"
-
 	"github.com/orchestrator-project/orchestrator/store"
 )
 
