@@ -38,12 +38,12 @@ type job struct {
 // start evaluates a leaf's fields, records its start and sends it to work. It
 // reports whether it uses the slot that the pool granted.
 func (r *runState) start(t *pipeline.Task) bool {
-	if r.prog.impure[t.Def] {
+	if r.prog.impure[t.Def] || r.book.moves(t.Path) {
 		// Its fields read files: evaluate elsewhere, then launch.
 		r.busy = true
 		task := *t
 		r.lane.ex.tasks.Go(func() {
-			launch := r.prepare(&task)
+			launch := r.prepare(&task, nil)
 			r.lane.post(func() {
 				r.busy = false
 				if r.gone || !launch() {
@@ -59,12 +59,13 @@ func (r *runState) start(t *pipeline.Task) bool {
 		})
 		return true
 	}
-	return r.prepare(t)()
+	return r.prepare(t, nil)()
 }
 
 // prepare evaluates what the step was given and returns how to launch it; that
-// reports whether the step runs now. It reads the machine but does not change it.
-func (r *runState) prepare(t *pipeline.Task) func() bool {
+// reports whether the step runs now: here, or with the worker that it has a seat
+// at. It reads the machine but does not change it.
+func (r *runState) prepare(t *pipeline.Task, s *seat) func() bool {
 	red := r.redactor()
 	refuse := func(fail *pipeline.Failure, params any) func() bool {
 		fail.Message = red.text(fail.Message)
@@ -86,7 +87,10 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 			return func() bool { r.skipped(t); return false }
 		}
 	}
-	if fail := r.lane.ex.suits(def); fail != nil && r.settling(t.Path) == nil {
+	if r.book.replays() {
+		return r.replayWork(ev, t, red)
+	}
+	if fail := r.lane.ex.suits(def); fail != nil && !r.book.may(t.Path) && r.settling(t.Path) == nil && !r.lane.ex.abroad(def) {
 		return refuse(fail, nil)
 	}
 	w, fail := r.compose(ev, t, red)
@@ -97,15 +101,22 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 	if err != nil {
 		return refuse(asFailure(err), w.shown)
 	}
-	env, fail := r.environment(ev, t, w)
+	base := r.lane.ex.cfg.Environ
+	if s != nil {
+		base = nil // the worker's own
+	}
+	env, fail := r.environment(ev, t, w, base)
 	if fail != nil {
 		return refuse(fail, w.shown)
 	}
 	effect := w.effect(def)
+	if again := r.recallWork(t, w, effect, red); again != nil {
+		return again
+	}
 	if rep := r.settling(t.Path); rep != nil {
 		return r.settle(t, w, env, effect, rep)
 	}
-	if t.Interrupted && r.m.Deaths(t.Path) >= maxDeaths {
+	if (t.Interrupted || s != nil) && r.m.Deaths(t.Path) >= maxDeaths {
 		return refuse(&pipeline.Failure{
 			Kind: pipeline.CategorySystem, Reason: pipeline.ReasonOwnerDied,
 			Message: fmt.Sprintf("%d processes have died while they ran this step; it is not started again", maxDeaths),
@@ -133,12 +144,18 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 			return launch
 		}
 	}
+	if s != nil {
+		return j.sendAway(*s)
+	}
 	return func() bool {
+		// Where attempts were skipped, an owner may have died of this very step
+		// before its start was recorded: from now on its deaths are counted.
+		suspect := t.Attempt > r.m.Step(t.Path).Attempt+1
 		r.record(pipeline.StepStarted, t.Path, t.Attempt, pipeline.Data{
 			Kind: def.Kind, Action: w.key, Parameters: red.value(w.shown), Worker: string(r.lane.ex.cfg.Replica),
-			Consumed: w.consumed,
+			Consumed: w.consumed, Given: w.beyond(r.run.ID, def),
 		})
-		if effect == pipeline.EffectAtMostOnce {
+		if effect == pipeline.EffectAtMostOnce || suspect {
 			// Its start must be known before its effect can be.
 			seq := r.m.Seq
 			r.lane.whenDurable(r, seq, j.launch)
@@ -151,7 +168,7 @@ func (r *runState) prepare(t *pipeline.Task) func() bool {
 
 // environment composes what the attempt may use. Of the server's own
 // environment a command sees only what is harmless and needed.
-func (r *runState) environment(ev evaluation, t *pipeline.Task, w *work) (Env, *pipeline.Failure) {
+func (r *runState) environment(ev evaluation, t *pipeline.Task, w *work, base []string) (Env, *pipeline.Failure) {
 	def := t.Def
 	env := Env{
 		Run: r.run.ID, Path: t.Path, Attempt: t.Attempt, Workspace: r.workspace,
@@ -161,7 +178,7 @@ func (r *runState) environment(ev evaluation, t *pipeline.Task, w *work) (Env, *
 		return env, nil // nothing here inherits an environment
 	}
 	vars := map[string]string{}
-	for _, kv := range r.lane.ex.cfg.Environ {
+	for _, kv := range base {
 		if k, v, ok := strings.Cut(kv, "="); ok {
 			vars[k] = v
 		}
@@ -239,9 +256,15 @@ func (j *job) launch() {
 	}
 	ex.tasks.Go(func() {
 		log := ex.logs.writer(j.env.Run, j.env.Path, j.env.Attempt, j.work.redact)
+		if j.a.abroad {
+			log.chunk.N = ownLines
+		}
 		j.env.Log = log.write
 		var out Output
-		release, err := ex.capacity.take(ctx, j.task.Def.Resources)
+		release, err := func() {}, error(nil)
+		if !j.a.abroad {
+			release, err = ex.capacity.take(ctx, j.task.Def.Resources)
+		}
 		if err == nil {
 			out, err = j.execute(ctx)
 			release()
@@ -273,7 +296,7 @@ func (j *job) execute(ctx context.Context) (out Output, err error) {
 			return Output{}, err
 		}
 	}
-	if w := j.work.takes; w != nil {
+	if w := j.work.takes; w != nil && !j.a.abroad {
 		if wrong := checkPaths(j.env.Workspace, w.typ, w.value); wrong != nil {
 			return Output{}, pipeline.Failuref(pipeline.CategoryValidation, "the parameters are wrong: %s", listed(wrong))
 		}
@@ -302,8 +325,12 @@ func (j *job) execute(ctx context.Context) (out Output, err error) {
 // done is the lane's side of the end of an attempt.
 func (j *job) done(out Output, err error, cause error) {
 	r := j.r
-	r.running--
-	r.lane.ex.pool.release()
+	if j.a.abroad {
+		r.distant--
+	} else {
+		r.running--
+		r.lane.ex.pool.release()
+	}
 	if r.attempts[j.task.Path] == j.a {
 		delete(r.attempts, j.task.Path)
 	}
@@ -314,6 +341,10 @@ func (j *job) done(out Output, err error, cause error) {
 	}
 	if errors.Is(cause, errStopped) || errors.Is(cause, errFenced) {
 		return // unfinished: whoever owns the run next does it again
+	}
+	if cause == nil && (errors.Is(err, errWorkerLost) || errors.Is(err, errDeclined) || errors.Is(err, errHandedBack)) {
+		r.do(func() { r.repeatAbroad(j, err) })
+		return
 	}
 	out, fail := j.outcome(out, err, cause)
 	r.do(func() {

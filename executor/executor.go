@@ -66,6 +66,11 @@ type Config struct {
 	// live, before it begins the step again; default 5s. RemoteWait is the same for
 	// attempts outside the owner's process; default 30s.
 	AdoptionWait, RemoteWait time.Duration
+	// Advertise is the address at which workers reach this process, as in
+	// http://10.0.0.7:8080; empty: they know it by themselves.
+	Advertise string
+	// WorkerHeartbeat is how often workers are to be heard of; default 3s.
+	WorkerHeartbeat time.Duration
 
 	Logger  *slog.Logger          // default: slog.Default
 	Metrics prometheus.Registerer // default: none
@@ -86,9 +91,11 @@ type Executor struct {
 	capacity *capacity
 	watch    *watcher
 	alarm    *alarm
+	books    sync.Map // of the forks that a lane is about to take: *book by run
 	// sleepers are kept by a Selective executor only.
 	sleepers *sleepers
 	fires    *scheduler
+	crew     *crew
 
 	work   context.Context //nolint:containedctx // the life of attempts: outlives Run's ctx by Grace
 	tasks  sync.WaitGroup
@@ -120,6 +127,7 @@ func New(cfg Config) (*Executor, error) {
 	setDefault(&cfg.AdoptionGrace, 10*time.Minute)
 	setDefault(&cfg.AdoptionWait, 5*time.Second)
 	setDefault(&cfg.RemoteWait, 30*time.Second)
+	setDefault(&cfg.WorkerHeartbeat, 3*time.Second)
 	setDefault(&cfg.Workspaces, filepath.Join(os.TempDir(), "orchestrator-workspaces"))
 	setDefault(&cfg.Bundles, filepath.Join(os.TempDir(), "orchestrator-bundles"))
 	setDefault(&cfg.CacheTTL, 24*time.Hour)
@@ -158,6 +166,7 @@ func New(cfg Config) (*Executor, error) {
 	e.watch = newWatcher(e)
 	e.alarm = &alarm{now: cfg.Now, rung: make(chan struct{}, 1)}
 	e.fires = newScheduler(e)
+	e.crew = newCrew(e)
 	e.sleepers = &sleepers{now: cfg.Now, wake: e.wake, runs: map[pipeline.RunID]*time.Timer{}}
 	return e, nil
 }
@@ -188,17 +197,23 @@ func (e *Executor) buildCatalog() (pipeline.Catalog, error) {
 		e.actions[a.Spec.Key] = a
 		c.Actions[a.Spec.Key] = &a.Spec
 	}
-	text, err := json.Marshal(c.Actions) //nolint:gosec // sorted by key; what is secret of them are names
-	if err != nil {
-		return c, fmt.Errorf("executor: describe actions: %w", err)
-	}
-	sum := sha256.Sum256(text)
-	c.Digest = pipeline.Digest("sha256:" + hex.EncodeToString(sum[:]))
-	return c, nil
+	var err error
+	c.Digest, err = catalogDigest(c.Actions)
+	return c, err
 }
 
-// Catalog is the actions that pipelines may name.
-func (e *Executor) Catalog() pipeline.Catalog { return e.catalog }
+func catalogDigest(actions map[string]*pipeline.ActionSpec) (pipeline.Digest, error) {
+	text, err := json.Marshal(actions) //nolint:gosec // sorted by key; what is secret of them are names
+	if err != nil {
+		return "", fmt.Errorf("executor: describe actions: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	return pipeline.Digest("sha256:" + hex.EncodeToString(sum[:])), nil
+}
+
+// Catalog is the actions that pipelines may name: this process's own and those
+// that workers have brought since it began.
+func (e *Executor) Catalog() pipeline.Catalog { return e.crew.extended() }
 
 // Run owns lanes and executes runs until ctx ends; then it lets running steps
 // finish within Grace, hands its runs over, and returns once every goroutine
@@ -233,6 +248,7 @@ func (e *Executor) Run(ctx context.Context) error {
 	kill(errStopped)
 	e.alarm.stop()
 	e.sleepers.stop()
+	e.crew.stop()
 	e.tasks.Wait()
 	stopLogs()
 	all.Wait()
@@ -258,6 +274,9 @@ func (e *Executor) keepLane(ctx context.Context) {
 			continue
 		}
 		wait = 50 * time.Millisecond
+		if err := e.announce(ctx); err != nil && ctx.Err() == nil {
+			e.log.Warn("workers will not find this server by themselves", "err", err)
+		}
 		l := newLane(e)
 		l.epoch, l.opened = held.Epoch(), opened
 		e.mu.Lock()

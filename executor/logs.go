@@ -132,12 +132,27 @@ func (w *logWriter) put(stream, text string) {
 	}
 	w.chunk.N++
 	c := w.chunk
-	c.Stream, c.Text, c.At = stream, text, b.now().UTC()
-	b.pending = append(b.pending, c)
-	b.size += len(text) + 64
-	w.last = b.gen
+	c.Stream, c.Text = stream, text
+	w.last = b.add(c)
 	b.mu.Unlock()
 	nudge(b.bell)
+}
+
+// add takes a chunk into the group that gathers, and tells which that is. The
+// caller holds mu.
+func (b *logBook) add(c store.LogChunk) int64 {
+	c.At = b.now().UTC()
+	b.pending = append(b.pending, c)
+	b.size += len(c.Text) + 64
+	return b.gen
+}
+
+// keep takes a chunk that was numbered elsewhere, and tells in which group.
+func (b *logBook) keep(c store.LogChunk) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer nudge(b.bell)
+	return b.add(c)
 }
 
 // flush returns when everything written is stored.
@@ -148,18 +163,19 @@ func (w *logWriter) flush() {
 		}
 	}
 	clear(w.rest)
-	if w.last == 0 {
-		return
-	}
-	b := w.book
+	w.book.await(w.last)
+}
+
+// await returns when that group is stored; 0: at once.
+func (b *logBook) await(gen int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.done >= w.last {
+	if b.done >= gen {
 		return
 	}
 	nudge(b.hurry)
 	nudge(b.bell)
-	for b.done < w.last {
+	for b.done < gen {
 		b.written.Wait()
 	}
 }

@@ -21,7 +21,7 @@ const (
 
 // weight orders the things that a run waits for: it is said to wait for the
 // weightiest.
-var weight = map[string]int{waitApproval: 5, waitSignal: 4, waitFiles: 3, waitTimer: 2, pipeline.WaitRetry: 1}
+var weight = map[string]int{waitApproval: 5, waitSignal: 4, waitFiles: 3, waitTimer: 2, pipeline.WaitRetry: 1, pipeline.WaitWorker: 6}
 
 // rest lets go of a run that only waits, unless that is soon over. It then costs
 // rows and nothing else.
@@ -35,7 +35,7 @@ func (r *runState) rest() {
 		return
 	}
 	now := r.lane.ex.cfg.Now()
-	wake, reason, files := r.deadline(), "", false
+	wake, reason, files, workers := r.deadline(), "", false, false
 	sooner := func(t time.Time) {
 		if !t.IsZero() && (wake.IsZero() || t.Before(wake)) {
 			wake = t
@@ -46,6 +46,7 @@ func (r *runState) rest() {
 		w := &waits[i]
 		sooner(w.Due)
 		files = files || w.Waiting.For == waitFiles
+		workers = workers || w.Waiting.For == pipeline.WaitWorker
 		if weight[w.Waiting.For] > weight[reason] {
 			reason = w.Waiting.For
 		}
@@ -55,6 +56,9 @@ func (r *runState) rest() {
 	}
 	if files {
 		sooner(now.Add(fileSafety))
+	}
+	if workers {
+		sooner(now.Add(workerSafety))
 	}
 	stay := briefly
 	if r.asleep {
@@ -92,6 +96,7 @@ func (r *runState) park(wake time.Time) {
 // queue has it once a message has come, but a Selective executor takes nothing
 // from there.
 func (e *Executor) parked(r *runState, wake time.Time) {
+	e.crew.sleep(r)
 	if e.cfg.Selective {
 		if r.rung {
 			wake = e.cfg.Now()

@@ -41,6 +41,8 @@ type runState struct {
 	rung      bool              // messages have come since
 	resolved  []resolution      // <AUTO> tags that were filled in and are not recorded yet
 	gone      bool              // the lane has let go of it
+	distant   int               // steps with workers, or in line for them
+	later     []pipeline.Task   // for workers, beyond what the run may have there
 
 	adoptions map[pipeline.Path]*adoption // attempts that may be under way elsewhere
 	said      map[pipeline.Path]*said     // what was reported and has had no effect yet
@@ -48,8 +50,9 @@ type runState struct {
 	// Of a run that is paused, or that ends its children before itself.
 	shelf       []pipeline.Task // to be done once it goes on
 	deferred    []store.Message // likewise
-	decisions   map[pipeline.ApprovalID]*pipeline.Decision
 	bequeathing bool // its children are being told to end
+
+	book *book // what it may use of another run's log
 }
 
 // over reports whether nothing more can happen to the run here.
@@ -71,6 +74,8 @@ type attempt struct {
 	// hear takes what its holder says of it, on the lane's goroutine, and does not
 	// block. nil: this process carries it out.
 	hear    func(Report)
+	abroad  bool    // a worker carries it out
+	worker  string  // which
 	adopted bool    // it was carried out elsewhere
 	orphan  *orphan // its run has another owner
 }
@@ -106,6 +111,9 @@ func (r *runState) record(typ pipeline.EventType, path pipeline.Path, attempt in
 		panic(fmt.Sprintf("executor: run %s: %v", r.run.ID, err))
 	}
 	r.lane.append(r, e)
+	if r.book != nil {
+		r.book.note(&e)
+	}
 	if len(r.said)+len(r.adoptions) > 0 {
 		r.heeded(&e)
 	}
@@ -190,6 +198,11 @@ func (r *runState) begin(t *pipeline.Task) {
 		r.proceed(t)
 		return
 	}
+	if t.Def.Kind.Work() && r.book.may(t.Path) { // nothing is launched before that is known to need it
+		r.ready = append(r.ready, *t)
+		r.ask()
+		return
+	}
 	// The next owner must know that the run went on: it would otherwise hand out
 	// the attempt's number again.
 	r.awaken()
@@ -213,6 +226,10 @@ func (r *runState) proceed(t *pipeline.Task) {
 	}
 	if !t.Def.Kind.Work() {
 		r.evaluate(t)
+		return
+	}
+	if r.travels(t) {
+		r.goAbroad(t)
 		return
 	}
 	r.ready = append(r.ready, *t)

@@ -28,7 +28,13 @@ func (r *runState) answerWait(t *pipeline.Task, ev evaluation) func() {
 		given.Due = now.Add(t.Def.Timeout)
 	}
 	reason := ""
-	var fail *pipeline.Failure
+	params, fail := r.asked(t, ev)
+	if fail != nil {
+		return r.refused(t, fail, nil)
+	}
+	if f := r.recall(t, &offer{params: params}); f != nil {
+		return f
+	}
 	switch {
 	case w.For != nil || w.Until != nil:
 		var end time.Time
@@ -37,7 +43,7 @@ func (r *runState) answerWait(t *pipeline.Task, ev evaluation) func() {
 			break
 		}
 		if !end.After(now) {
-			return r.completed(t, nil)
+			return r.completed(t, params, nil)
 		}
 		if limit := given.Due; !limit.IsZero() && limit.Before(end) {
 			reason = pipeline.ReasonTimeout // what comes first is the step's own limit
@@ -50,7 +56,7 @@ func (r *runState) answerWait(t *pipeline.Task, ev evaluation) func() {
 			break
 		}
 		if v, ok := r.m.Signal(given.Signal); ok {
-			d := r.withState(t, pipeline.Data{Kind: t.Def.Kind, Status: pipeline.StepCompleted, Output: v, Signal: given.Signal})
+			d := r.withState(t, pipeline.Data{Kind: t.Def.Kind, Status: pipeline.StepCompleted, Parameters: params, Output: v, Signal: given.Signal})
 			return func() { r.record(pipeline.StepFinished, t.Path, t.Attempt, d) }
 		}
 	default:
@@ -63,14 +69,14 @@ func (r *runState) answerWait(t *pipeline.Task, ev evaluation) func() {
 		}
 		var files []string
 		if files, fail = listFor(r.workspace, given.Files); fail == nil && len(files) >= given.Count {
-			return r.completed(t, anyList(files))
+			return r.completed(t, params, anyList(files))
 		}
 	}
 	if fail != nil {
 		return r.refused(t, fail, nil)
 	}
 	return func() {
-		r.record(pipeline.StepIsWaiting, t.Path, t.Attempt, pipeline.Data{Kind: t.Def.Kind, Reason: reason, Waiting: &given})
+		r.record(pipeline.StepIsWaiting, t.Path, t.Attempt, pipeline.Data{Kind: t.Def.Kind, Reason: reason, Parameters: params, Waiting: &given})
 		r.await(t.Path, t.Def)
 	}
 }
@@ -139,6 +145,10 @@ func (r *runState) await(path pipeline.Path, def *pipeline.StepDef) {
 // awaitAgain does so for a run that was taken over, and sees what came while
 // nobody had it: files, or what its former owner recorded and did not carry out.
 func (r *runState) awaitAgain(w *pipeline.Waiter, decisions map[pipeline.ApprovalID]*pipeline.Decision) {
+	if w.Waiting.For == pipeline.WaitWorker {
+		r.awaitWorker(w.Path, w.Def)
+		return
+	}
 	r.await(w.Path, w.Def)
 	path, def := w.Path, w.Def
 	switch w.Waiting.For {

@@ -30,6 +30,7 @@ type ReplicaID string
 // a store that cannot be reached gives kind Unavailable.
 type Store interface {
 	Keys
+	Peers
 
 	// OpenLane takes a new lease. The lane must be renewed by Heartbeat.
 	OpenLane(ctx context.Context, replica ReplicaID) (Lane, error)

@@ -54,6 +54,8 @@ func Run(t *testing.T, h Harness) {
 		{"bodies of any size and character read back", bodies},
 		{"text cannot break a batch", hostileText},
 		{"finish updates the run", finishes},
+		{"the row knows the newest snapshot", checkpoints},
+		{"replicas tell each other where they are", peers},
 		{"an idempotency key makes one run", idempotency},
 		{"crossed idempotency keys do not deadlock", crossedKeys},
 		{"a batch in doubt is recorded once", inDoubt},

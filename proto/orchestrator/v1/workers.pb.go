@@ -755,15 +755,13 @@ type WorkerAssignment struct {
 	BundleMark string `protobuf:"bytes,14,opt,name=bundle_mark,json=bundleMark,proto3" json:"bundle_mark,omitempty"`
 	// Files to put into the working folder; empty: none.
 	Uploads string `protobuf:"bytes,15,opt,name=uploads,proto3" json:"uploads,omitempty"`
-	// Where parameters and env say this text, they mean the working folder.
-	WorkspaceMark string `protobuf:"bytes,16,opt,name=workspace_mark,json=workspaceMark,proto3" json:"workspace_mark,omitempty"`
 	// Files of the run to put into the working folder.
-	Files []*WorkerFile `protobuf:"bytes,17,rep,name=files,proto3" json:"files,omitempty"`
+	Files []*WorkerFile `protobuf:"bytes,16,rep,name=files,proto3" json:"files,omitempty"`
 	// Patterns of files, relative to the working folder, that come back.
-	Collect []string `protobuf:"bytes,18,rep,name=collect,proto3" json:"collect,omitempty"`
+	Collect []string `protobuf:"bytes,17,rep,name=collect,proto3" json:"collect,omitempty"`
 	// Fields of the output whose values are paths of files that come back: names
 	// with dots, * for every item of a list.
-	CollectFields []string `protobuf:"bytes,19,rep,name=collect_fields,json=collectFields,proto3" json:"collect_fields,omitempty"`
+	CollectFields []string `protobuf:"bytes,18,rep,name=collect_fields,json=collectFields,proto3" json:"collect_fields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -899,13 +897,6 @@ func (x *WorkerAssignment) GetBundleMark() string {
 func (x *WorkerAssignment) GetUploads() string {
 	if x != nil {
 		return x.Uploads
-	}
-	return ""
-}
-
-func (x *WorkerAssignment) GetWorkspaceMark() string {
-	if x != nil {
-		return x.WorkspaceMark
 	}
 	return ""
 }
@@ -1293,12 +1284,15 @@ func (x *WorkerLog) GetN() int32 {
 	return 0
 }
 
-// WorkerDecline gives back an attempt that was not begun.
+// WorkerDecline gives back an attempt, as a worker does that has no room for it or
+// that must leave.
 type WorkerDecline struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Token string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// Why, for the log.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// It had begun, so that it may have had an effect.
+	Begun         bool `protobuf:"varint,3,opt,name=begun,proto3" json:"begun,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1345,6 +1339,13 @@ func (x *WorkerDecline) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *WorkerDecline) GetBegun() bool {
+	if x != nil {
+		return x.Begun
+	}
+	return false
 }
 
 // WorkerResult ends an attempt. The worker keeps it until it is acknowledged.
@@ -2312,7 +2313,7 @@ const file_orchestrator_v1_workers_proto_rawDesc = "" +
 	"\theartbeat\x18\x03 \x01(\x01R\theartbeat\x12\x14\n" +
 	"\x05peers\x18\x04 \x03(\tR\x05peers\"#\n" +
 	"\vWorkerPeers\x12\x14\n" +
-	"\x05peers\x18\x01 \x03(\tR\x05peers\"\xb8\x06\n" +
+	"\x05peers\x18\x01 \x03(\tR\x05peers\"\x91\x06\n" +
 	"\x10WorkerAssignment\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x15\n" +
 	"\x06run_id\x18\x02 \x01(\tR\x05runId\x12\x12\n" +
@@ -2332,11 +2333,10 @@ const file_orchestrator_v1_workers_proto_rawDesc = "" +
 	"\x06bundle\x18\r \x01(\tR\x06bundle\x12\x1f\n" +
 	"\vbundle_mark\x18\x0e \x01(\tR\n" +
 	"bundleMark\x12\x18\n" +
-	"\auploads\x18\x0f \x01(\tR\auploads\x12%\n" +
-	"\x0eworkspace_mark\x18\x10 \x01(\tR\rworkspaceMark\x121\n" +
-	"\x05files\x18\x11 \x03(\v2\x1b.orchestrator.v1.WorkerFileR\x05files\x12\x18\n" +
-	"\acollect\x18\x12 \x03(\tR\acollect\x12%\n" +
-	"\x0ecollect_fields\x18\x13 \x03(\tR\rcollectFields\x1a6\n" +
+	"\auploads\x18\x0f \x01(\tR\auploads\x121\n" +
+	"\x05files\x18\x10 \x03(\v2\x1b.orchestrator.v1.WorkerFileR\x05files\x12\x18\n" +
+	"\acollect\x18\x11 \x03(\tR\acollect\x12%\n" +
+	"\x0ecollect_fields\x18\x12 \x03(\tR\rcollectFields\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
@@ -2363,10 +2363,11 @@ const file_orchestrator_v1_workers_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\f\n" +
-	"\x01n\x18\x04 \x01(\x05R\x01n\"=\n" +
+	"\x01n\x18\x04 \x01(\x05R\x01n\"S\n" +
 	"\rWorkerDecline\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xf5\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05begun\x18\x03 \x01(\bR\x05begun\"\xf5\x01\n" +
 	"\fWorkerResult\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1c\n" +
 	"\x06output\x18\x02 \x01(\tB\x04\xe8\xe0\x18\x01R\x06output\x124\n" +
