@@ -8,38 +8,30 @@ import (
 	"github.com/orchestrator-project/orchestrator/store"
 )
 
-// take makes the lane own a run whose events are given.
-func (l *lane) take(run *pipeline.Run, prog *program, events []pipeline.Event) (*runState, error) {
+// take makes the lane own a run that has come as far as m.
+func (l *lane) take(run *pipeline.Run, prog *program, m *pipeline.Machine) *runState {
 	r := &runState{
-		lane: l, run: run, prog: prog, m: pipeline.NewMachine(prog.plan, *run), workspace: l.ex.workspace(run, prog.plan),
+		lane: l, run: run, prog: prog, m: m, book: l.ex.bookFor(run), workspace: l.ex.workspace(run, prog.plan),
 		attempts: map[pipeline.Path]*attempt{}, timers: map[*time.Timer]struct{}{},
 	}
 	r.m.SetDir(l.ex.bundleDir(prog.plan.Bundle))
 	vars, fail := r.evaluation(r.m.Scope("")).vars(prog.plan.Vars)
 	r.barred = fail
 	r.m.SetVars(vars)
-	for i := range events {
-		if err := r.m.Apply(&events[i]); err != nil {
-			return nil, err
-		}
-		r.late = r.late || events[i].Type == pipeline.SignalReceived && events[i].Data.Signal == pipeline.SignalTimeout
-	}
+	r.late = m.Late()
 	l.runs[run.ID] = r
 	l.ex.bundles.hold(l.ex.bundleDir(prog.plan.Bundle), 1)
 	l.ex.met.active.Inc()
 	if !r.m.Run.StartedAt.IsZero() {
 		r.limitTime()
 	}
-	return r, nil
+	return r
 }
 
-// adopt goes on with a run whose given events are durable.
-func (l *lane) adopt(run *pipeline.Run, prog *program, events []pipeline.Event, messages []store.Message, fresh bool) *runState {
-	r, err := l.take(run, prog, events)
-	if err != nil {
-		l.ex.log.Error("run cannot be taken over", "run", run.ID, "err", err)
-		return nil
-	}
+// adopt goes on with a run whose past is durable.
+func (l *lane) adopt(run *pipeline.Run, prog *program, p past, messages []store.Message, fresh bool) *runState {
+	r := l.take(run, prog, p.m)
+	r.saved = p.saved
 	r.durable = r.m.Seq
 	switch {
 	case r.m.Run.Status.Final():
@@ -54,23 +46,14 @@ func (l *lane) adopt(run *pipeline.Run, prog *program, events []pipeline.Event, 
 		r.asleep = true // until something happens
 	case r.m.Paused() && !r.m.InFlight(): // it was parked so
 	case !fresh:
-		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: loss(parting(events), messages)})
-	}
-	decisions := map[pipeline.ApprovalID]*pipeline.Decision{}
-	for i := range events {
-		if d := events[i].Data.Decision; d != nil {
-			decisions[d.Approval] = d
-		}
-	}
-	if r.m.Paused() {
-		r.decisions = decisions
+		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: loss(parting(p.m), messages)})
 	}
 	if r.m.Ending() == pipeline.SignalCancel {
 		r.cancelChildren()
 	}
 	waits := r.m.Waits()
 	for i := range waits {
-		r.awaitAgain(&waits[i], decisions)
+		r.awaitAgain(&waits[i])
 	}
 	return r
 }
@@ -113,6 +96,9 @@ func (l *lane) drop(r *runState) {
 	}
 	r.gone = true
 	r.stopTimers()
+	if r.distant > 0 {
+		l.ex.crew.leave(r)
+	}
 	if !r.parked {
 		l.ex.watch.forget(r.run.ID)
 	}
@@ -146,7 +132,10 @@ func (l *lane) claimed(runs []*pipeline.Run, asked int, err error) {
 func (l *lane) load(run *pipeline.Run) {
 	l.loading[run.ID] = false
 	l.ex.tasks.Go(func() {
-		prog, events, messages, err := l.ex.read(run)
+		prog, past, messages, err := l.ex.read(run)
+		if err == nil {
+			err = l.ex.keepBook(run, prog)
+		}
 		l.post(func() {
 			if l.fenced || l.stopping {
 				return // it is queued again with the lane's release
@@ -164,10 +153,11 @@ func (l *lane) load(run *pipeline.Run) {
 			}
 			rung := l.loading[run.ID]
 			delete(l.loading, run.ID)
-			r := l.adopt(run, prog, events, messages, false)
-			if r == nil {
+			if past.m == nil {
+				l.ex.log.Error("run cannot be taken over", "run", run.ID, "err", past.broken)
 				return
 			}
+			r := l.adopt(run, prog, past, messages, false)
 			l.deliver(messages)
 			if rung {
 				l.readInbox([]pipeline.RunID{run.ID})

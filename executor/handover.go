@@ -26,14 +26,10 @@ func (l *lane) idle() bool {
 	return true
 }
 
-// parting is why a run of this log lost its owner.
-func parting(events []pipeline.Event) string {
-	if len(events) > 0 {
-		last := &events[len(events)-1]
-		if last.Type == pipeline.SignalReceived && last.Data.Signal == pipeline.SignalHandedOver ||
-			last.Type == pipeline.RunResumed && last.Data.Reason == pipeline.ReasonHandedOver {
-			return pipeline.ReasonHandedOver
-		}
+// parting is why a run that has come so far lost its owner.
+func parting(m *pipeline.Machine) string {
+	if m.HandedOver() {
+		return pipeline.ReasonHandedOver
 	}
 	return pipeline.ReasonOwnerDied
 }

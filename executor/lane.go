@@ -82,6 +82,7 @@ type submission struct {
 	prog    *program
 	answers map[string]any
 	uploads pipeline.Digest
+	fork    *pipeline.Fork
 	create  store.Create
 	at      int // its index in batch.Create
 	state   *runState
@@ -172,6 +173,9 @@ func (l *lane) run(ctx context.Context, held store.Lane) {
 		case <-stop:
 			stop = nil
 			l.stopping = true
+			for _, r := range l.runs {
+				r.leaveAbroad()
+			}
 			grace = time.After(l.ex.cfg.Grace)
 		case <-grace:
 			grace = nil
@@ -195,12 +199,12 @@ func (l *lane) run(ctx context.Context, held store.Lane) {
 		cause = errFenced
 	}
 	l.abandon(cause)
-	if !l.fenced {
-		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		if err := held.Release(release); err != nil {
-			l.ex.log.Warn("lane not released; its runs go on when the lease expires", "lane", held.ID(), "err", err)
-		}
+	// A lane that has lost its lease is released, too: the store would hold its
+	// connection, and each heartbeat would find it lost.
+	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := held.Release(release); err != nil {
+		l.ex.log.Warn("lane not released; its runs go on when the lease expires", "lane", held.ID(), "err", err)
 	}
 }
 
@@ -506,9 +510,13 @@ func (l *lane) created(s *submission, b *store.Batch, res store.Result) submitte
 		return submitted{run: s.run}
 	}
 	if s.state == nil { // it was not clear whether the key was free
-		if r := l.adopt(s.run, s.prog, s.create.Events, nil, true); r != nil {
-			r.do(r.setOff)
+		m, err := folded(s.prog.plan, s.run, s.create.Events)
+		if err != nil {
+			l.ex.log.Error("new run not taken", "run", s.run.ID, "err", err)
+			return submitted{run: s.run}
 		}
+		r := l.adopt(s.run, s.prog, past{m: m}, nil, true)
+		r.do(r.setOff)
 		return submitted{run: s.run}
 	}
 	s.state.createdIn = nil
@@ -539,7 +547,7 @@ func (l *lane) submit(s submission) {
 func (l *lane) enrol(s submission) {
 	now := l.ex.cfg.Now().UTC()
 	s.run.CreatedAt = now
-	events := []pipeline.Event{{Seq: 1, Type: pipeline.RunCreated, At: now, Data: pipeline.Data{Answers: s.answers, Uploads: s.uploads}}}
+	events := []pipeline.Event{{Seq: 1, Type: pipeline.RunCreated, At: now, Data: pipeline.Data{Answers: s.answers, Uploads: s.uploads, Fork: s.fork}}}
 	if len(l.runs) >= l.ex.cfg.Runs {
 		s.run.Status = pipeline.RunQueued
 		l.ex.queued.Store(true)
@@ -555,11 +563,12 @@ func (l *lane) enrol(s submission) {
 	l.batch.Create = append(l.batch.Create, s.create)
 	l.waiting = append(l.waiting, s)
 	if s.run.Status == pipeline.RunRunning && s.create.IdempotencyKey == "" {
-		r, err := l.take(s.run, s.prog, events)
+		m, err := folded(s.prog.plan, s.run, events)
 		if err != nil {
 			l.ex.log.Error("new run not taken", "run", s.run.ID, "err", err)
 			return
 		}
+		r := l.take(s.run, s.prog, m)
 		r.createdIn, r.createdAt = l.batch, s.at
 		l.waiting[len(l.waiting)-1].state = r
 		r.setOff()

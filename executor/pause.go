@@ -39,9 +39,8 @@ func (r *runState) unpaused() {
 	}
 	waits := r.m.Waits()
 	for i := range waits {
-		r.awaitAgain(&waits[i], r.decisions)
+		r.awaitAgain(&waits[i])
 	}
-	r.decisions = nil
 	for i := range deferred {
 		r.do(func() { r.receive(&deferred[i]) })
 	}
@@ -75,7 +74,7 @@ func (r *runState) putOff(m *store.Message) bool {
 // restPaused parks a paused run once nothing of it is under way. Its tasks and
 // messages are found again by whoever resumes it.
 func (r *runState) restPaused() {
-	if r.createdIn != nil || r.running+r.looking > 0 || len(r.backlog) > 0 {
+	if r.createdIn != nil || r.running+r.looking > 0 || len(r.attempts)+len(r.adoptions)+len(r.backlog) > 0 {
 		return
 	}
 	for i := range r.deferred {

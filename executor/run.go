@@ -41,8 +41,9 @@ type runState struct {
 	rung      bool              // messages have come since
 	resolved  []resolution      // <AUTO> tags that were filled in and are not recorded yet
 	gone      bool              // the lane has let go of it
-	distant   int               // steps with workers, or in line for them
-	later     []pipeline.Task   // for workers, beyond what the run may have there
+	saved     saving
+	distant   int             // steps with workers, or in line for them
+	later     []pipeline.Task // for workers, beyond what the run may have there
 
 	adoptions map[pipeline.Path]*adoption // attempts that may be under way elsewhere
 	said      map[pipeline.Path]*said     // what was reported and has had no effect yet
@@ -50,7 +51,7 @@ type runState struct {
 	// Of a run that is paused, or that ends its children before itself.
 	shelf       []pipeline.Task // to be done once it goes on
 	deferred    []store.Message // likewise
-	bequeathing bool // its children are being told to end
+	bequeathing bool            // its children are being told to end
 
 	book *book // what it may use of another run's log
 }
@@ -111,6 +112,7 @@ func (r *runState) record(typ pipeline.EventType, path pipeline.Path, attempt in
 		panic(fmt.Sprintf("executor: run %s: %v", r.run.ID, err))
 	}
 	r.lane.append(r, e)
+	r.grew(&e)
 	if r.book != nil {
 		r.book.note(&e)
 	}
@@ -238,6 +240,7 @@ func (r *runState) proceed(t *pipeline.Task) {
 
 // ask requests a slot if a step is ready and the run's own limit allows it.
 func (r *runState) ask() {
+	r.lineUp()
 	if r.asking || len(r.ready) == 0 || r.gone || r.running >= r.limit() {
 		return
 	}
@@ -289,7 +292,7 @@ func (r *runState) evaluate(t *pipeline.Task) {
 // and then does what it returns. Where the fields read files, f works elsewhere,
 // so that the lane never waits for a disk; the run stands still meanwhile.
 func (r *runState) aside(def *pipeline.StepDef, f func() func()) {
-	if !r.prog.impure[def] {
+	if !r.prog.impure[def] || r.book.previews() {
 		f()()
 		return
 	}

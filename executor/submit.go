@@ -94,6 +94,13 @@ func (e *Executor) offer(ctx context.Context, s pipeline.Submission, prog *progr
 	if err := e.writeUploads(sub.run, prog.plan, s.Uploads); err != nil {
 		return nil, err
 	}
+	if s.Fork != nil {
+		sub.fork = s.Fork
+		if err := e.derive(ctx, sub.run, s.Fork, prog); err != nil {
+			return nil, err
+		}
+		defer e.books.Delete(sub.run.ID)
+	}
 	e.mu.Lock()
 	var l *lane
 	if len(e.lanes) > 0 {
@@ -162,31 +169,27 @@ func errNoLane() error {
 }
 
 // read loads what is needed to go on with a run.
-func (e *Executor) read(run *pipeline.Run) (*program, []pipeline.Event, []store.Message, error) {
+func (e *Executor) read(run *pipeline.Run) (*program, past, []store.Message, error) {
 	ctx, cancel := context.WithTimeout(e.work, time.Minute)
 	defer cancel()
 	prog, err := e.program(ctx, run)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, past{}, nil, err
 	}
-	var events []pipeline.Event
-	for ev, err := range e.cfg.Store.Events(ctx, run.ID, 0) {
-		if err != nil {
-			return nil, nil, nil, fmt.Errorf("read log: %w", err)
+	p, err := e.recall(ctx, run, prog.plan)
+	if err != nil {
+		return nil, past{}, nil, err
+	}
+	if p.m != nil {
+		if err := e.receiveUploads(ctx, run, prog.plan, p.m.Uploads()); err != nil {
+			return nil, past{}, nil, err
 		}
-		events = append(events, ev)
-	}
-	if len(events) == 0 {
-		return nil, nil, nil, errors.New("read log: it is empty")
-	}
-	if err := e.receiveUploads(ctx, run, prog.plan, events[0].Data.Uploads); err != nil {
-		return nil, nil, nil, err
 	}
 	messages, err := e.cfg.Store.Inbox(ctx, []pipeline.RunID{run.ID})
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("read inbox: %w", err)
+		return nil, past{}, nil, fmt.Errorf("read inbox: %w", err)
 	}
-	return prog, events, messages, nil
+	return prog, p, messages, nil
 }
 
 // program is the plan of a run, ready to be executed, with its bundle unpacked.

@@ -144,7 +144,7 @@ func (r *runState) await(path pipeline.Path, def *pipeline.StepDef) {
 
 // awaitAgain does so for a run that was taken over, and sees what came while
 // nobody had it: files, or what its former owner recorded and did not carry out.
-func (r *runState) awaitAgain(w *pipeline.Waiter, decisions map[pipeline.ApprovalID]*pipeline.Decision) {
+func (r *runState) awaitAgain(w *pipeline.Waiter) {
 	if w.Waiting.For == pipeline.WaitWorker {
 		r.awaitWorker(w.Path, w.Def)
 		return
@@ -157,7 +157,7 @@ func (r *runState) awaitAgain(w *pipeline.Waiter, decisions map[pipeline.Approva
 	case waitSignal:
 		r.do(func() { r.takeSignal(path, def) })
 	case waitApproval:
-		if d := decisions[w.Waiting.Approval]; d != nil {
+		if d := r.m.Decision(path); d != nil && d.Approval == w.Waiting.Approval {
 			r.do(func() {
 				if t, _ := r.waiter(path, def, waitApproval); t != nil {
 					r.obey(t, d)

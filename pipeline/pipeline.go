@@ -136,10 +136,11 @@ type Run struct {
 	ParentRun   RunID
 	ForkedFrom  RunID
 	ForkSeq     int32 // of ForkedFrom: the newest record that it may use
-	// Checkpoint is the seq of the newest checkpoint record; 0: there is none. It
-	// never leaves the server.
+	// Checkpoint is the seq of the newest event that the newest snapshot knows; 0:
+	// there is none. The record that names the snapshot follows. It never leaves
+	// the server.
 	Checkpoint int32
-	Usage       Usage
+	Usage      Usage
 	// Workspace is the directory whose relative paths the steps mean. It is a
 	// fact of the engine that runs it and never leaves the server.
 	Workspace string

@@ -21,6 +21,7 @@ type Plan struct {
 	Units   []*Unit  `json:"units,omitempty"`   // pipelines that it calls, named by Call.Unit
 	Secrets []string `json:"secrets,omitempty"` // that its steps may ask for
 	Bundle  Digest   `json:"bundle,omitempty"`  // of the files that travel with it; empty: none
+	On      *On      `json:"on,omitempty"`      // what starts its runs, once it is registered
 	// Templates is how many there are in all units: Template.ID runs from 0 to
 	// Templates-1.
 	Templates int `json:"templates"`
@@ -91,16 +92,20 @@ type Property struct {
 
 // Settings of a pipeline; zero values mean the defaults named here.
 type Settings struct {
-	Timeout        time.Duration `json:"timeout,omitempty"`         // of the whole run; 0: none
-	MaxParallel    int           `json:"max_parallel,omitempty"`    // steps of the run at once; 0: the server's limit
-	OnError        string        `json:"on_error,omitempty"`        // stop (default), abort, continue
-	Retry          *Retry        `json:"retry,omitempty"`           // of steps whose effect allows repetition
-	Checkpoint     string        `json:"checkpoint,omitempty"`      // adaptive (default), fixed, none
-	MaxTransitions int           `json:"max_transitions,omitempty"` // backward jumps that one body may take; 0: none is set
-	UnknownActions string        `json:"unknown_actions,omitempty"` // error (default), model
-	Auto           *AutoSettings `json:"auto,omitempty"`
-	Priority       int           `json:"priority,omitempty"`  // of its runs, unless the submission says otherwise
-	Workspace      string        `json:"workspace,omitempty"` // a folder below the run's workspace that is used in its place
+	Timeout     time.Duration `json:"timeout,omitempty"`      // of the whole run; 0: none
+	MaxParallel int           `json:"max_parallel,omitempty"` // steps of the run at once; 0: the server's limit
+	OnError     string        `json:"on_error,omitempty"`     // stop (default), abort, continue
+	Retry       *Retry        `json:"retry,omitempty"`        // of steps whose effect allows repetition
+	Checkpoint  string        `json:"checkpoint,omitempty"`   // adaptive (default), fixed, none
+	// CheckpointEvery is the number of records of checkpoint: fixed; 0: the engine chooses.
+	CheckpointEvery int                  `json:"checkpoint_every,omitempty"`
+	MaxTransitions  int                  `json:"max_transitions,omitempty"` // backward jumps that one body may take; 0: none is set
+	UnknownActions  string               `json:"unknown_actions,omitempty"` // error (default), model
+	Auto            *AutoSettings        `json:"auto,omitempty"`
+	Priority        int                  `json:"priority,omitempty"` // of its runs, unless the submission says otherwise
+	Queue           string               `json:"queue,omitempty"`    // of its runs, unless the submission says otherwise; empty: DefaultQueue
+	Concurrency     *ConcurrencySettings `json:"concurrency,omitempty"`
+	Workspace       string               `json:"workspace,omitempty"` // a folder below the run's workspace that is used in its place
 }
 
 // AutoSettings bound what <AUTO> tags may cost.

@@ -106,11 +106,20 @@ func (l *lane) send(ctx context.Context, b *store.Batch) (store.Result, error) {
 	if w.run[0].n > 0 {
 		add(runs, w.params(w.run[:])...)
 	}
+	if w.place.line[0].n > 0 {
+		add(growKeys, w.params(w.place.line[:])...)
+	}
+	if w.place.run[0].n > 0 {
+		add(placeRuns, w.params(w.place.run[:])...)
+	}
 	if w.log[0].n > 0 {
 		add(log, w.params(w.log[:])...)
 	}
 	if w.keyedLog[0].n > 0 {
 		add(keyedLog, w.params(w.keyedLog[:])...)
+	}
+	if w.mark[0].n > 0 {
+		add(markCheckpoints, append(w.params(w.mark[:]), w.epoch[:])...)
 	}
 	if w.fin[0].n > 0 {
 		add(finishRuns, append(w.params(w.fin[:]), w.epoch[:])...)
@@ -132,13 +141,14 @@ func (l *lane) send(ctx context.Context, b *store.Batch) (store.Result, error) {
 	if w.withdraw.n > 0 {
 		add(withdrawApprovals, w.withdraw.bytes())
 	}
-	woken, withdrawn := -1, -1 // the places of statements whose count matters
+	woken, freed, withdrawn := -1, -1, -1 // the places of statements whose count matters
 	if w.park[0].n > 0 {
 		woken = n
 		add(wakeParked, w.park[0].bytes(), w.park[1].bytes())
 	}
 	if w.ended.n > 0 {
-		add(dropInbox, w.ended.bytes())
+		freed = n
+		add(dropHoldings, w.ended.bytes())
 		withdrawn = n
 		add(withdrawEnded, w.ended.bytes())
 	}
@@ -165,7 +175,7 @@ func (l *lane) send(ctx context.Context, b *store.Batch) (store.Result, error) {
 		if err != nil {
 			break // Close of the batch says it
 		}
-		bell.Queued = bell.Queued || i == woken && tag.RowsAffected() > 0
+		bell.Queued = bell.Queued || (i == woken || i == freed) && tag.RowsAffected() > 0
 		bell.Approvals = bell.Approvals || i == withdrawn && tag.RowsAffected() > 0
 	}
 	if err := reader.Close(); err != nil {
@@ -226,8 +236,7 @@ const (
 		WHERE i.expires_at < clock_timestamp()`
 	keyOutcome = `SELECT key, run_id, request_digest FROM idempotency WHERE key = ANY($1::text[])`
 
-	insertRunsHead = `WITH created AS (
-		INSERT INTO run (day, run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, lane_epoch, priority,
+	insertRuns = `INSERT INTO run (day, run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, lane_epoch, priority,
 			labels, inputs, outputs, workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq)
 		SELECT u.day, u.run_id, u.pipeline, u.version, u.plan_digest, u.parent_run, u.forked_from, u.status, u.reason, u.error, u.lane_epoch, u.priority,
 			u.labels::jsonb, u.inputs, u.outputs, u.workdir, u.created_at, u.started_at, u.finished_at, u.input_tokens, u.output_tokens, u.cost_usd, u.steps, u.fork_seq
@@ -237,11 +246,7 @@ const (
 			AS u (day, run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, lane_epoch, priority,
 			labels, inputs, outputs, workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, key, fork_seq)
 		WHERE u.key IS NULL OR EXISTS (SELECT FROM idempotency i WHERE i.key = u.key AND i.run_id = u.run_id)`
-	insertRunsTail = ` RETURNING priority, day, run_id, status)
-		INSERT INTO run_queue (priority, day, run_id) SELECT priority, day, run_id FROM created WHERE status = 'QUEUED'`
-
-	insertRuns      = insertRunsHead + insertRunsTail
-	insertRunsAgain = insertRunsHead + ` ON CONFLICT DO NOTHING` + insertRunsTail
+	insertRunsAgain = insertRuns + ` ON CONFLICT DO NOTHING`
 
 	insertLogHead = `INSERT INTO step_log (day, run_id, seq, attempt, digest, at, type, path, body, blob)
 		SELECT * FROM unnest($1::date[], $2::uuid[], $3::integer[], $4::integer[], $5::bigint[], $6::timestamptz[], $7::text[], $8::text[],
@@ -259,6 +264,9 @@ const (
 	insertKeyedLog      = insertLogHead + whereCreated
 	insertKeyedLogAgain = insertLogHead + whereCreated + orTheSame
 
+	markCheckpoints = `UPDATE run SET checkpoint_seq = m.seq
+		FROM (SELECT day, run_id, max(seq) AS seq FROM unnest($1::date[], $2::uuid[], $3::integer[]) AS u (day, run_id, seq) GROUP BY 1, 2) m
+		WHERE run.day = m.day AND run.run_id = m.run_id AND run.lane_epoch = $4`
 	finishRuns = `UPDATE run SET status = f.status, reason = f.reason, error = f.error, outputs = f.outputs, started_at = f.started_at,
 			finished_at = f.finished_at, input_tokens = f.input_tokens, output_tokens = f.output_tokens, cost_usd = f.cost_usd, steps = f.steps,
 			lane_epoch = CASE WHEN f.final THEN NULL ELSE run.lane_epoch END
@@ -291,7 +299,12 @@ const (
 	withdrawApprovals = `UPDATE approval SET status = 'withdrawn' WHERE id = ANY($1::uuid[]) AND status = 'open'`
 	withdrawEnded     = `UPDATE approval SET status = 'withdrawn' WHERE run_id = ANY($1::uuid[]) AND status = 'open'`
 
-	dropInbox = `DELETE FROM inbox WHERE run_id = ANY($1::uuid[])`
+	// dropHoldings ends what a run that has finished leaves behind, and yields a
+	// row for each slot that others may have waited for.
+	dropHoldings = `WITH gone AS (DELETE FROM inbox WHERE run_id = ANY($1::uuid[])),
+		freed AS (DELETE FROM slot WHERE run_id = ANY($1::uuid[]) RETURNING key),
+		noted AS (INSERT INTO slot_freed (key) SELECT substr(key, 5) FROM freed WHERE key LIKE 'key %')
+		SELECT FROM freed`
 	yieldRuns = `WITH freed AS (
 			UPDATE run SET status = 'QUEUED', lane_epoch = NULL FROM unnest($1::date[], $2::uuid[]) AS u (day, run_id)
 			WHERE run.day = u.day AND run.run_id = u.run_id AND run.lane_epoch = $3 RETURNING run.priority, run.day, run.run_id)

@@ -21,6 +21,8 @@ type batchWriter struct {
 	ask                       [9]array
 	ended, consume, withdraw  array
 	yield                     [2]array
+	place                     placing
+	mark                      [3]array // of checkpoint records
 	blob                      [4]array
 	blobs                     []store.Blob
 	days                      []int64 // of the batch's runs, each once
@@ -76,6 +78,10 @@ func (w *batchWriter) reset(epoch int64) {
 	each(&w.consume, oidText)
 	each(&w.yield[0], oidDate)
 	each(&w.yield[1], oidUUID)
+	each(&w.mark[0], oidDate)
+	each(&w.mark[1], oidUUID)
+	each(&w.mark[2], oidInt4)
+	w.place.reset(each)
 	w.blobs, w.days = w.blobs[:0], w.days[:0]
 	putInt8(w.epoch[:], epoch)
 }
@@ -104,6 +110,7 @@ func (w *batchWriter) encode(epoch int64, b *store.Batch) error {
 			continue // another of this batch has its key
 		}
 		w.putRun(epoch, c.Run, id, keyed[id])
+		w.place.put(c.Run, id)
 		w.putEvents(id, c.Events, keyed[id] != "")
 	}
 	for i := range b.Append {
@@ -147,6 +154,7 @@ func (w *batchWriter) encode(epoch int64, b *store.Batch) error {
 		w.putRow(&w.park, p.Run, status, id)
 		w.park[12].putTimeOrNull(p.Wake)
 	}
+	w.place.close()
 	if err := w.putApprovals(b); err != nil {
 		return err
 	}
@@ -314,6 +322,11 @@ func (w *batchWriter) putEvents(id [16]byte, events []pipeline.Event, maybe bool
 		c[4].putInt8(digest)
 		c[5].putTime(e.At)
 		c[6].putText(store.Clean(string(e.Type)))
+		if s := e.Data.Snapshot; s != nil {
+			w.mark[0].putDay(day)
+			w.mark[1].putBytes(id[:])
+			w.mark[2].putInt4(s.Covers)
+		}
 		c[7].putText(store.Clean(string(e.Path)))
 	}
 }

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -25,8 +22,8 @@ type lane struct {
 
 	conn     *pgx.Conn // nil while it is lost
 	prepared map[string]*pgconn.StatementDescription
-	doubt    bool       // the last batch may have been recorded
-	claiming []queueRow // a claim whose outcome is unknown
+	doubt    bool   // the last batch may have been recorded
+	claiming []pick // a claim whose outcome is unknown
 	w        batchWriter
 }
 
@@ -192,12 +189,6 @@ func (l *lane) Release(ctx context.Context) error {
 	return nil
 }
 
-type queueRow struct {
-	Priority int32
-	Day      time.Time
-	Run      [16]byte
-}
-
 // The lock of a run's row guards its rows in run_queue and run_timer, too. A
 // claim takes only locks that nobody holds and so never waits for a sender. It
 // walks along an index and locks run by run until it has enough: the lateral
@@ -213,13 +204,6 @@ const (
 			LIMIT $1),
 		gone AS (DELETE FROM run_timer WHERE run_id = ANY(ARRAY(SELECT run_id FROM due)))
 		INSERT INTO run_queue (priority, day, run_id) SELECT priority, day, run_id FROM due ON CONFLICT DO NOTHING`
-	pickQueued = `SELECT q.priority, q.day, q.run_id
-		FROM (SELECT priority, day, run_id FROM run_queue ORDER BY priority DESC, run_id) q,
-			LATERAL (SELECT FROM run WHERE run.day = q.day AND run.run_id = q.run_id AND ` + claimable + ` FOR NO KEY UPDATE SKIP LOCKED) r
-		LIMIT $1`
-	unqueue = `WITH gone AS (DELETE FROM run_timer WHERE run_id = ANY($2))
-		DELETE FROM run_queue q USING unnest($1::integer[], $2::uuid[]) AS u (priority, run_id)
-		WHERE q.priority = u.priority AND q.run_id = u.run_id`
 	own = `UPDATE run SET status = CASE WHEN run.status IN ('WAITING','PAUSED') THEN run.status ELSE 'RUNNING' END, lane_epoch = $1,
 			started_at = coalesce(started_at, clock_timestamp())
 		FROM unnest($2::date[], $3::uuid[]) AS u (day, run_id)
@@ -227,48 +211,8 @@ const (
 	owned = `SELECT ` + ownColumns + ` FROM run JOIN unnest($2::date[], $3::uuid[]) AS u (day, run_id)
 		ON run.day = u.day AND run.run_id = u.run_id WHERE run.lane_epoch = $1`
 	ownColumns = `run.run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, priority, labels,
-		workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq, inputs, outputs`
+		workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq, checkpoint_seq, ` + placeColumns + `, inputs, outputs`
 )
-
-// Claim implements store.Lane. The rows to be owned are known before the
-// transaction commits, so that a claim whose outcome is lost can be looked up.
-func (l *lane) Claim(ctx context.Context, n int) ([]*pipeline.Run, error) {
-	if n <= 0 {
-		return nil, nil
-	}
-	var runs []*pipeline.Run
-	err := l.try(ctx, func() error {
-		var err error
-		if runs, err = l.settle(ctx); err != nil || len(runs) >= n {
-			return err
-		}
-		more, err := l.take(ctx, func() ([]queueRow, error) {
-			b := new(pgx.Batch)
-			b.Queue("BEGIN")
-			b.Queue(fence, l.epoch)
-			b.Queue(queueDue, n-len(runs))
-			var rows []queueRow
-			b.Queue(pickQueued, n-len(runs)).Query(func(r pgx.Rows) (err error) {
-				rows, err = pgx.CollectRows(r, pgx.RowToStructByPos[queueRow])
-				return err
-			})
-			err := l.conn.SendBatch(ctx, b).Close()
-			return rows, err
-		})
-		runs = append(runs, more...)
-		return err
-	})
-	if err != nil {
-		return nil, l.s.fail(ctx, "claim runs", err)
-	}
-	slices.SortFunc(runs, func(a, b *pipeline.Run) int {
-		if a.Priority != b.Priority {
-			return int(b.Priority) - int(a.Priority)
-		}
-		return strings.Compare(string(a.ID), string(b.ID))
-	})
-	return runs, nil
-}
 
 // try runs f on a working connection, and again when the server asks for it.
 func (l *lane) try(ctx context.Context, f func() error) error {
@@ -301,7 +245,7 @@ func (l *lane) settle(ctx context.Context) ([]*pipeline.Run, error) {
 	if len(l.claiming) == 0 {
 		return nil, nil
 	}
-	_, days, ids := columns(l.claiming)
+	days, ids := columns(l.claiming)
 	rows, err := l.conn.Query(ctx, owned, l.epoch, days, ids)
 	if err != nil {
 		return nil, err
@@ -311,105 +255,4 @@ func (l *lane) settle(ctx context.Context) ([]*pipeline.Run, error) {
 		l.claiming = nil
 	}
 	return runs, err
-}
-
-// take owns the picked rows and commits the transaction that pick began.
-func (l *lane) take(ctx context.Context, pick func() ([]queueRow, error)) ([]*pipeline.Run, error) {
-	rows, err := pick()
-	if err != nil {
-		return nil, err
-	}
-	if len(rows) == 0 {
-		_, err := l.conn.Exec(ctx, "ROLLBACK")
-		return nil, err
-	}
-	l.claiming = rows
-	priorities, days, ids := columns(rows)
-	var runs []*pipeline.Run
-	b := new(pgx.Batch)
-	b.Queue(unqueue, priorities, ids)
-	b.Queue(own, l.epoch, days, ids).Query(func(r pgx.Rows) (err error) {
-		runs, err = collectRuns(r, true)
-		return err
-	})
-	b.Queue("COMMIT")
-	if err := l.conn.SendBatch(ctx, b).Close(); err != nil {
-		return nil, err
-	}
-	l.claiming = nil
-	return runs, nil
-}
-
-func columns(rows []queueRow) (priorities []int32, days []time.Time, ids [][16]byte) {
-	for _, r := range rows {
-		priorities, days, ids = append(priorities, r.Priority), append(days, r.Day), append(ids, r.Run)
-	}
-	return priorities, days, ids
-}
-
-const (
-	pickRun   = `SELECT priority, day, run_id FROM run WHERE day = $1 AND run_id = $2 AND ` + claimable + ` FOR NO KEY UPDATE`
-	runStatus = `SELECT status FROM run WHERE day = $1 AND run_id = $2`
-)
-
-// ClaimRun implements store.Lane.
-func (l *lane) ClaimRun(ctx context.Context, id pipeline.RunID) (*pipeline.Run, error) {
-	k, err := runKey(id)
-	if err != nil {
-		return nil, err
-	}
-	var run *pipeline.Run
-	err = l.try(ctx, func() error {
-		for _, r := range l.claiming {
-			if r.Run == k {
-				runs, err := l.settle(ctx)
-				if err != nil {
-					return err
-				}
-				for _, x := range runs {
-					if x.ID == id {
-						run = x
-					}
-				}
-				if run != nil {
-					return nil
-				}
-				break
-			}
-		}
-		var status pipeline.RunStatus
-		b := new(pgx.Batch)
-		b.Queue(fence, l.epoch)
-		b.Queue(runStatus, id.Day(), k).QueryRow(func(r pgx.Row) error { return r.Scan(&status) })
-		err := l.conn.SendBatch(ctx, b).Close()
-		if errors.Is(err, pgx.ErrNoRows) {
-			return runNotFound(id)
-		}
-		if err != nil {
-			return err
-		}
-		runs, err := l.take(ctx, func() ([]queueRow, error) {
-			b := new(pgx.Batch)
-			b.Queue("BEGIN")
-			b.Queue(fence, l.epoch)
-			var rows []queueRow
-			b.Queue(pickRun, id.Day(), k).Query(func(r pgx.Rows) (err error) {
-				rows, err = pgx.CollectRows(r, pgx.RowToStructByPos[queueRow])
-				return err
-			})
-			err := l.conn.SendBatch(ctx, b).Close()
-			return rows, err
-		})
-		if err == nil && len(runs) == 0 {
-			err = &pipeline.Error{Kind: pipeline.Conflict, Reason: "run_not_queued", Text: fmt.Sprintf("run %s is neither queued nor parked, it is %s", id, status)}
-		}
-		if err == nil {
-			run = runs[0]
-		}
-		return err
-	})
-	if err != nil {
-		return nil, l.s.fail(ctx, "claim run "+string(id), err)
-	}
-	return run, nil
 }

@@ -16,10 +16,13 @@ import (
 	"github.com/orchestrator-project/orchestrator/store"
 )
 
+// placeColumns are those of a run's queue.
+const placeColumns = `coalesce(queue, ''), coalesce(fair_key, ''), coalesce(concurrency, ''), coalesce(concurrency_max, 0)`
+
 // listColumns are a run's columns without the values.
 const (
 	listColumns = `run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, priority, labels,
-	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq`
+	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq, checkpoint_seq, ` + placeColumns
 	runColumns = listColumns + `, inputs, outputs`
 )
 
@@ -47,7 +50,7 @@ func scanRun(rows pgx.Rows, values bool) (*pipeline.Run, error) {
 	into := []any{
 		&id, &r.Pipeline, &r.Version, &r.PlanDigest, &parent, &fork, &r.Status, &r.Reason, &failure, &r.Priority, &labels,
 		&r.Workspace, &r.CreatedAt, &started, &finished, &r.Usage.InputTokens, &r.Usage.OutputTokens, &r.Usage.CostUSD, &r.Usage.Steps,
-		&r.ForkSeq,
+		&r.ForkSeq, &r.Checkpoint,
 	}
 	if values {
 		into = append(into, &ins, &outs)
@@ -56,6 +59,7 @@ func scanRun(rows pgx.Rows, values bool) (*pipeline.Run, error) {
 		return nil, err
 	}
 	r.ID = store.RunIDOf(id[:])
+	store.Placed(&r)
 	if parent != nil {
 		r.ParentRun = store.RunIDOf(parent[:])
 	}

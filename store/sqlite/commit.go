@@ -64,6 +64,9 @@ func (l *lane) Commit(ctx context.Context, b *store.Batch) (store.Result, error)
 		if err := t.appendLog(keep); err != nil {
 			return err
 		}
+		if err := t.markCheckpoints(l.epoch, keep); err != nil {
+			return err
+		}
 		for _, id := range b.Consume {
 			if _, err := t.exec(deleteMessage, text(id)); err != nil {
 				return err
@@ -77,10 +80,11 @@ func (l *lane) Commit(ctx context.Context, b *store.Batch) (store.Result, error)
 				return err
 			}
 		}
-		withdrawn, err := t.finish(l.epoch, b.Finish)
+		withdrawn, freed, err := t.finish(l.epoch, b.Finish)
 		if err != nil {
 			return err
 		}
+		bell.Queued = freed
 		bell.Approvals = withdrawn || len(b.Ask)+len(b.Withdraw) > 0
 		for i := range b.Park {
 			woken, err := t.park(l.epoch, &b.Park[i])
@@ -188,11 +192,10 @@ func (t *tx) insertRun(epoch int64, r *pipeline.Run, id [16]byte) error {
 		optionalKey(r.ForkedFrom), text(r.Status), text(r.Reason), null(store.EncodeFailure(r.Error)), owner, r.Priority,
 		labels, null(store.EncodeMap(r.Inputs)), null(store.EncodeMap(r.Outputs)), text(r.Workspace), r.CreatedAt.UnixMicro(),
 		micros(r.StartedAt), micros(r.FinishedAt), r.Usage.InputTokens, r.Usage.OutputTokens, store.Finite(r.Usage.CostUSD), r.Usage.Steps, r.ForkSeq)
-	if err != nil || n == 0 || r.Status != pipeline.RunQueued { // n == 0: a batch that was in doubt comes again
+	if err != nil || n == 0 { // n == 0: a batch that was in doubt comes again
 		return err
 	}
-	_, err = t.exec(queueRun, r.Priority, id[:])
-	return err
+	return t.place(r, id)
 }
 
 const insertBlob = `INSERT INTO blob (day, sha, size, data) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`
@@ -311,33 +314,39 @@ const (
 	yieldRun      = `UPDATE run SET status = 'QUEUED', lane_epoch = NULL WHERE run_id = ? AND lane_epoch = ? RETURNING priority`
 )
 
-// finish updates runs; it tells whether approvals were withdrawn with them.
-func (t *tx) finish(epoch int64, list []store.Finish) (withdrawn bool, err error) {
+// finish updates runs; it tells whether approvals were withdrawn with them, and
+// whether slots were given back.
+func (t *tx) finish(epoch int64, list []store.Finish) (withdrawn, freed bool, err error) {
 	for i := range list {
 		r := list[i].Run
 		id, err := key(r.ID)
 		if err != nil {
-			return false, err
+			return false, false, err
 		}
 		var owner any = epoch
 		if r.Status.Final() {
 			owner = nil
 		}
 		if _, err := t.updateRun(epoch, id, r, r.Status, owner); err != nil {
-			return false, err
+			return false, false, err
 		}
 		if owner == nil {
 			if _, err := t.exec(dropInbox, id[:]); err != nil {
-				return false, err
+				return false, false, err
 			}
 			n, err := t.exec(withdrawOfRun, id[:])
 			if err != nil {
-				return false, err
+				return false, false, err
 			}
 			withdrawn = withdrawn || n > 0
+			given, err := t.free(id)
+			if err != nil {
+				return false, false, err
+			}
+			freed = freed || given
 		}
 	}
-	return withdrawn, nil
+	return withdrawn, freed, nil
 }
 
 // updateRun writes the row of a run of the lane; it returns false when the lane

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -39,12 +38,15 @@ func (s *Store) query(ctx context.Context, query string, args []any, f func(*sql
 	return drain(rows, f)
 }
 
+// placeColumns are those of a run's queue.
+const placeColumns = `coalesce(queue, ''), coalesce(fair_key, ''), coalesce(concurrency, ''), coalesce(concurrency_max, 0)`
+
 const runColumns = `run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, priority, labels,
-	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq, inputs, outputs`
+	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq, checkpoint_seq, ` + placeColumns + `, inputs, outputs`
 
 // listColumns are runColumns without the values.
 const listColumns = `run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, priority, labels,
-	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq`
+	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq, checkpoint_seq, ` + placeColumns
 
 func scanRun(rows *sql.Rows, values bool) (*pipeline.Run, error) {
 	var (
@@ -56,7 +58,7 @@ func scanRun(rows *sql.Rows, values bool) (*pipeline.Run, error) {
 	into := []any{
 		&id, &r.Pipeline, &r.Version, &r.PlanDigest, &parent, &fork, &r.Status, &r.Reason, &failure, &r.Priority, &labels,
 		&r.Workspace, &created, &started, &finished, &r.Usage.InputTokens, &r.Usage.OutputTokens, &r.Usage.CostUSD, &r.Usage.Steps,
-		&r.ForkSeq,
+		&r.ForkSeq, &r.Checkpoint, &r.Queue, &r.FairKey, &r.Concurrency.Key, &r.Concurrency.Max,
 	}
 	if values {
 		into = append(into, &ins, &outs)
@@ -65,6 +67,7 @@ func scanRun(rows *sql.Rows, values bool) (*pipeline.Run, error) {
 		return nil, err
 	}
 	r.ID = store.RunIDOf(id)
+	store.Placed(&r)
 	if parent != nil {
 		r.ParentRun = store.RunIDOf(parent)
 	}
@@ -86,13 +89,6 @@ func scanRun(rows *sql.Rows, values bool) (*pipeline.Run, error) {
 		return nil, err
 	}
 	return &r, nil
-}
-
-// sortFair puts runs in the order of the queue.
-func sortFair(runs []*pipeline.Run) {
-	slices.SortFunc(runs, func(a, b *pipeline.Run) int {
-		return cmp.Or(cmp.Compare(b.Priority, a.Priority), strings.Compare(string(a.ID), string(b.ID)))
-	})
 }
 
 const readRun = `SELECT ` + runColumns + ` FROM run WHERE run_id = ?`
