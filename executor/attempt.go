@@ -73,7 +73,7 @@ func (r *runState) prepare(t *pipeline.Task, s *seat) func() bool {
 	}
 	ev := r.evaluation(r.m.Scope(t.Path))
 	def := t.Def
-	if r.prog.impure[def] {
+	if r.prog.impure[def] && !r.book.previews() {
 		if err := makeWorkspace(r.workspace); err != nil {
 			return refuse(asFailure(err), nil)
 		}
@@ -123,10 +123,7 @@ func (r *runState) prepare(t *pipeline.Task, s *seat) func() bool {
 		}, w.shown)
 	}
 	if t.Interrupted && effect == pipeline.EffectAtMostOnce {
-		return refuse(&pipeline.Failure{
-			Kind: pipeline.CategorySystem, Reason: "outcome_unknown",
-			Message: "the process that ran this step has gone, so nobody knows whether it took effect; it may run at most once and is not repeated",
-		}, w.shown)
+		return r.inDoubt(t, w)
 	}
 	j := &job{
 		r: r, task: *t, a: &attempt{number: t.Attempt, effect: effect}, runner: runner, env: env, work: w,
