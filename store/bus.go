@@ -138,19 +138,21 @@ func (b *Bus) take() Bell {
 
 // Empty reports whether the bell says nothing.
 func (b Bell) Empty() bool {
-	return !b.All && !b.Queued && !b.Approvals && len(b.Runs)+len(b.Logs)+len(b.Inbox) == 0
+	return !b.All && !b.Queued && !b.Gates && !b.Approvals && len(b.Runs)+len(b.Logs)+len(b.Inbox) == 0
 }
 
 // maxBell bounds how many runs are gathered before a bell just says All.
 const maxBell = 340
 
 type bellSet struct {
-	runs, logs, inbox      map[pipeline.RunID]struct{}
-	queued, approvals, all bool
+	runs, logs, inbox map[pipeline.RunID]struct{}
+	queued, gates     bool
+	approvals, all    bool
 }
 
 func (s *bellSet) add(b Bell) {
 	s.queued = s.queued || b.Queued
+	s.gates = s.gates || b.Gates
 	s.approvals = s.approvals || b.Approvals
 	s.all = s.all || b.All
 	runs := b.Runs
@@ -179,7 +181,7 @@ func (s *bellSet) add(b Bell) {
 
 func (s *bellSet) bell() Bell {
 	if s.all {
-		return Bell{All: true, Queued: s.queued, Approvals: s.approvals}
+		return Bell{All: true, Queued: s.queued, Gates: s.gates, Approvals: s.approvals}
 	}
 	list := func(m map[pipeline.RunID]struct{}) []pipeline.RunID {
 		if len(m) == 0 {
@@ -191,14 +193,14 @@ func (s *bellSet) bell() Bell {
 		}
 		return ids
 	}
-	return Bell{Runs: list(s.runs), Logs: list(s.logs), Inbox: list(s.inbox), Queued: s.queued, Approvals: s.approvals}
+	return Bell{Runs: list(s.runs), Logs: list(s.logs), Inbox: list(s.inbox), Queued: s.queued, Gates: s.gates, Approvals: s.approvals}
 }
 
 // EncodeBell writes a bell as ASCII text of less than 8,000 bytes, for the way
 // to another process; one that is too long for that says All.
 func EncodeBell(b Bell) string {
 	if len(b.Runs)+len(b.Logs)+len(b.Inbox) > maxBell+10 {
-		b = Bell{All: true, Queued: b.Queued, Approvals: b.Approvals}
+		b = Bell{All: true, Queued: b.Queued, Gates: b.Gates, Approvals: b.Approvals}
 	}
 	var out []byte
 	if b.All {
@@ -206,6 +208,9 @@ func EncodeBell(b Bell) string {
 	}
 	if b.Queued {
 		out = append(out, 'q')
+	}
+	if b.Gates {
+		out = append(out, 'g')
 	}
 	if b.Approvals {
 		out = append(out, 'p')
@@ -231,7 +236,7 @@ func EncodeBell(b Bell) string {
 func DecodeBell(s string) Bell {
 	parts := strings.Split(s, ".")
 	says := func(flag string) bool { return strings.Contains(parts[0], flag) }
-	b := Bell{All: says("a"), Queued: says("q"), Approvals: says("p")}
+	b := Bell{All: says("a"), Queued: says("q"), Gates: says("g"), Approvals: says("p")}
 	const width = 22
 	for _, part := range parts[1:] {
 		if part == "" || (len(part)-1)%width != 0 {

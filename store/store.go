@@ -29,6 +29,7 @@ type ReplicaID string
 // meant for callers are *pipeline.Error (NotFound, Conflict, Unavailable);
 // a store that cannot be reached gives kind Unavailable.
 type Store interface {
+	Queues
 	Keys
 	Peers
 

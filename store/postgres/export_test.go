@@ -64,7 +64,12 @@ func (s *Store) Examined(t testing.TB, day time.Time, run [16]byte) map[string]i
 		{"heartbeat", heartbeat, []any{s.cfg.LeaseTTL, []int64{}}},
 		{"due timers", queueDue, []any{10}},
 		{"queue", pickQueued, []any{10}},
-		{"unqueue", unqueue, []any{[]int32{0}, [][16]byte{run}}},
+		{"unqueue", unqueue, []any{[][16]byte{run}}},
+		{"move queues", moveQueues, []any{[]string{"default"}, []float64{1}, []int64{1}}},
+		{"move clocks", moveClocks, []any{[]string{"default"}, []int32{0}, []int64{1}}},
+		{"sweep keys", sweepFair, []any{[]string{"default"}, []int32{0}, []int64{1}}},
+		{"freed slots", letGo, nil},
+		{"end of a run", dropHoldings, []any{[][16]byte{run}}},
 		{"own", own, []any{int64(1), []time.Time{day}, [][16]byte{run}}},
 		{"message", insertMessage, []any{day, run, "m", "signal", "", []byte(nil), (*time.Time)(nil)}},
 		{"wake", wakeParked, []any{[]time.Time{day}, [][16]byte{run}}},
@@ -72,6 +77,11 @@ func (s *Store) Examined(t testing.TB, day time.Time, run [16]byte) map[string]i
 		tx, err := conn.Begin(t.Context())
 		if err != nil {
 			t.Fatal(err)
+		}
+		for _, sql := range []string{lockFreed, lockQueues} { // what others of them build on
+			if _, err := tx.Exec(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
 		}
 		var text []byte
 		if err := tx.QueryRow(t.Context(), "EXPLAIN (ANALYZE, FORMAT JSON) "+q.sql, q.args...).Scan(&text); err != nil {

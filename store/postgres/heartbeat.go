@@ -23,11 +23,14 @@ const gone = `(NOT EXISTS (SELECT FROM pg_locks k WHERE k.locktype = 'advisory' 
 			AND k.objsubid = 1 AND (k.classid::bigint << 32) | k.objid::bigint = l.presence)
 		AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.backend_pid AND a.backend_start = l.backend_start))`
 
-const heartbeat = `WITH mine AS (UPDATE lane_lease SET expires_at = clock_timestamp() + $1 WHERE epoch = ANY($2) RETURNING 1)
+const heartbeat = `WITH mine AS (UPDATE lane_lease SET expires_at = clock_timestamp() + $1 WHERE epoch = ANY($2) RETURNING 1), ` + gates + `
 	SELECT (SELECT count(*) FROM mine),
 		EXISTS (SELECT FROM lane_lease l WHERE l.epoch <> ALL($2) AND ` + dead + `),
-		EXISTS (SELECT FROM run_queue) OR EXISTS (SELECT FROM run_timer WHERE due_at <= statement_timestamp()),
-		(SELECT due_at FROM run_timer WHERE due_at > statement_timestamp() ORDER BY due_at LIMIT 1),
+		EXISTS (SELECT FROM run_queue WHERE queue = '' AND held = 0) OR EXISTS (SELECT FROM slot_freed)
+			OR EXISTS (SELECT FROM gate WHERE ready AND wait = 0) OR EXISTS (SELECT FROM run_timer WHERE due_at <= statement_timestamp()),
+		least((SELECT due_at FROM run_timer WHERE due_at > statement_timestamp() ORDER BY due_at LIMIT 1),
+			(SELECT statement_timestamp() + min(wait) * interval '1 microsecond' FROM gate WHERE ready AND wait > 0)),
+		` + gatesOf + `,
 		(SELECT extract(epoch FROM due_at - statement_timestamp())::float8 FROM schedule WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1)`
 
 // Heartbeat implements store.Store. An expired lease that still stands is
@@ -48,7 +51,7 @@ func (s *Store) Heartbeat(ctx context.Context, replica store.ReplicaID) (store.P
 	beat, cancel := context.WithTimeout(ctx, s.cfg.LeaseTTL)
 	defer cancel()
 	err := s.do(beat, "renew the leases", func(c *pgxpool.Conn) error {
-		return c.QueryRow(beat, heartbeat, s.cfg.LeaseTTL, epochs).Scan(&mine, &p.Expired, &p.Queued, &next, &fire)
+		return c.QueryRow(beat, heartbeat, s.cfg.LeaseTTL, epochs).Scan(&mine, &p.Expired, &p.Queued, &next, &p.Gates.Queues, &p.Gates.Pipelines, &fire)
 	})
 	if beat.Err() != nil && ctx.Err() == nil {
 		err = s.fail(ctx, "renew the leases", beat.Err())

@@ -22,8 +22,11 @@ const insertMessage = `WITH target AS (SELECT priority, day, run_id, status, lan
 	sent AS (INSERT INTO inbox (msg_id, run_id, kind, actor, body, at)
 		SELECT $3, $2, $4, $5, $6, coalesce($7, clock_timestamp()) FROM target WHERE status NOT IN ('COMPLETED','FAILED','CANCELLED')
 		ON CONFLICT DO NOTHING),
-	woken AS (INSERT INTO run_queue (priority, day, run_id) SELECT priority, day, run_id FROM target WHERE parked ON CONFLICT DO NOTHING)
-	SELECT status, parked FROM target`
+	woken AS (INSERT INTO run_queue (priority, day, run_id) SELECT priority, day, run_id FROM target WHERE parked ON CONFLICT DO NOTHING),
+	-- One that is cancelled ends although its queue holds it back.
+	hurried AS (UPDATE run_queue q SET queue = '', pass = 0, held = 0 FROM target t
+		WHERE q.run_id = t.run_id AND t.status = 'QUEUED' AND $4::text = 'cancel')
+	SELECT status, parked OR status = 'QUEUED' AND $4::text = 'cancel' FROM target`
 
 // Send implements store.Store.
 func (s *Store) Send(ctx context.Context, run pipeline.RunID, m store.Message) error {

@@ -50,7 +50,7 @@ func scanRun(rows pgx.Rows, values bool) (*pipeline.Run, error) {
 	into := []any{
 		&id, &r.Pipeline, &r.Version, &r.PlanDigest, &parent, &fork, &r.Status, &r.Reason, &failure, &r.Priority, &labels,
 		&r.Workspace, &r.CreatedAt, &started, &finished, &r.Usage.InputTokens, &r.Usage.OutputTokens, &r.Usage.CostUSD, &r.Usage.Steps,
-		&r.ForkSeq, &r.Checkpoint,
+		&r.ForkSeq, &r.Checkpoint, &r.Queue, &r.FairKey, &r.Concurrency.Key, &r.Concurrency.Max,
 	}
 	if values {
 		into = append(into, &ins, &outs)

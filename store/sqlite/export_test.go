@@ -93,7 +93,10 @@ func Deafen(t testing.TB, s *Store) func() store.Bell {
 func (s *Store) Plans(t testing.TB) map[string][]string {
 	t.Helper()
 	plans := make(map[string][]string)
-	for _, query := range []string{lookForWork, dueTimers, nextQueued, claimRun, dropTimer, unqueueRun, runState, wakeRun, withdrawOfRun} {
+	for _, query := range []string{
+		lookForWork, dueTimers, openQueues, candidates, claimRun, dropTimer, unqueueRun, countSlots, moveClock, sweepFair,
+		growKey, freeSlots, letGo, letGoOn, queueGates, runState, wakeRun, withdrawOfRun,
+	} {
 		rows, err := s.writer.conn.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, make([]any, strings.Count(query, "?"))...)
 		if err != nil {
 			t.Fatalf("%s: %v", query, err)

@@ -16,8 +16,10 @@ import (
 )
 
 const (
-	runStatus     = `SELECT status FROM run WHERE run_id = ?`
-	runState      = `SELECT status, lane_epoch IS NULL, priority FROM run WHERE run_id = ?`
+	runStatus = `SELECT status FROM run WHERE run_id = ?`
+	runState  = `SELECT status, lane_epoch IS NULL, priority FROM run WHERE run_id = ?`
+	// hurryRun lets a run that is cancelled end although its queue holds it back.
+	hurryRun      = `UPDATE run_queue SET queue = '', pass = 0, held = 0 WHERE run_id = ?`
 	insertMessage = `INSERT INTO inbox (msg_id, run_id, kind, actor, body, at) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`
 )
 
@@ -64,6 +66,10 @@ func (t *tx) send(run pipeline.RunID, id [16]byte, m *store.Message) (queued boo
 	}
 	if _, err := t.exec(insertMessage, text(m.ID), id[:], text(m.Kind), text(m.Actor), null(m.Body), at.UnixMicro()); err != nil {
 		return false, err
+	}
+	if status == pipeline.RunQueued && m.Kind == store.MessageCancel {
+		_, err := t.exec(hurryRun, id[:])
+		return true, err
 	}
 	if !free || status != pipeline.RunWaiting && (status != pipeline.RunPaused || !store.WakesPaused(m.Kind)) {
 		return false, nil

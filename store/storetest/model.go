@@ -21,6 +21,7 @@ const unowned = -1
 type modelRun struct {
 	run    *pipeline.Run
 	owner  int  // index of the lane, or unowned
+	begun  bool // some lane has owned it
 	woken  bool // parked, and its time has come or a message is there
 	inbox  []store.MessageID
 	events []pipeline.Event
@@ -115,7 +116,7 @@ func (m *modelStore) creates(lane int, b *store.Batch) []store.CreateResult {
 		c.Run.Priority = int32(rapid.IntRange(-1, 1).Draw(m.rt, "priority"))
 		r := &modelRun{run: c.Run, owner: unowned, events: c.Events}
 		if c.Run.Status == pipeline.RunRunning {
-			r.owner = lane
+			r.owner, r.begun = lane, true
 		}
 		if k := rapid.IntRange(0, 4).Draw(m.rt, "key"); k > 0 {
 			c.IdempotencyKey = fmt.Sprintf("%d/%d", m.round, k)
@@ -225,7 +226,14 @@ func (m *modelStore) claim(lane, n int) {
 		}
 	}
 	slices.SortFunc(queue, func(a, b *modelRun) int {
-		return cmp.Or(cmp.Compare(b.run.Priority, a.run.Priority), cmp.Compare(a.run.ID, b.run.ID))
+		first := 0 // who is under way
+		switch {
+		case a.begun && !b.begun:
+			first = -1
+		case b.begun && !a.begun:
+			first = 1
+		}
+		return cmp.Or(cmp.Compare(b.run.Priority, a.run.Priority), first, cmp.Compare(a.run.ID, b.run.ID))
 	})
 	queue = queue[:min(n, len(queue))]
 	got, err := m.lanes[lane].Claim(m.t.Context(), n)
@@ -242,7 +250,7 @@ func (m *modelStore) claim(lane, n int) {
 		if r.run.Status == pipeline.RunQueued {
 			r.run.Status = pipeline.RunRunning
 		}
-		r.owner, r.woken, r.run.StartedAt = lane, false, got[i].StartedAt
+		r.owner, r.begun, r.woken, r.run.StartedAt = lane, true, false, got[i].StartedAt
 	}
 }
 
