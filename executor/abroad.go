@@ -102,7 +102,7 @@ func (r *runState) seated(t pipeline.Task, s seat) {
 	t2, _ := r.waiter(t.Path, t.Def, pipeline.WaitWorker)
 	if r.over() || r.lane.stopping || t2 == nil && !r.m.Stands(&t) || r.shelve(&t) {
 		r.lane.ex.crew.free(s)
-		r.onward()
+		r.lineUp()
 		return
 	}
 	launch := func(f func() bool) {
@@ -112,7 +112,8 @@ func (r *runState) seated(t pipeline.Task, s seat) {
 			r.distant++ // it is done with once its attempt has ended
 		}
 		if !r.over() {
-			r.onward()
+			r.lineUp()
+			r.pump()
 		}
 	}
 	if !r.prog.impure[t.Def] {
@@ -130,8 +131,8 @@ func (r *runState) seated(t pipeline.Task, s seat) {
 	})
 }
 
-// onward lets the next steps of the run stand in line.
-func (r *runState) onward() {
+// lineUp lets the next steps of the run stand in line.
+func (r *runState) lineUp() {
 	for len(r.later) > 0 && r.distant < r.farLimit() && !r.over() {
 		t := r.later[0]
 		r.later = r.later[1:]
@@ -139,7 +140,6 @@ func (r *runState) onward() {
 			r.standInLine(t)
 		}
 	}
-	r.pump()
 }
 
 // repeatAbroad begins again what a worker has lost or declined.
@@ -148,10 +148,7 @@ func (r *runState) repeatAbroad(j *job, why error) {
 		return
 	}
 	if !errors.Is(why, errDeclined) && j.a.effect == pipeline.EffectAtMostOnce {
-		r.ended(&j.task, j.a, Output{}, nil, &pipeline.Failure{
-			Kind: pipeline.CategorySystem, Reason: pipeline.ReasonUnknown,
-			Message: "the worker " + j.a.worker + " that ran this step has gone, so nobody knows whether it took effect; it may run at most once and is not repeated",
-		})
+		r.doubt(&j.task, j.work.key, j.promised(), "The worker "+j.a.worker+" that ran the step "+string(j.task.Path)+" is gone, and the step may have taken effect.")
 		r.pump()
 		return
 	}

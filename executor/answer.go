@@ -12,6 +12,11 @@ import (
 // answer evaluates a control-flow task and returns how to record it. It reads
 // the machine but does not change it.
 func (r *runState) answer(t *pipeline.Task) func() {
+	if r.book.replays() {
+		if f := r.replayed(t); f != nil {
+			return f
+		}
+	}
 	switch t.Kind {
 	case pipeline.TaskPass:
 		return r.answerPass(t)
@@ -75,7 +80,7 @@ func (r *runState) answerClose(t *pipeline.Task) func() {
 		if unit := r.prog.plan.Units[t.Def.Call.Unit]; unit.HasOutputs {
 			d.Output, fail = r.evaluation(r.m.UnitScope(t.Path)).entries(unit.Outputs, "outputs")
 		}
-	case t.Def.Kind == pipeline.KindCompete && t.Def.Compete.Ledger != nil:
+	case t.Def.Kind == pipeline.KindCompete && t.Def.Compete.Ledger != nil && !r.inLedger(t):
 		fail = r.enter(t)
 	}
 	if fail == nil && d.Status == pipeline.StepFailed {
@@ -106,8 +111,8 @@ func (r *runState) withState(t *pipeline.Task, d pipeline.Data) pipeline.Data {
 }
 
 // completed is the answer to the begin of a step that is over at once.
-func (r *runState) completed(t *pipeline.Task, output any) func() {
-	d := r.withState(t, pipeline.Data{Kind: t.Def.Kind, Status: pipeline.StepCompleted, Output: output})
+func (r *runState) completed(t *pipeline.Task, params, output any) func() {
+	d := r.withState(t, pipeline.Data{Kind: t.Def.Kind, Status: pipeline.StepCompleted, Parameters: params, Output: output})
 	return func() { r.record(pipeline.StepFinished, t.Path, t.Attempt, d) }
 }
 
@@ -171,6 +176,9 @@ func (r *runState) answerBegin(t *pipeline.Task) func() {
 	case pipeline.KindCall:
 		return r.answerCall(t, ev)
 	case pipeline.KindFor, pipeline.KindQueue:
+		if d.Items = r.resolvedItems(t); d.Items != nil {
+			break
+		}
 		what := string(def.Kind) + ".items"
 		v, fail := ev.field(def.Loop.Items, what)
 		items, ok := listOf(v)
@@ -293,7 +301,7 @@ func (r *runState) answerAssert(t *pipeline.Task, ev evaluation) func() {
 	if fail != nil {
 		return r.refused(t, fail, nil)
 	}
-	return r.completed(t, true)
+	return r.completed(t, nil, true)
 }
 
 func (r *runState) skipped(t *pipeline.Task) {

@@ -19,13 +19,20 @@ const (
 // answerAsk asks people: the question stands in the same commit as the step that
 // waits for it.
 func (r *runState) answerAsk(t *pipeline.Task, ev evaluation) func() {
+	params, fail := r.asked(t, ev)
+	if fail != nil {
+		return r.refused(t, fail, nil)
+	}
+	if f := r.recall(t, &offer{params: params}); f != nil {
+		return f
+	}
 	a, fail := r.approval(t, ev)
 	if fail != nil {
 		return r.refused(t, fail, nil)
 	}
 	return func() {
 		r.record(pipeline.StepIsWaiting, t.Path, t.Attempt, pipeline.Data{
-			Kind: t.Def.Kind, Waiting: &pipeline.Waiting{For: waitApproval, Due: a.Deadline, Approval: a.ID},
+			Kind: t.Def.Kind, Parameters: params, Waiting: &pipeline.Waiting{For: waitApproval, Due: a.Deadline, Approval: a.ID},
 		})
 		r.lane.batch.Ask = append(r.lane.batch.Ask, a)
 		r.await(t.Path, t.Def)
@@ -124,6 +131,10 @@ func (r *runState) decided(d *pipeline.Decision) {
 
 // obey ends the wait of a step whose approval is decided.
 func (r *runState) obey(t *pipeline.Task, d *pipeline.Decision) {
+	if t.Def.Kind != pipeline.KindAsk {
+		r.resolve(t, d)
+		return
+	}
 	fail, output := verdict(d, t.Def)
 	if fail != nil {
 		r.conclude(t, fail, pipeline.Data{Kind: t.Def.Kind, Output: output})

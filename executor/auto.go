@@ -38,6 +38,7 @@ type tags struct {
 	fallback any                               // of tags without one of their own
 	recorded func(key string) *pipeline.Answer // what was decided before; nil: nothing
 	record   func(pipeline.Answer)
+	earlier  func(*pipeline.Auto) *pipeline.Answer // that another run was given, and this one may use; nil: nothing
 }
 
 // tagsAt fills in those at the path. What it decides is recorded with the next
@@ -59,6 +60,7 @@ func (r *runState) tagsAt(path pipeline.Path) *tags {
 		}
 		return r.m.Answer(path, key)
 	}
+	t.earlier = func(a *pipeline.Auto) *pipeline.Answer { return r.book.answer(path, a) }
 	t.record = func(a pipeline.Answer) { r.resolved = append(r.resolved, resolution{path, a}) }
 	return t
 }
@@ -94,6 +96,9 @@ func (ev evaluation) resolve(a *pipeline.Auto, what string) (any, *pipeline.Fail
 		if v, ok := tags.answers[path+"."+a.Key]; ok {
 			return tags.decide(a, what, v, fromAnswer)
 		}
+	}
+	if past := tags.earlier(a); past != nil {
+		return tags.decide(a, what, past.Value, past.From)
 	}
 	if _, fail := ev.answered(a.Prompt, what); fail != nil && fail.Reason != reasonUnresolved {
 		return nil, fail

@@ -236,7 +236,7 @@ func (e *Executor) receiveUploads(ctx context.Context, run *pipeline.Run, plan *
 
 // discard removes the directory of a run that did not come to be.
 func (e *Executor) discard(run *pipeline.Run, uploads pipeline.Bundle) {
-	if len(uploads) > 0 && run.Workspace == "" {
+	if (len(uploads) > 0 || run.ForkedFrom != "") && run.Workspace == "" {
 		_ = os.RemoveAll(e.runDir(run))
 	}
 }

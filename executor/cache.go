@@ -155,7 +155,7 @@ func (r *runState) reuse(t *pipeline.Task, j *job, output any) (func() bool, *pi
 	}
 	d := pipeline.Data{
 		Kind: t.Def.Kind, Action: j.work.key, Parameters: j.work.redact.value(j.work.shown),
-		Status: pipeline.StepCompleted, Output: output, Cached: true,
+		Status: pipeline.StepCompleted, Output: output, Cached: true, Given: j.work.beyond(r.run.ID, t.Def),
 	}
 	d = r.withState(t, d)
 	return func() bool {

@@ -24,6 +24,9 @@ func (r *runState) answerCall(t *pipeline.Task, ev evaluation) func() {
 		return r.refused(t, inputFailure(call.Name, err), with)
 	}
 	if call.Detach {
+		if f := r.recall(t, &offer{params: inputs}); f != nil {
+			return f
+		}
 		return r.detach(t, inputs)
 	}
 	vars, fail := r.varsOf(unit, inputs)
