@@ -93,6 +93,8 @@ func (e *Executor) Attend(ctx context.Context, w pipeline.Worker, welcome func(p
 	defer silence.Stop()
 	look := time.NewTicker(peersEvery)
 	defer look.Stop()
+	remind := time.NewTicker(max(time.Millisecond, e.cfg.AdoptionGrace/3))
+	defer remind.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -111,6 +113,10 @@ func (e *Executor) Attend(ctx context.Context, w pipeline.Worker, welcome func(p
 			}
 		case <-look.C:
 			reports.Go(func() { s.order(pipeline.WorkerOrder{Peers: c.peers(ctx)}) })
+		case <-remind.C: // an owner that hears nothing for AdoptionGrace no longer waits
+			for _, token := range c.relayedBy(s) {
+				reports.Go(func() { c.held(ctx, s, token) })
+			}
 		case h := <-words:
 			if h.err != nil {
 				return h.err
@@ -305,6 +311,36 @@ func (c *crew) held(ctx context.Context, s *session, token string) {
 		return
 	}
 	c.ex.log.Info("worker holds an attempt", "worker", s.hand.info.Name, "run", t.Run, "step", t.Path, "attempt", t.Attempt)
+}
+
+// AttemptRun is the run of the attempt that a token names; a token that is not
+// ours is Denied.
+func (e *Executor) AttemptRun(ctx context.Context, token string) (pipeline.RunID, error) {
+	id, err := e.attemptOf(ctx, token)
+	return id.Run, err
+}
+
+// relayedBy lists the attempts of others' runs that a worker has.
+func (c *crew) relayedBy(s *session) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []string
+	for token, y := range c.relayed {
+		if y.session == s {
+			list = append(list, token)
+		}
+	}
+	return list
+}
+
+// recall tells a worker, if it is connected, that nobody wants an attempt any
+// more.
+func (c *crew) recall(worker, token string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h := c.hands[worker]; h != nil && h.session != nil {
+		h.session.order(pipeline.WorkerOrder{Cancel: token})
+	}
 }
 
 // dismiss tells a worker that nobody wants an attempt, where that is for good.

@@ -51,6 +51,8 @@ func (s *Server) gateway() http.Handler {
 		orchestratorv1.RegisterPipelinesHandlerClient(ctx, mux, orchestratorv1.NewPipelinesClient(s.client)),
 		orchestratorv1.RegisterApprovalsHandlerClient(ctx, mux, orchestratorv1.NewApprovalsClient(s.client)),
 		orchestratorv1.RegisterArtifactsHandlerClient(ctx, mux, orchestratorv1.NewArtifactsClient(s.client)),
+		orchestratorv1.RegisterSchedulesHandlerClient(ctx, mux, orchestratorv1.NewSchedulesClient(s.client)),
+		orchestratorv1.RegisterWorkersHandlerClient(ctx, mux, orchestratorv1.NewWorkersClient(s.client)),
 	} {
 		if register != nil {
 			panic("server: register the gateway: " + register.Error())

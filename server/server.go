@@ -48,17 +48,26 @@ type Preview interface {
 	DryRun(ctx context.Context, sub pipeline.Submission) ([]pipeline.Planned, error)
 }
 
-// Config is what a Server needs. Store, Submitter, Preview and Catalog must be set.
+// Config is what a Server needs. Store, Submitter, Preview, Forks and Catalog must be set.
 type Config struct {
 	Store     store.Store
 	Submitter Submitter
 	Preview   Preview
+	Forks     Forks
 	// Catalog returns the actions that pipelines may use now.
 	Catalog func() pipeline.Catalog
 	// Skill returns the files of a skill that this server has installed, by path
 	// below skills/; nil where there is none of the name. Pipelines that bring a
 	// skill of their own never ask. Default: none.
 	Skill func(name string) (pipeline.Bundle, error)
+	// Workers takes in the processes that carry out steps elsewhere; nil: none are
+	// taken in.
+	Workers Workers
+	// Secret gives the secrets that webhooks are signed with, by name. Default: there
+	// are none.
+	Secret func(name string) (string, bool)
+	// Now is the clock that the age of webhooks is told by; default time.Now.
+	Now func() time.Time
 	// Fills says that a model fills in the <AUTO> tags that have neither an
 	// answer nor a fallback; without it, runs that have any are refused.
 	Fills bool
@@ -122,16 +131,23 @@ type Server struct {
 	memory  *bufconn.Listener
 	client  *grpc.ClientConn
 	gate    gate
+	hooks   chan struct{} // as many as webhooks are under way
 	drained sync.Once
 }
 
 // New returns a server that answers once Run runs.
 func New(cfg Config) (*Server, error) {
-	if cfg.Store == nil || cfg.Submitter == nil || cfg.Preview == nil || cfg.Catalog == nil {
-		return nil, errors.New("server: Store, Submitter, Preview and Catalog must be set")
+	if cfg.Store == nil || cfg.Submitter == nil || cfg.Preview == nil || cfg.Forks == nil || cfg.Catalog == nil {
+		return nil, errors.New("server: Store, Submitter, Preview, Forks and Catalog must be set")
 	}
 	if cfg.Skill == nil {
 		cfg.Skill = func(string) (pipeline.Bundle, error) { return nil, nil }
+	}
+	if cfg.Secret == nil {
+		cfg.Secret = func(string) (string, bool) { return "", false }
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -143,7 +159,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Grace = 10 * time.Second
 	}
 	cfg.Limits.fill()
-	s := &Server{cfg: cfg, log: cfg.Logger, memory: bufconn.Listen(1 << 20)}
+	s := &Server{cfg: cfg, log: cfg.Logger, memory: bufconn.Listen(1 << 20), hooks: make(chan struct{}, hooksAtOnce)}
 	s.plans = newLRU[pipeline.Digest, *compiled](cfg.Limits.Plans)
 	s.needs = newLRU[[sha256.Size]byte, []string](cfg.Limits.Plans / 64)
 	s.hub = newHub(cfg.Store, cfg.Logger, cfg.Limits.Folded, func(e *pipeline.Event) { s.metrics.event(e) })
@@ -161,6 +177,8 @@ func New(cfg Config) (*Server, error) {
 	orchestratorv1.RegisterPipelinesServer(s.grpc, pipelines{Server: s})
 	orchestratorv1.RegisterApprovalsServer(s.grpc, approvals{Server: s})
 	orchestratorv1.RegisterArtifactsServer(s.grpc, artifacts{Server: s})
+	orchestratorv1.RegisterSchedulesServer(s.grpc, schedules{Server: s})
+	orchestratorv1.RegisterWorkersServer(s.grpc, workers{Server: s})
 	s.client, err = grpc.NewClient("passthrough:///memory",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.memory.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),

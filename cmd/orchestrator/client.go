@@ -26,6 +26,7 @@ type client struct {
 	approvals api.ApprovalsClient
 	artifacts api.ArtifactsClient
 	pipelines api.PipelinesClient
+	workers   api.WorkersClient
 	house     *house // nil: the API is another process's
 	close     func()
 }
@@ -33,7 +34,7 @@ type client struct {
 func newClient(conn grpc.ClientConnInterface) *client {
 	return &client{
 		runs: api.NewRunsClient(conn), approvals: api.NewApprovalsClient(conn), artifacts: api.NewArtifactsClient(conn),
-		pipelines: api.NewPipelinesClient(conn), close: func() {},
+		pipelines: api.NewPipelinesClient(conn), workers: api.NewWorkersClient(conn), close: func() {},
 	}
 }
 

@@ -36,8 +36,13 @@ func (c *cli) completeFlags(root *cobra.Command) {
 	if cmd, _, err := root.Find([]string{"pipelines", "get"}); err == nil {
 		cmd.ValidArgsFunction = c.completePipeline
 	}
+	for _, verb := range []string{"get", "drain"} {
+		if cmd, _, err := root.Find([]string{"workers", verb}); err == nil {
+			cmd.ValidArgsFunction = c.completeWorker
+		}
+	}
 	none := cobra.FixedCompletions(nil, cobra.ShellCompDirectiveNoFileComp)
-	for _, path := range [][]string{{"schema"}, {"serve"}, {"doctor"}, {"version"}, {"runs", "list"}, {"pipelines", "list"}, {"approvals", "list"}} {
+	for _, path := range [][]string{{"schema"}, {"serve"}, {"worker"}, {"workers", "list"}, {"doctor"}, {"version"}, {"runs", "list"}, {"pipelines", "list"}, {"approvals", "list"}} {
 		if cmd, _, err := root.Find(path); err == nil {
 			cmd.ValidArgsFunction = none
 		}

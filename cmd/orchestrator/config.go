@@ -33,8 +33,9 @@ type config struct {
 }
 
 type serverConfig struct {
-	Listen string   `key:"listen" default:"127.0.0.1:8080" doc:"address and port of the API and the dashboard"`
-	Hosts  []string `key:"hosts" doc:"names, without port, by which browsers and clients reach the server besides localhost; requests for others are refused"`
+	Listen    string   `key:"listen" default:"127.0.0.1:8080" doc:"address and port of the API and the dashboard"`
+	Hosts     []string `key:"hosts" doc:"names, without port, by which browsers and clients reach the server besides localhost; requests for others are refused"`
+	Advertise string   `key:"advertise" doc:"the address by which workers reach this very server, as in http://10.0.0.7:8080; servers that share a database tell them each other's"`
 }
 
 type storageConfig struct {
@@ -50,6 +51,8 @@ type executionConfig struct {
 	MaxTasksPerRun         int           `key:"max_tasks_per_run" doc:"steps of one run under way at once; default: max_concurrent_tasks"`
 	WorkspaceRoot          string        `key:"workspace_root" doc:"where runs get a directory each; default: workspaces in the home"`
 	Labels                 []string      `key:"labels" doc:"what this machine has to offer; a step with worker: [gpu] runs only where all its labels are"`
+	AdoptionWait           time.Duration `key:"adoption_wait" default:"30s" doc:"how long a step whose worker, or whose owner, is gone waits for it to come back, before it is begun again elsewhere"`
+	WorkerHeartbeat        time.Duration `key:"worker_heartbeat" default:"3s" doc:"how often workers are to be heard of; one that leaves out three is held to be gone"`
 	Grace                  time.Duration `key:"grace" default:"10s" doc:"how long running steps may take to end when the server shuts down"`
 }
 

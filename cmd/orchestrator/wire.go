@@ -164,13 +164,14 @@ func (h *house) build(ctx context.Context, p plan) error {
 		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Bundles: filepath.Join(p.home, "bundles"), Environ: p.environ, Secret: p.secret,
 		Cache: results, CacheTTL: time.Duration(p.cfg.Cache.TTLSeconds) * time.Second,
 		Grace: exec.Grace, Logger: p.log, Metrics: h.metrics,
+		Advertise: p.cfg.Server.Advertise, RemoteWait: exec.AdoptionWait, WorkerHeartbeat: exec.WorkerHeartbeat,
 	})
 	if err != nil {
 		return err
 	}
 	h.server, err = server.New(server.Config{
-		Store: h.store, Submitter: h.engine, Preview: h.engine, Catalog: h.engine.Catalog, Skill: installed(filepath.Join(p.home, "skills")), Hosts: p.cfg.Server.Hosts,
-		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace,
+		Store: h.store, Submitter: h.engine, Preview: h.engine, Forks: h.engine, Catalog: h.engine.Catalog, Skill: installed(filepath.Join(p.home, "skills")), Hosts: p.cfg.Server.Hosts,
+		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue),
 	})
 	if err != nil {
 		return err
@@ -207,6 +208,22 @@ func (h *house) results(p plan) (pipeline.ResultCache, error) {
 		layers = append(layers, cache.Layer{Name: "store", Cache: h.store})
 	}
 	return cache.New(p.log, h.metrics, layers...)
+}
+
+// crewOf is who takes workers in: an engine that takes runs from the queue.
+func crewOf(e *executor.Executor, serves bool) server.Workers {
+	if !serves {
+		return nil
+	}
+	return e
+}
+
+// hookSecret finds the secrets of webhooks where the engine finds those of steps.
+func hookSecret(own func(string) (string, bool)) func(string) (string, bool) {
+	if own == nil {
+		return executor.EnvSecret
+	}
+	return own
 }
 
 // start gives something a life that ends when the house is closed, before
