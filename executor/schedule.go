@@ -370,9 +370,9 @@ func dueFires(s *pipeline.Schedule, cron *trigger.Cron, now time.Time) (times []
 	if s.CatchUp != pipeline.CatchUpNone {
 		oldest = now.Add(-max(s.CatchUpFrom, fireLate))
 	}
-	for t := s.Next; ; t = nextFire(s, cron, t) {
+	for t := s.Next; ; t = trigger.NextFire(s, cron, t) {
 		if t.Before(oldest) { // however many there were, the search begins here
-			t = nextFire(s, cron, oldest.Add(-time.Nanosecond))
+			t = trigger.NextFire(s, cron, oldest.Add(-time.Nanosecond))
 		}
 		if next = t; t.IsZero() || t.After(now) {
 			break
@@ -381,23 +381,11 @@ func dueFires(s *pipeline.Schedule, cron *trigger.Cron, now time.Time) (times []
 			times = times[:len(times)-1]
 		}
 		if times = append(times, t); len(times) == maxFires {
-			next = nextFire(s, cron, t)
+			next = trigger.NextFire(s, cron, t)
 			break
 		}
 	}
 	return times, next
-}
-
-// nextFire is the first time of a schedule after another, within its bounds.
-func nextFire(s *pipeline.Schedule, cron *trigger.Cron, after time.Time) time.Time {
-	if !s.Start.IsZero() && after.Before(s.Start) {
-		after = s.Start.Add(-time.Nanosecond)
-	}
-	next := cron.Next(after)
-	if !s.End.IsZero() && next.After(s.End) {
-		return time.Time{}
-	}
-	return next
 }
 
 // decideFires says what becomes of the fires that are due. open are those that

@@ -123,3 +123,14 @@ type Fire struct {
 	Reason   string // of FireSkipped and FireFailed
 	Decided  time.Time
 }
+
+// ScheduledAt is the fire time of a run that a schedule has started; of another
+// run, when it was created.
+func (r *Run) ScheduledAt() time.Time {
+	if r.Labels[LabelSchedule] != "" {
+		if t, err := time.Parse(time.RFC3339, r.Labels[LabelFire]); err == nil {
+			return t
+		}
+	}
+	return r.CreatedAt
+}

@@ -128,7 +128,10 @@ func (s Scope) Lookup(name string) (any, bool) {
 	case "steps":
 		return stepsValue{s}, true
 	case "run":
-		return map[string]any{"id": string(s.m.Run.ID), "created_at": s.m.Run.CreatedAt.UTC().Format("2006-01-02T15:04:05Z07:00")}, true
+		const form = "2006-01-02T15:04:05Z07:00"
+		return map[string]any{
+			"id": string(s.m.Run.ID), "created_at": s.m.Run.CreatedAt.UTC().Format(form), "scheduled_at": s.m.Run.ScheduledAt().UTC().Format(form),
+		}, true
 	case "pipeline":
 		u := s.unit.def
 		return map[string]any{"id": u.ID, "name": u.Name, "version": u.Version, "dir": s.m.dir}, true

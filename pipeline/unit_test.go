@@ -186,7 +186,7 @@ func TestTheRetryPolicyIsThatOfThePipelineOfTheStep(t *testing.T) {
 func TestARunTellsOfItself(t *testing.T) {
 	m := pipeline.NewMachine(planOf(graph(act("a"))), pipeline.Run{ID: "r", CreatedAt: time.Unix(0, 0), Inputs: map[string]any{"x": true}})
 	means(t, m.Scope(""), map[string]any{
-		"run": map[string]any{"id": "r", "created_at": "1970-01-01T00:00:00Z"}, "x": true,
+		"run": map[string]any{"id": "r", "created_at": "1970-01-01T00:00:00Z", "scheduled_at": "1970-01-01T00:00:00Z"}, "x": true,
 		"pipeline": map[string]any{"id": "main", "name": "", "version": "", "dir": ""},
 	})
 	unknown(t, m.Scope(""), "a", "candidates", "index", "nope")

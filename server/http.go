@@ -71,6 +71,11 @@ func (s *Server) Handler(dashboard http.Handler) http.Handler {
 			// It sets its own headers, and none of a browser's concern.
 			clear(h)
 			s.grpc.ServeHTTP(out, r)
+		case strings.HasPrefix(r.URL.Path, hookPath):
+			route = "webhook"
+			h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+			h.Set("Cache-Control", "no-store")
+			s.serveHook(out, r)
 		case !s.safe(out, r):
 			route = "refused"
 		case plain[r.URL.Path] != nil:
@@ -147,6 +152,9 @@ func (s *Server) serveREST(w http.ResponseWriter, r *http.Request, gateway http.
 	if r.Method == http.MethodPost && r.URL.Path == "/v1/runs" && isDryRun(data) {
 		r.URL.Path = "/v1/runs:dryRun"
 	}
+	if r.Method == http.MethodPost {
+		r.URL.Path, data = previewed(r.URL.Path, data)
+	}
 	r.Body = &body{Reader: bytes.NewReader(data)}
 	gateway.ServeHTTP(w, r)
 }
@@ -157,6 +165,9 @@ func (s *Server) bodyLimit(r *http.Request) int64 {
 	limit := int64(s.cfg.Limits.Request)
 	switch r.URL.Path {
 	case "/v1/runs", "/v1/runs:dryRun", "/v1/pipelines", "/v1/pipelines:validate", "/v1/pipelines:explain":
+		limit += int64(s.cfg.Limits.Files) * 4 / 3
+	}
+	if strings.HasPrefix(r.URL.Path, "/v1/runs/") && (strings.HasSuffix(r.URL.Path, ":fork") || strings.HasSuffix(r.URL.Path, ":forkPreview")) {
 		limit += int64(s.cfg.Limits.Files) * 4 / 3
 	}
 	return limit

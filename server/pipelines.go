@@ -65,6 +65,7 @@ func (s *Server) describe(c *compiled) *orchestratorv1.Pipeline {
 	x := spec.Explain(c.plan, s.cfg.Catalog())
 	p.Example, p.Estimate = x.Example, x.Estimate.String()
 	p.Models = x.Models
+	p.Triggers = x.Triggers
 	if x.AnyModel {
 		p.Models = append(p.Models, "any")
 	}
@@ -118,6 +119,9 @@ func (s pipelines) CreatePipeline(ctx context.Context, req *orchestratorv1.Creat
 	if err := s.cfg.Store.PutPipeline(ctx, store.Pipeline{
 		ID: c.plan.ID, Version: c.plan.Version, Name: c.plan.Name, Description: c.plan.Description, PlanDigest: c.digest,
 	}); err != nil {
+		return nil, err
+	}
+	if err := s.follow(ctx, c.plan); err != nil {
 		return nil, err
 	}
 	p, err := s.cfg.Store.Pipeline(ctx, c.plan.ID, c.plan.Version)

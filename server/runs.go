@@ -176,18 +176,7 @@ func (s runs) checkCreate(req *orchestratorv1.CreateRunRequest) error {
 	if len(req.GetIdempotencyKey()) > maxKey {
 		add("idempotency_key", "too_long", "longer than %d bytes", maxKey)
 	}
-	if len(req.GetLabels()) > maxLabels {
-		add("labels", "too_many", "more than %d", maxLabels)
-	} else {
-		for k, v := range req.GetLabels() {
-			if !labelName(k) {
-				add("labels", "invalid_label", "%s is not a label's name: 1 to %d letters, digits and -_./", short(k), maxLabelName)
-			}
-			if len(v) > maxLabelValue || !printable(v) {
-				add("labels."+k, "invalid_label", "must be at most %d bytes of printable text", maxLabelValue)
-			}
-		}
-	}
+	bad = append(bad, badLabels(req.GetLabels())...)
 	if bad != nil {
 		return &refusal{reason: "invalid_request", violations: bad}
 	}
@@ -197,6 +186,26 @@ func (s runs) checkCreate(req *orchestratorv1.CreateRunRequest) error {
 		}
 	}
 	return s.checkSize(req, req.GetFiles(), req.GetUploads())
+}
+
+// badLabels finds what is wrong with labels.
+func badLabels(labels map[string]string) (bad []violation) {
+	add := func(field, reason, format string, args ...any) {
+		bad = append(bad, violation{Field: field, Reason: reason, Text: fmt.Sprintf(format, args...)})
+	}
+	if len(labels) > maxLabels {
+		add("labels", "too_many", "more than %d", maxLabels)
+		return bad
+	}
+	for k, v := range labels {
+		if !labelName(k) {
+			add("labels", "invalid_label", "%s is not a label's name: 1 to %d letters, digits and -_./", short(k), maxLabelName)
+		}
+		if len(v) > maxLabelValue || !printable(v) {
+			add("labels."+k, "invalid_label", "must be at most %d bytes of printable text", maxLabelValue)
+		}
+	}
+	return bad
 }
 
 func labelName(s string) bool {

@@ -78,6 +78,7 @@ func (r *repair) value(v any) any {
 func (r *repair) plan(p *pipeline.Plan) {
 	r.units = len(p.Units)
 	r.unit(&p.Unit)
+	r.on(p.On)
 	for _, u := range p.Units {
 		if u == nil {
 			r.err = errors.New("decode plan: a unit is null")

@@ -39,6 +39,7 @@ type compiler struct {
 	actions   map[string]*ownAction
 	artifacts map[string]*artifact
 	consumers []consumer
+	triggers  triggers
 	prompts   map[string]*text // prompt files by their path in the bundle
 }
 

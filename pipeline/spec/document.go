@@ -28,6 +28,7 @@ func (c *compiler) document(root *node) *pipeline.Plan {
 	c.declareAgents(f.get("agents"))
 	c.declareActions(f.get("actions"))
 	c.bundlePatterns(f.get("bundle"))
+	c.declareTriggers(f.get("on"))
 	steps := f.get("steps")
 	if steps == nil {
 		c.error(fault{code: "E0111", at: span{root.off, root.off + 1}, msg: "the key steps is missing"}, where{})
@@ -52,6 +53,9 @@ func (c *compiler) document(root *node) *pipeline.Plan {
 		return nil
 	}
 	c.finish()
+	if c.triggersFit(); c.found.errs > 0 {
+		return nil
+	}
 	return c.plan
 }
 
@@ -85,13 +89,13 @@ func (c *compiler) header(f *fields) {
 	}
 	if n := f.get("id"); n != nil {
 		id := c.inert(n, w.in("id"))
-		if !pipelineID(id) {
+		if !IsID(id) {
 			c.error(fault{code: "E0113", at: n.at, msg: fmt.Sprintf("%q cannot be a pipeline's id", id), hint: "letters, digits, dots, _ and -, beginning with a letter or digit; at most 100"}, w.in("id"))
 		}
 		p.ID = id
 		return
 	}
-	p.ID = slug(p.Name)
+	p.ID = Slug(p.Name)
 }
 
 // inertValue warns about templates in a value that is never rendered.
@@ -110,7 +114,8 @@ func (c *compiler) inertValue(n *node, w where) {
 	}
 }
 
-func pipelineID(s string) bool {
+// IsID reports whether a text can be the id of a pipeline.
+func IsID(s string) bool {
 	if s == "" || len(s) > 100 {
 		return false
 	}
@@ -124,8 +129,8 @@ func pipelineID(s string) bool {
 	return true
 }
 
-// slug makes an id of a name.
-func slug(name string) string {
+// Slug makes an id of a name.
+func Slug(name string) string {
 	var b strings.Builder
 	dash := false
 	for _, r := range strings.ToLower(name) {
@@ -244,8 +249,8 @@ func (c *compiler) settings(f *fields) {
 		}
 	}
 	if v := g.get("checkpoint_strategy"); v != nil {
-		if word := c.oneOf(v, w.in("checkpoint_strategy"), "adaptive", "fixed", "none"); s.Checkpoint == "" {
-			s.Checkpoint = word
+		if word, every := c.checkpoint(v, w.in("checkpoint_strategy")); s.Checkpoint == "" {
+			s.Checkpoint, s.CheckpointEvery = word, every
 		}
 	}
 	if v := g.get("max_retries"); v != nil {
@@ -264,7 +269,7 @@ func (c *compiler) settingsMap(g *fields, w where) {
 		s.MaxParallel, _ = c.integer(v, w.in("max_parallel"), 1)
 	}
 	s.OnError = c.oneOf(g.get("on_error"), w.in("on_error"), "stop", "abort", "continue")
-	s.Checkpoint = c.oneOf(g.get("checkpoint"), w.in("checkpoint"), "adaptive", "fixed", "none")
+	s.Checkpoint, s.CheckpointEvery = c.checkpoint(g.get("checkpoint"), w.in("checkpoint"))
 	if c.oneOf(g.get("order"), w.in("order"), "graph", "sequence") == "sequence" {
 		c.plan.Root.Order = "sequence"
 	}
@@ -283,6 +288,12 @@ func (c *compiler) settingsMap(g *fields, w where) {
 	}
 	if v := g.get("priority"); v != nil {
 		s.Priority, _ = c.integer(v, w.in("priority"), -1<<31)
+	}
+	if v := g.get("queue"); v != nil {
+		s.Queue = c.queueName(v, w.in("queue"))
+	}
+	if v := g.get("concurrency"); v != nil {
+		s.Concurrency = c.concurrency(v, w.in("concurrency"))
 	}
 }
 

@@ -131,6 +131,7 @@ func (e *encoder) plan(p *pipeline.Plan) {
 		listOf(e, "units", p.Units, func(u **pipeline.Unit) { e.object(func() { e.unit(*u) }) })
 		e.texts("secrets", p.Secrets)
 		e.text("bundle", string(p.Bundle))
+		e.on(p.On)
 		e.number("templates", int64(p.Templates))
 	})
 }
@@ -168,6 +169,7 @@ func (e *encoder) settings(s *pipeline.Settings) {
 	e.text("on_error", s.OnError)
 	e.retry(s.Retry)
 	e.text("checkpoint", s.Checkpoint)
+	e.int("checkpoint_every", int64(s.CheckpointEvery))
 	e.int("max_transitions", int64(s.MaxTransitions))
 	e.text("unknown_actions", s.UnknownActions)
 	if a := s.Auto; a != nil {
@@ -179,6 +181,14 @@ func (e *encoder) settings(s *pipeline.Settings) {
 		})
 	}
 	e.int("priority", int64(s.Priority))
+	e.text("queue", s.Queue)
+	if k := s.Concurrency; k != nil {
+		e.key("concurrency")
+		e.object(func() {
+			e.template("key", &k.Key)
+			e.int("max", int64(k.Max))
+		})
+	}
 	e.text("workspace", s.Workspace)
 }
 

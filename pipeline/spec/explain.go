@@ -22,6 +22,7 @@ type Explanation struct {
 	Tools                          []string // the actions, skills and agents that it uses
 	Secrets                        []string
 	Holes                          []string // keys of the <AUTO> tags without a fallback
+	Triggers                       []string // what starts runs once it is registered
 	People                         bool     // it asks people
 	Estimate                       Estimate
 	Example                        string // a command line that runs it
@@ -95,6 +96,7 @@ func Explain(plan *pipeline.Plan, cat pipeline.Catalog) Explanation {
 	x.AnyModel = x.AnyModel || len(x.Holes) > 0
 	x.Estimate = estimate(plan)
 	x.Example = example(plan)
+	x.Triggers = triggerTexts(plan)
 	return x.Explanation
 }
 

@@ -42,6 +42,11 @@ const (
 	inFiles
 	inInject
 	inSkill
+	inTriggers
+	inCron
+	inWebhook
+	inCheckpoint
+	inConcurrency
 	endOfPlaces
 )
 
@@ -54,7 +59,7 @@ var placeNames = map[place]string{
 	inFor: "for", inWhile: "while", inRepeat: "repeat", inQueue: "queue", inIf: "if", inElif: "elif", inMatch: "match", inCompete: "compete",
 	inWait: "wait", inAsk: "ask", inApprove: "approve", inType: "a type",
 	inAgent: "an agent", inOwnAction: "an action of the pipeline's own", inPublish: "publish", inConsume: "consume", inFiles: "files", inInject: "inject",
-	inSkill: "SKILL.md",
+	inSkill: "SKILL.md", inTriggers: "on of a pipeline", inCron: "cron", inWebhook: "webhook", inCheckpoint: "checkpoint", inConcurrency: "concurrency",
 }
 
 func (p place) String() string { return placeNames[p] }
@@ -94,7 +99,21 @@ var keys = []key{
 	{name: "imports", in: inDocument, shape: "imports", doc: "Other pipelines that steps call, by name: files beside this one."},
 	{name: "bundle", in: inDocument, shape: "names", doc: "Patterns of further files that travel with the pipeline, relative to its folder."},
 	{name: "artifacts", in: inDocument, shape: "types", doc: "What steps publish and consume, by name, with its type."},
-	{name: "on", in: inDocument, later: true},
+	{name: "on", in: inDocument, shape: "triggers", doc: "What starts runs once the pipeline is registered: times and webhooks."},
+
+	// What starts runs.
+	{name: "cron", in: inTriggers, shape: "cron", doc: "When to run: a cron expression of five fields, or an alias such as @daily; a list of them; or a mapping that says more."},
+	{name: "webhook", in: inTriggers, shape: "webhook", doc: "Lets other services start runs by signed requests to /v1/hooks and the pipeline's id."},
+	{name: "cron", in: inCron, shape: "names", must: true, doc: "A cron expression, or a list of them."},
+	{name: "timezone", in: inCron, shape: "text", doc: "The time zone of the expressions, as in Europe/Berlin; default UTC."},
+	{name: "overlap", in: inCron, shape: "overlap", doc: "What a fire does while the run before is not over: skip (default), queue keeps one for later, allow, cancel_previous."},
+	{name: "catch_up", in: inCron, shape: "catch_up", doc: "Which fires that were missed while no server ran are made up: latest (default), all or none."},
+	{name: "catch_up_window", in: inCron, shape: "duration", doc: "How old a missed fire may be to be made up; default 1h, at most 7d."},
+	{name: "jitter", in: inCron, shape: "duration", doc: "Each fire is late by a part of this; default 0, at most 1h."},
+	{name: "inputs", in: inCron, shape: "map", doc: "The inputs of the runs; those with defaults may be left out."},
+	{name: "secret", in: inWebhook, shape: "text", must: true, doc: "The name of the server's secret with which requests are signed."},
+	{name: "scheme", in: inWebhook, shape: "scheme", doc: "How they are signed: standard (default), as Standard Webhooks says, or github."},
+	{name: "inputs", in: inWebhook, shape: "map", doc: "The inputs of the run, as templates over body and headers; without it, the body's fields that are inputs."},
 
 	// Settings.
 	{name: "timeout", in: inSettings | inContext, shape: "duration", doc: "How long the whole run may take; without it, as long as it likes."},
@@ -102,8 +121,9 @@ var keys = []key{
 	{name: "on_error", in: inSettings, shape: "on_error", doc: "After a failed step: stop (default) starts nothing new, abort also cancels what runs, continue goes on with what does not depend on it."},
 	{name: "order", in: inSettings, shape: "order", doc: "graph (default): steps run as soon as they can; sequence: in the order of the file."},
 	{name: "retry", in: inSettings, shape: "retry", doc: "When failed steps are repeated that may safely be."},
-	{name: "checkpoint", in: inSettings, shape: "checkpoint", doc: "When the state of a run is saved as a whole: adaptive (default), fixed or none."},
+	{name: "checkpoint", in: inSettings, shape: "checkpoint", doc: "When the state of a run is saved as a whole: adaptive (default), fixed, {fixed: N} or none."},
 	{name: "max_retries", in: inContext, shape: "natural", doc: "How often a failed step is repeated."},
+	{name: "fixed", in: inCheckpoint, shape: "count", doc: "How many records of the log lie between two savings."},
 	{name: "checkpoint_strategy", in: inContext, shape: "checkpoint", doc: "As settings.checkpoint."},
 	{name: "max_transitions", in: inSettings, shape: "count", doc: "How many jumps back one list of steps may take in all."},
 	{name: "unknown_actions", in: inSettings, shape: "unknown_actions", doc: "What an action that the catalogue does not know means: error (default), or model, which asks a model to do what the name and parameters say."},
@@ -114,8 +134,10 @@ var keys = []key{
 	{name: "cost_limit", in: inAuto, shape: "number", doc: "What they may cost within a run, in USD."},
 	{name: "fallback", in: inAuto, shape: "any", doc: "The value where nothing else gives one and the tag has no fallback of its own."},
 	{name: "budget", in: inSettings, later: true},
-	{name: "queue", in: inSettings, later: true},
-	{name: "concurrency", in: inSettings, later: true},
+	{name: "queue", in: inSettings, shape: "text", doc: "The queue in which runs wait for their start, unless the submission names another. Default default."},
+	{name: "concurrency", in: inSettings, shape: "concurrency", doc: "How many runs of one key may be under way at the same time; others wait in the queue."},
+	{name: "key", in: inConcurrency, shape: "text", must: true, doc: "What the runs share, as text over inputs, run and pipeline, as in deploy-{{ inputs.target }}. Runs of all pipelines with an equal key count; an empty one sets no bound."},
+	{name: "max", in: inConcurrency, shape: "count", doc: "How many runs of the key may be under way, those that wait on their way included. Default 1."},
 
 	// Steps: what holds for all of them.
 	{name: "id", in: inStep, shape: "id", must: true, doc: "The step's name for other steps, unique in its list. Letters, digits, _ and -."},

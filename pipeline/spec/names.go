@@ -391,7 +391,7 @@ func (c *compiler) builtin(u *use, r *expr.Ref) bool {
 			c.unknownStep(u, first.Name, c.at(u, first.Off, first.End))
 		}
 	case "run":
-		member("value of run named", []string{"id", "created_at"})
+		member("value of run named", []string{"id", "created_at", "scheduled_at"})
 	case "pipeline":
 		member("value of pipeline named", []string{"id", "name", "version", "dir"})
 	case "state":

@@ -22,7 +22,7 @@ var shapeNames = map[place]string{
 	inRule: "rule", inFailure: "failure", inCache: "cache", inResources: "resources", inSandbox: "sandbox", inFor: "for", inWhile: "while",
 	inRepeat: "repeat", inQueue: "queue", inIf: "if", inElif: "elif", inMatch: "match", inCompete: "compete", inWait: "wait", inAsk: "ask",
 	inApprove: "approve", inType: "declaration", inAgent: "agent", inOwnAction: "own_action", inPublish: "publish", inConsume: "consume",
-	inFiles: "files", inInject: "inject",
+	inFiles: "files", inInject: "inject", inTriggers: "triggers", inCron: "cron", inWebhook: "webhook", inCheckpoint: "checkpoint", inConcurrency: "concurrency",
 }
 
 // Schema is the JSON Schema (2020-12) of the language as this version supports
@@ -345,11 +345,23 @@ func shape(name string) object {
 	case "order":
 		return enum("graph", "sequence")
 	case "checkpoint":
-		return enum("adaptive", "fixed", "none")
+		return anyOf(enum("adaptive", "fixed", "none"), mapShape(inCheckpoint))
 	case "on_failure":
 		return anyOf(described(failureWords, failureDocs), shape("id"))
 	case "on":
 		return mapShape(inOn)
+	case "triggers":
+		return mapShape(inTriggers)
+	case "cron":
+		return anyOf(shape("names"), mapShape(inCron))
+	case "webhook":
+		return mapShape(inWebhook)
+	case "overlap":
+		return enum(pipeline.Overlaps...)
+	case "catch_up":
+		return enum(pipeline.CatchUps...)
+	case "scheme":
+		return enum(pipeline.SchemeStandard, pipeline.SchemeGitHub)
 	case "goto":
 		return mapShape(inGoto)
 	case "rules":
@@ -370,6 +382,8 @@ func shape(name string) object {
 		return mapShape(inResources)
 	case "auto":
 		return mapShape(inAuto)
+	case "concurrency":
+		return mapShape(inConcurrency)
 	case "unknown_actions":
 		return enum("error", "model")
 	case "integer":

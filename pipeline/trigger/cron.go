@@ -14,6 +14,8 @@ import (
 	_ "time/tzdata" // zones are the same on every machine
 
 	"github.com/adhocore/gronx"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
 // Cron is the times of one or more cron expressions in a time zone. It may be
@@ -301,4 +303,17 @@ func firstMoment(wall time.Time, zone *time.Location) time.Time {
 		}
 	}
 	return t.UTC()
+}
+
+// NextFire is the first fire of a schedule after a time, within its bounds; zero:
+// there is none. The schedule's own expressions are c.
+func NextFire(s *pipeline.Schedule, c *Cron, after time.Time) time.Time {
+	if !s.Start.IsZero() && after.Before(s.Start) {
+		after = s.Start.Add(-time.Nanosecond)
+	}
+	next := c.Next(after)
+	if !s.End.IsZero() && next.After(s.End) {
+		return time.Time{}
+	}
+	return next
 }

@@ -484,7 +484,9 @@ type Pipeline struct {
 	// How many step instances a run has, as in "12" or "4 + 2 per item of files".
 	Estimate string `protobuf:"bytes,20,opt,name=estimate,proto3" json:"estimate,omitempty"`
 	// The values that are filled in when a run needs them.
-	Holes         []*Hole `protobuf:"bytes,21,rep,name=holes,proto3" json:"holes,omitempty"`
+	Holes []*Hole `protobuf:"bytes,21,rep,name=holes,proto3" json:"holes,omitempty"`
+	// What starts runs once it is registered, in words.
+	Triggers      []string `protobuf:"bytes,22,rep,name=triggers,proto3" json:"triggers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -662,6 +664,13 @@ func (x *Pipeline) GetEstimate() string {
 func (x *Pipeline) GetHoles() []*Hole {
 	if x != nil {
 		return x.Holes
+	}
+	return nil
+}
+
+func (x *Pipeline) GetTriggers() []string {
+	if x != nil {
+		return x.Triggers
 	}
 	return nil
 }
@@ -1265,7 +1274,7 @@ const file_orchestrator_v1_pipelines_proto_rawDesc = "" +
 	"\n" +
 	"FilesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xf3\x04\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x8f\x05\n" +
 	"\bPipeline\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1290,7 +1299,8 @@ const file_orchestrator_v1_pipelines_proto_rawDesc = "" +
 	"\x06skills\x18\x12 \x03(\tR\x06skills\x12\x16\n" +
 	"\x06agents\x18\x13 \x03(\tR\x06agents\x12\x1a\n" +
 	"\bestimate\x18\x14 \x01(\tR\bestimate\x12+\n" +
-	"\x05holes\x18\x15 \x03(\v2\x15.orchestrator.v1.HoleR\x05holes\"z\n" +
+	"\x05holes\x18\x15 \x03(\v2\x15.orchestrator.v1.HoleR\x05holes\x12\x1a\n" +
+	"\btriggers\x18\x16 \x03(\tR\btriggers\"z\n" +
 	"\x04Hole\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
