@@ -76,8 +76,14 @@ func (r *runState) standInLine(t pipeline.Task) {
 
 // stranded notes that nobody is there who could take a step in line.
 func (r *runState) stranded(t pipeline.Task) {
-	s := r.m.Step(t.Path)
-	if r.over() || r.m.Paused() || s == nil || s.Status.Final() || s.Status == pipeline.StepRunning || s.Waiting != nil || r.lane.ex.crew.near(t.Def) || !r.m.Stands(&t) {
+	if r.over() || r.lane.ex.crew.near(t.Def) {
+		return
+	}
+	if w, _ := r.waiter(t.Path, t.Def, pipeline.WaitWorker); w != nil {
+		r.rest()
+		return
+	}
+	if r.m.Paused() || !r.m.Stands(&t) {
 		return
 	}
 	r.record(pipeline.StepIsWaiting, t.Path, t.Attempt, pipeline.Data{
