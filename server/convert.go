@@ -78,7 +78,7 @@ func fromRun(r *pipeline.Run) *orchestratorv1.Run {
 		Inputs: fromObject(r.Inputs), Outputs: fromObject(r.Outputs), Error: fromFailure(r.Error),
 		Labels:    r.Labels,
 		CreatedAt: fromTime(r.CreatedAt), StartedAt: fromTime(r.StartedAt), FinishedAt: fromTime(r.FinishedAt),
-		ParentRun: string(r.ParentRun), ForkedFrom: string(r.ForkedFrom),
+		ParentRun: string(r.ParentRun), ForkedFrom: string(r.ForkedFrom), ForkSeq: r.ForkSeq,
 		Usage: fromUsage(r.Usage), Priority: r.Priority,
 	}
 }
@@ -90,7 +90,7 @@ func fromStep(s *pipeline.Step) *orchestratorv1.Step {
 		Parameters: fromValue(s.Parameters), Output: fromValue(s.Output), Error: fromFailure(s.Error),
 		StartedAt: fromTime(s.StartedAt), FinishedAt: fromTime(s.FinishedAt),
 		Worker: s.Worker, Model: s.Model, Usage: fromUsage(s.Usage), CacheHit: s.CacheHit, Reason: s.Reason,
-		Waiting: fromWaiting(s.Waiting), Artifacts: fromVersions(s.Artifacts),
+		Waiting: fromWaiting(s.Waiting), Artifacts: fromVersions(s.Artifacts), ReusedFrom: string(s.ReusedFrom),
 	}
 }
 

@@ -122,12 +122,25 @@ func addTerm(q *store.Query, t term) error {
 			return refuse("filter", "invalid_filter", "pipeline: needs a pipeline's id")
 		}
 		q.Pipeline = t.value
+	case (t.key == "parent" || t.key == "forked_from") && t.sep == ':':
+		id, ok := pipeline.ParseRunID(t.value)
+		if !ok {
+			return refuse("filter", "invalid_filter", "%s: needs the id of a run", t.key)
+		}
+		into := &q.Parent
+		if t.key == "forked_from" {
+			into = &q.Forked
+		}
+		if *into != "" {
+			return refuse("filter", "invalid_filter", "%s stands there twice", t.key)
+		}
+		*into = id
 	default:
 		word := t.key
 		if t.sep != 0 {
 			word += string(t.sep) + t.value
 		}
-		return refuse("filter", "invalid_filter", "unknown term %q; the terms are status:A,B pipeline:ID label.NAME=VALUE", word)
+		return refuse("filter", "invalid_filter", "unknown term %q; the terms are status:A,B pipeline:ID parent:RUN forked_from:RUN label.NAME=VALUE", word)
 	}
 	return nil
 }

@@ -159,18 +159,20 @@ type Run struct {
 	PlanDigest string                 `protobuf:"bytes,4,opt,name=plan_digest,json=planDigest,proto3" json:"plan_digest,omitempty"`
 	Status     Run_Status             `protobuf:"varint,5,opt,name=status,proto3,enum=orchestrator.v1.Run_Status" json:"status,omitempty"`
 	// Why it waits, failed or was cancelled, in snake case; else empty.
-	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	Inputs        string                 `protobuf:"bytes,7,opt,name=inputs,proto3" json:"inputs,omitempty"`
-	Outputs       string                 `protobuf:"bytes,8,opt,name=outputs,proto3" json:"outputs,omitempty"`
-	Error         *Failure               `protobuf:"bytes,9,opt,name=error,proto3" json:"error,omitempty"`
-	Labels        map[string]string      `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	FinishedAt    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
-	ParentRun     string                 `protobuf:"bytes,14,opt,name=parent_run,json=parentRun,proto3" json:"parent_run,omitempty"`
-	ForkedFrom    string                 `protobuf:"bytes,15,opt,name=forked_from,json=forkedFrom,proto3" json:"forked_from,omitempty"`
-	Usage         *Usage                 `protobuf:"bytes,16,opt,name=usage,proto3" json:"usage,omitempty"`
-	Priority      int32                  `protobuf:"varint,17,opt,name=priority,proto3" json:"priority,omitempty"`
+	Reason     string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Inputs     string                 `protobuf:"bytes,7,opt,name=inputs,proto3" json:"inputs,omitempty"`
+	Outputs    string                 `protobuf:"bytes,8,opt,name=outputs,proto3" json:"outputs,omitempty"`
+	Error      *Failure               `protobuf:"bytes,9,opt,name=error,proto3" json:"error,omitempty"`
+	Labels     map[string]string      `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	CreatedAt  *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	StartedAt  *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	FinishedAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
+	ParentRun  string                 `protobuf:"bytes,14,opt,name=parent_run,json=parentRun,proto3" json:"parent_run,omitempty"`
+	ForkedFrom string                 `protobuf:"bytes,15,opt,name=forked_from,json=forkedFrom,proto3" json:"forked_from,omitempty"`
+	Usage      *Usage                 `protobuf:"bytes,16,opt,name=usage,proto3" json:"usage,omitempty"`
+	Priority   int32                  `protobuf:"varint,17,opt,name=priority,proto3" json:"priority,omitempty"`
+	// Of forked_from: the newest record that it may use.
+	ForkSeq       int32 `protobuf:"varint,18,opt,name=fork_seq,json=forkSeq,proto3" json:"fork_seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -320,6 +322,13 @@ func (x *Run) GetUsage() *Usage {
 func (x *Run) GetPriority() int32 {
 	if x != nil {
 		return x.Priority
+	}
+	return 0
+}
+
+func (x *Run) GetForkSeq() int32 {
+	if x != nil {
+		return x.ForkSeq
 	}
 	return 0
 }
@@ -484,7 +493,9 @@ type Step struct {
 	// What it waits for, while it waits.
 	Waiting *Waiting `protobuf:"bytes,17,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	// The versions of artifacts that it published.
-	Artifacts     []*Artifact `protobuf:"bytes,18,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
+	Artifacts []*Artifact `protobuf:"bytes,18,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
+	// The run that its end was taken from; empty: it is its own.
+	ReusedFrom    string `protobuf:"bytes,19,opt,name=reused_from,json=reusedFrom,proto3" json:"reused_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -643,6 +654,13 @@ func (x *Step) GetArtifacts() []*Artifact {
 		return x.Artifacts
 	}
 	return nil
+}
+
+func (x *Step) GetReusedFrom() string {
+	if x != nil {
+		return x.ReusedFrom
+	}
+	return ""
 }
 
 // Waiting is what a step waits for.
@@ -1904,6 +1922,619 @@ func (x *CancelRunRequest) GetId() string {
 	return ""
 }
 
+type PauseRunRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseRunRequest) Reset() {
+	*x = PauseRunRequest{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseRunRequest) ProtoMessage() {}
+
+func (x *PauseRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseRunRequest.ProtoReflect.Descriptor instead.
+func (*PauseRunRequest) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *PauseRunRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ResumeRunRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeRunRequest) Reset() {
+	*x = ResumeRunRequest{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeRunRequest) ProtoMessage() {}
+
+func (x *ResumeRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeRunRequest.ProtoReflect.Descriptor instead.
+func (*ResumeRunRequest) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ResumeRunRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RetryRunRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The same key and request again answer the first run.
+	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// Say what would run again, and run nothing. Only in REST; in gRPC it is
+	// PreviewFork.
+	Preview       bool `protobuf:"varint,3,opt,name=preview,proto3" json:"preview,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryRunRequest) Reset() {
+	*x = RetryRunRequest{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryRunRequest) ProtoMessage() {}
+
+func (x *RetryRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryRunRequest.ProtoReflect.Descriptor instead.
+func (*RetryRunRequest) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RetryRunRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RetryRunRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *RetryRunRequest) GetPreview() bool {
+	if x != nil {
+		return x.Preview
+	}
+	return false
+}
+
+type RerunRunRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The path of the step instance from which on everything runs again.
+	From           string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	Preview        bool   `protobuf:"varint,4,opt,name=preview,proto3" json:"preview,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RerunRunRequest) Reset() {
+	*x = RerunRunRequest{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RerunRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RerunRunRequest) ProtoMessage() {}
+
+func (x *RerunRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RerunRunRequest.ProtoReflect.Descriptor instead.
+func (*RerunRunRequest) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RerunRunRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RerunRunRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *RerunRunRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *RerunRunRequest) GetPreview() bool {
+	if x != nil {
+		return x.Preview
+	}
+	return false
+}
+
+type ForkRunRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The newest record of the log whose results may be used; 0: the newest there is.
+	At int32 `protobuf:"varint,2,opt,name=at,proto3" json:"at,omitempty"`
+	// An object: the inputs that take the place of the run's own, by name.
+	Inputs string `protobuf:"bytes,3,opt,name=inputs,proto3" json:"inputs,omitempty"`
+	// Another definition, as YAML text; empty: the run's own.
+	Source string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	// The source's name in messages; default pipeline.yaml.
+	File string `protobuf:"bytes,5,opt,name=file,proto3" json:"file,omitempty"`
+	// The files that travel with the source.
+	Files map[string][]byte `protobuf:"bytes,6,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// An object: answers to <AUTO> tags, by step.param.
+	Answers        string `protobuf:"bytes,7,opt,name=answers,proto3" json:"answers,omitempty"`
+	IdempotencyKey string `protobuf:"bytes,8,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	Preview        bool   `protobuf:"varint,9,opt,name=preview,proto3" json:"preview,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ForkRunRequest) Reset() {
+	*x = ForkRunRequest{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForkRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForkRunRequest) ProtoMessage() {}
+
+func (x *ForkRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForkRunRequest.ProtoReflect.Descriptor instead.
+func (*ForkRunRequest) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ForkRunRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ForkRunRequest) GetAt() int32 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *ForkRunRequest) GetInputs() string {
+	if x != nil {
+		return x.Inputs
+	}
+	return ""
+}
+
+func (x *ForkRunRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *ForkRunRequest) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *ForkRunRequest) GetFiles() map[string][]byte {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *ForkRunRequest) GetAnswers() string {
+	if x != nil {
+		return x.Answers
+	}
+	return ""
+}
+
+func (x *ForkRunRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *ForkRunRequest) GetPreview() bool {
+	if x != nil {
+		return x.Preview
+	}
+	return false
+}
+
+type ReplayRunRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ReplayRunRequest) Reset() {
+	*x = ReplayRunRequest{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayRunRequest) ProtoMessage() {}
+
+func (x *ReplayRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayRunRequest.ProtoReflect.Descriptor instead.
+func (*ReplayRunRequest) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ReplayRunRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReplayRunRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type PreviewForkRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// retry, rerun or fork.
+	Mode string `protobuf:"bytes,2,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Of rerun.
+	From string `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	// Of fork, as are all that follow.
+	At            int32             `protobuf:"varint,4,opt,name=at,proto3" json:"at,omitempty"`
+	Inputs        string            `protobuf:"bytes,5,opt,name=inputs,proto3" json:"inputs,omitempty"`
+	Source        string            `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
+	File          string            `protobuf:"bytes,7,opt,name=file,proto3" json:"file,omitempty"`
+	Files         map[string][]byte `protobuf:"bytes,8,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Answers       string            `protobuf:"bytes,9,opt,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreviewForkRequest) Reset() {
+	*x = PreviewForkRequest{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreviewForkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreviewForkRequest) ProtoMessage() {}
+
+func (x *PreviewForkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreviewForkRequest.ProtoReflect.Descriptor instead.
+func (*PreviewForkRequest) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PreviewForkRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PreviewForkRequest) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *PreviewForkRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *PreviewForkRequest) GetAt() int32 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *PreviewForkRequest) GetInputs() string {
+	if x != nil {
+		return x.Inputs
+	}
+	return ""
+}
+
+func (x *PreviewForkRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *PreviewForkRequest) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *PreviewForkRequest) GetFiles() map[string][]byte {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *PreviewForkRequest) GetAnswers() string {
+	if x != nil {
+		return x.Answers
+	}
+	return ""
+}
+
+type PreviewForkResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Steps         []*ForkStep            `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreviewForkResponse) Reset() {
+	*x = PreviewForkResponse{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreviewForkResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreviewForkResponse) ProtoMessage() {}
+
+func (x *PreviewForkResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreviewForkResponse.ProtoReflect.Descriptor instead.
+func (*PreviewForkResponse) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *PreviewForkResponse) GetSteps() []*ForkStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+// ForkStep is a step as the preview of a fork sees it.
+type ForkStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of an instance; of a step of the plan where no instance is known of yet.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// reuse, rerun, skip, or unknown where that depends on what runs before it.
+	Decision string `protobuf:"bytes,3,opt,name=decision,proto3" json:"decision,omitempty"`
+	// Why it is not reused, in words.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForkStep) Reset() {
+	*x = ForkStep{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForkStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForkStep) ProtoMessage() {}
+
+func (x *ForkStep) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForkStep.ProtoReflect.Descriptor instead.
+func (*ForkStep) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ForkStep) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ForkStep) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ForkStep) GetDecision() string {
+	if x != nil {
+		return x.Decision
+	}
+	return ""
+}
+
+func (x *ForkStep) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type GetGraphRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1913,7 +2544,7 @@ type GetGraphRequest struct {
 
 func (x *GetGraphRequest) Reset() {
 	*x = GetGraphRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[22]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +2556,7 @@ func (x *GetGraphRequest) String() string {
 func (*GetGraphRequest) ProtoMessage() {}
 
 func (x *GetGraphRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[22]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +2569,7 @@ func (x *GetGraphRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGraphRequest.ProtoReflect.Descriptor instead.
 func (*GetGraphRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{22}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetGraphRequest) GetId() string {
@@ -1957,7 +2588,7 @@ type GetDefinitionRequest struct {
 
 func (x *GetDefinitionRequest) Reset() {
 	*x = GetDefinitionRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[23]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2600,7 @@ func (x *GetDefinitionRequest) String() string {
 func (*GetDefinitionRequest) ProtoMessage() {}
 
 func (x *GetDefinitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[23]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2613,7 @@ func (x *GetDefinitionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDefinitionRequest.ProtoReflect.Descriptor instead.
 func (*GetDefinitionRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{23}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetDefinitionRequest) GetId() string {
@@ -2004,7 +2635,7 @@ type Definition struct {
 
 func (x *Definition) Reset() {
 	*x = Definition{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[24]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2647,7 @@ func (x *Definition) String() string {
 func (*Definition) ProtoMessage() {}
 
 func (x *Definition) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[24]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2660,7 @@ func (x *Definition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Definition.ProtoReflect.Descriptor instead.
 func (*Definition) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{24}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Definition) GetPlanDigest() string {
@@ -2068,7 +2699,7 @@ type Graph struct {
 
 func (x *Graph) Reset() {
 	*x = Graph{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[25]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2711,7 @@ func (x *Graph) String() string {
 func (*Graph) ProtoMessage() {}
 
 func (x *Graph) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[25]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2724,7 @@ func (x *Graph) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Graph.ProtoReflect.Descriptor instead.
 func (*Graph) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{25}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Graph) GetNodes() []*GraphNode {
@@ -2149,7 +2780,7 @@ type GraphArm struct {
 
 func (x *GraphArm) Reset() {
 	*x = GraphArm{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[26]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2161,7 +2792,7 @@ func (x *GraphArm) String() string {
 func (*GraphArm) ProtoMessage() {}
 
 func (x *GraphArm) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[26]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2174,7 +2805,7 @@ func (x *GraphArm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphArm.ProtoReflect.Descriptor instead.
 func (*GraphArm) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{26}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GraphArm) GetBlock() string {
@@ -2242,7 +2873,7 @@ type GraphNode struct {
 
 func (x *GraphNode) Reset() {
 	*x = GraphNode{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[27]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2885,7 @@ func (x *GraphNode) String() string {
 func (*GraphNode) ProtoMessage() {}
 
 func (x *GraphNode) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[27]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2898,7 @@ func (x *GraphNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphNode.ProtoReflect.Descriptor instead.
 func (*GraphNode) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{27}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GraphNode) GetId() string {
@@ -2366,7 +2997,7 @@ type GraphEdge struct {
 
 func (x *GraphEdge) Reset() {
 	*x = GraphEdge{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[28]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2378,7 +3009,7 @@ func (x *GraphEdge) String() string {
 func (*GraphEdge) ProtoMessage() {}
 
 func (x *GraphEdge) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[28]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2391,7 +3022,7 @@ func (x *GraphEdge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphEdge.ProtoReflect.Descriptor instead.
 func (*GraphEdge) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{28}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GraphEdge) GetFrom() string {
@@ -2440,7 +3071,7 @@ var File_orchestrator_v1_runs_proto protoreflect.FileDescriptor
 
 const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\n" +
-	"\x1aorchestrator/v1/runs.proto\x12\x0forchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dorchestrator/v1/options.proto\"\xd7\x06\n" +
+	"\x1aorchestrator/v1/runs.proto\x12\x0forchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dorchestrator/v1/options.proto\"\xf2\x06\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bpipeline\x18\x02 \x01(\tR\bpipeline\x12\x18\n" +
@@ -2465,7 +3096,8 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\vforked_from\x18\x0f \x01(\tR\n" +
 	"forkedFrom\x12,\n" +
 	"\x05usage\x18\x10 \x01(\v2\x16.orchestrator.v1.UsageR\x05usage\x12\x1a\n" +
-	"\bpriority\x18\x11 \x01(\x05R\bpriority\x1a9\n" +
+	"\bpriority\x18\x11 \x01(\x05R\bpriority\x12\x19\n" +
+	"\bfork_seq\x18\x12 \x01(\x05R\aforkSeq\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"|\n" +
@@ -2489,7 +3121,7 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\finput_tokens\x18\x01 \x01(\x05R\vinputTokens\x12#\n" +
 	"\routput_tokens\x18\x02 \x01(\x05R\foutputTokens\x12\x19\n" +
 	"\bcost_usd\x18\x03 \x01(\x01R\acostUsd\x12\x14\n" +
-	"\x05steps\x18\x04 \x01(\x05R\x05steps\"\x90\x06\n" +
+	"\x05steps\x18\x04 \x01(\x05R\x05steps\"\xb1\x06\n" +
 	"\x04Step\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -2513,7 +3145,9 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\tcache_hit\x18\x0f \x01(\bR\bcacheHit\x12\x16\n" +
 	"\x06reason\x18\x10 \x01(\tR\x06reason\x122\n" +
 	"\awaiting\x18\x11 \x01(\v2\x18.orchestrator.v1.WaitingR\awaiting\x127\n" +
-	"\tartifacts\x18\x12 \x03(\v2\x19.orchestrator.v1.ArtifactR\tartifacts\"~\n" +
+	"\tartifacts\x18\x12 \x03(\v2\x19.orchestrator.v1.ArtifactR\tartifacts\x12\x1f\n" +
+	"\vreused_from\x18\x13 \x01(\tR\n" +
+	"reusedFrom\"~\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\v\n" +
@@ -2627,6 +3261,57 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\x04tail\x18\x04 \x01(\x05R\x04tail\"\"\n" +
 	"\x10CancelRunRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"!\n" +
+	"\x0fPauseRunRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\"\n" +
+	"\x10ResumeRunRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"d\n" +
+	"\x0fRetryRunRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
+	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12\x18\n" +
+	"\apreview\x18\x03 \x01(\bR\apreview\"x\n" +
+	"\x0fRerunRunRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12'\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12\x18\n" +
+	"\apreview\x18\x04 \x01(\bR\apreview\"\xd9\x02\n" +
+	"\x0eForkRunRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\x05R\x02at\x12\x1c\n" +
+	"\x06inputs\x18\x03 \x01(\tB\x04\xe8\xe0\x18\x01R\x06inputs\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x12\x12\n" +
+	"\x04file\x18\x05 \x01(\tR\x04file\x12@\n" +
+	"\x05files\x18\x06 \x03(\v2*.orchestrator.v1.ForkRunRequest.FilesEntryR\x05files\x12\x1e\n" +
+	"\aanswers\x18\a \x01(\tB\x04\xe8\xe0\x18\x01R\aanswers\x12'\n" +
+	"\x0fidempotency_key\x18\b \x01(\tR\x0eidempotencyKey\x12\x18\n" +
+	"\apreview\x18\t \x01(\bR\apreview\x1a8\n" +
+	"\n" +
+	"FilesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"K\n" +
+	"\x10ReplayRunRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
+	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\"\xc6\x02\n" +
+	"\x12PreviewForkRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02at\x18\x04 \x01(\x05R\x02at\x12\x1c\n" +
+	"\x06inputs\x18\x05 \x01(\tB\x04\xe8\xe0\x18\x01R\x06inputs\x12\x16\n" +
+	"\x06source\x18\x06 \x01(\tR\x06source\x12\x12\n" +
+	"\x04file\x18\a \x01(\tR\x04file\x12D\n" +
+	"\x05files\x18\b \x03(\v2..orchestrator.v1.PreviewForkRequest.FilesEntryR\x05files\x12\x1e\n" +
+	"\aanswers\x18\t \x01(\tB\x04\xe8\xe0\x18\x01R\aanswers\x1a8\n" +
+	"\n" +
+	"FilesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"F\n" +
+	"\x13PreviewForkResponse\x12/\n" +
+	"\x05steps\x18\x01 \x03(\v2\x19.orchestrator.v1.ForkStepR\x05steps\"f\n" +
+	"\bForkStep\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
+	"\bdecision\x18\x03 \x01(\tR\bdecision\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"!\n" +
 	"\x0fGetGraphRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"&\n" +
 	"\x14GetDefinitionRequest\x12\x0e\n" +
@@ -2669,7 +3354,7 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\x05cause\x18\x03 \x01(\tR\x05cause\x12\x16\n" +
 	"\x06points\x18\x04 \x03(\x01R\x06points\x12\x14\n" +
 	"\x05label\x18\x05 \x01(\tR\x05label\x12\x12\n" +
-	"\x04back\x18\x06 \x01(\bR\x04back2\x91\a\n" +
+	"\x04back\x18\x06 \x01(\bR\x04back2\x85\v\n" +
 	"\x04Runs\x12D\n" +
 	"\tCreateRun\x12!.orchestrator.v1.CreateRunRequest\x1a\x14.orchestrator.v1.Run\x12O\n" +
 	"\bListRuns\x12 .orchestrator.v1.ListRunsRequest\x1a!.orchestrator.v1.ListRunsResponse\x12>\n" +
@@ -2679,7 +3364,14 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"ListEvents\x12\".orchestrator.v1.ListEventsRequest\x1a#.orchestrator.v1.ListEventsResponse\x12F\n" +
 	"\bWatchRun\x12 .orchestrator.v1.WatchRunRequest\x1a\x16.orchestrator.v1.Event0\x01\x12H\n" +
 	"\bReadLogs\x12 .orchestrator.v1.ReadLogsRequest\x1a\x18.orchestrator.v1.LogLine0\x01\x12D\n" +
-	"\tCancelRun\x12!.orchestrator.v1.CancelRunRequest\x1a\x14.orchestrator.v1.Run\x12L\n" +
+	"\tCancelRun\x12!.orchestrator.v1.CancelRunRequest\x1a\x14.orchestrator.v1.Run\x12B\n" +
+	"\bPauseRun\x12 .orchestrator.v1.PauseRunRequest\x1a\x14.orchestrator.v1.Run\x12D\n" +
+	"\tResumeRun\x12!.orchestrator.v1.ResumeRunRequest\x1a\x14.orchestrator.v1.Run\x12B\n" +
+	"\bRetryRun\x12 .orchestrator.v1.RetryRunRequest\x1a\x14.orchestrator.v1.Run\x12B\n" +
+	"\bRerunRun\x12 .orchestrator.v1.RerunRunRequest\x1a\x14.orchestrator.v1.Run\x12@\n" +
+	"\aForkRun\x12\x1f.orchestrator.v1.ForkRunRequest\x1a\x14.orchestrator.v1.Run\x12D\n" +
+	"\tReplayRun\x12!.orchestrator.v1.ReplayRunRequest\x1a\x14.orchestrator.v1.Run\x12X\n" +
+	"\vPreviewFork\x12#.orchestrator.v1.PreviewForkRequest\x1a$.orchestrator.v1.PreviewForkResponse\x12L\n" +
 	"\x06DryRun\x12!.orchestrator.v1.CreateRunRequest\x1a\x1f.orchestrator.v1.DryRunResponse\x12F\n" +
 	"\n" +
 	"SendSignal\x12\".orchestrator.v1.SendSignalRequest\x1a\x14.orchestrator.v1.Run\x12D\n" +
@@ -2699,7 +3391,7 @@ func file_orchestrator_v1_runs_proto_rawDescGZIP() []byte {
 }
 
 var file_orchestrator_v1_runs_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_orchestrator_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_orchestrator_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_orchestrator_v1_runs_proto_goTypes = []any{
 	(Run_Status)(0),               // 0: orchestrator.v1.Run.Status
 	(Step_Status)(0),              // 1: orchestrator.v1.Step.Status
@@ -2725,76 +3417,104 @@ var file_orchestrator_v1_runs_proto_goTypes = []any{
 	(*WatchRunRequest)(nil),       // 21: orchestrator.v1.WatchRunRequest
 	(*ReadLogsRequest)(nil),       // 22: orchestrator.v1.ReadLogsRequest
 	(*CancelRunRequest)(nil),      // 23: orchestrator.v1.CancelRunRequest
-	(*GetGraphRequest)(nil),       // 24: orchestrator.v1.GetGraphRequest
-	(*GetDefinitionRequest)(nil),  // 25: orchestrator.v1.GetDefinitionRequest
-	(*Definition)(nil),            // 26: orchestrator.v1.Definition
-	(*Graph)(nil),                 // 27: orchestrator.v1.Graph
-	(*GraphArm)(nil),              // 28: orchestrator.v1.GraphArm
-	(*GraphNode)(nil),             // 29: orchestrator.v1.GraphNode
-	(*GraphEdge)(nil),             // 30: orchestrator.v1.GraphEdge
-	nil,                           // 31: orchestrator.v1.Run.LabelsEntry
-	nil,                           // 32: orchestrator.v1.CreateRunRequest.LabelsEntry
-	nil,                           // 33: orchestrator.v1.CreateRunRequest.FilesEntry
-	nil,                           // 34: orchestrator.v1.CreateRunRequest.UploadsEntry
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*PauseRunRequest)(nil),       // 24: orchestrator.v1.PauseRunRequest
+	(*ResumeRunRequest)(nil),      // 25: orchestrator.v1.ResumeRunRequest
+	(*RetryRunRequest)(nil),       // 26: orchestrator.v1.RetryRunRequest
+	(*RerunRunRequest)(nil),       // 27: orchestrator.v1.RerunRunRequest
+	(*ForkRunRequest)(nil),        // 28: orchestrator.v1.ForkRunRequest
+	(*ReplayRunRequest)(nil),      // 29: orchestrator.v1.ReplayRunRequest
+	(*PreviewForkRequest)(nil),    // 30: orchestrator.v1.PreviewForkRequest
+	(*PreviewForkResponse)(nil),   // 31: orchestrator.v1.PreviewForkResponse
+	(*ForkStep)(nil),              // 32: orchestrator.v1.ForkStep
+	(*GetGraphRequest)(nil),       // 33: orchestrator.v1.GetGraphRequest
+	(*GetDefinitionRequest)(nil),  // 34: orchestrator.v1.GetDefinitionRequest
+	(*Definition)(nil),            // 35: orchestrator.v1.Definition
+	(*Graph)(nil),                 // 36: orchestrator.v1.Graph
+	(*GraphArm)(nil),              // 37: orchestrator.v1.GraphArm
+	(*GraphNode)(nil),             // 38: orchestrator.v1.GraphNode
+	(*GraphEdge)(nil),             // 39: orchestrator.v1.GraphEdge
+	nil,                           // 40: orchestrator.v1.Run.LabelsEntry
+	nil,                           // 41: orchestrator.v1.CreateRunRequest.LabelsEntry
+	nil,                           // 42: orchestrator.v1.CreateRunRequest.FilesEntry
+	nil,                           // 43: orchestrator.v1.CreateRunRequest.UploadsEntry
+	nil,                           // 44: orchestrator.v1.ForkRunRequest.FilesEntry
+	nil,                           // 45: orchestrator.v1.PreviewForkRequest.FilesEntry
+	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
 }
 var file_orchestrator_v1_runs_proto_depIdxs = []int32{
 	0,  // 0: orchestrator.v1.Run.status:type_name -> orchestrator.v1.Run.Status
 	3,  // 1: orchestrator.v1.Run.error:type_name -> orchestrator.v1.Failure
-	31, // 2: orchestrator.v1.Run.labels:type_name -> orchestrator.v1.Run.LabelsEntry
-	35, // 3: orchestrator.v1.Run.created_at:type_name -> google.protobuf.Timestamp
-	35, // 4: orchestrator.v1.Run.started_at:type_name -> google.protobuf.Timestamp
-	35, // 5: orchestrator.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
+	40, // 2: orchestrator.v1.Run.labels:type_name -> orchestrator.v1.Run.LabelsEntry
+	46, // 3: orchestrator.v1.Run.created_at:type_name -> google.protobuf.Timestamp
+	46, // 4: orchestrator.v1.Run.started_at:type_name -> google.protobuf.Timestamp
+	46, // 5: orchestrator.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
 	4,  // 6: orchestrator.v1.Run.usage:type_name -> orchestrator.v1.Usage
 	1,  // 7: orchestrator.v1.Step.status:type_name -> orchestrator.v1.Step.Status
 	3,  // 8: orchestrator.v1.Step.error:type_name -> orchestrator.v1.Failure
-	35, // 9: orchestrator.v1.Step.started_at:type_name -> google.protobuf.Timestamp
-	35, // 10: orchestrator.v1.Step.finished_at:type_name -> google.protobuf.Timestamp
+	46, // 9: orchestrator.v1.Step.started_at:type_name -> google.protobuf.Timestamp
+	46, // 10: orchestrator.v1.Step.finished_at:type_name -> google.protobuf.Timestamp
 	4,  // 11: orchestrator.v1.Step.usage:type_name -> orchestrator.v1.Usage
 	6,  // 12: orchestrator.v1.Step.waiting:type_name -> orchestrator.v1.Waiting
 	7,  // 13: orchestrator.v1.Step.artifacts:type_name -> orchestrator.v1.Artifact
-	35, // 14: orchestrator.v1.Waiting.due:type_name -> google.protobuf.Timestamp
-	35, // 15: orchestrator.v1.Event.at:type_name -> google.protobuf.Timestamp
-	35, // 16: orchestrator.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	32, // 17: orchestrator.v1.CreateRunRequest.labels:type_name -> orchestrator.v1.CreateRunRequest.LabelsEntry
-	33, // 18: orchestrator.v1.CreateRunRequest.files:type_name -> orchestrator.v1.CreateRunRequest.FilesEntry
-	34, // 19: orchestrator.v1.CreateRunRequest.uploads:type_name -> orchestrator.v1.CreateRunRequest.UploadsEntry
+	46, // 14: orchestrator.v1.Waiting.due:type_name -> google.protobuf.Timestamp
+	46, // 15: orchestrator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	46, // 16: orchestrator.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	41, // 17: orchestrator.v1.CreateRunRequest.labels:type_name -> orchestrator.v1.CreateRunRequest.LabelsEntry
+	42, // 18: orchestrator.v1.CreateRunRequest.files:type_name -> orchestrator.v1.CreateRunRequest.FilesEntry
+	43, // 19: orchestrator.v1.CreateRunRequest.uploads:type_name -> orchestrator.v1.CreateRunRequest.UploadsEntry
 	12, // 20: orchestrator.v1.DryRunResponse.plan:type_name -> orchestrator.v1.PlannedStep
 	2,  // 21: orchestrator.v1.ListRunsResponse.runs:type_name -> orchestrator.v1.Run
 	5,  // 22: orchestrator.v1.ListStepsResponse.steps:type_name -> orchestrator.v1.Step
 	8,  // 23: orchestrator.v1.ListEventsResponse.events:type_name -> orchestrator.v1.Event
-	29, // 24: orchestrator.v1.Graph.nodes:type_name -> orchestrator.v1.GraphNode
-	30, // 25: orchestrator.v1.Graph.edges:type_name -> orchestrator.v1.GraphEdge
-	28, // 26: orchestrator.v1.Graph.arms:type_name -> orchestrator.v1.GraphArm
-	10, // 27: orchestrator.v1.Runs.CreateRun:input_type -> orchestrator.v1.CreateRunRequest
-	14, // 28: orchestrator.v1.Runs.ListRuns:input_type -> orchestrator.v1.ListRunsRequest
-	16, // 29: orchestrator.v1.Runs.GetRun:input_type -> orchestrator.v1.GetRunRequest
-	17, // 30: orchestrator.v1.Runs.ListSteps:input_type -> orchestrator.v1.ListStepsRequest
-	19, // 31: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
-	21, // 32: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
-	22, // 33: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
-	23, // 34: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
-	10, // 35: orchestrator.v1.Runs.DryRun:input_type -> orchestrator.v1.CreateRunRequest
-	13, // 36: orchestrator.v1.Runs.SendSignal:input_type -> orchestrator.v1.SendSignalRequest
-	24, // 37: orchestrator.v1.Runs.GetGraph:input_type -> orchestrator.v1.GetGraphRequest
-	25, // 38: orchestrator.v1.Runs.GetDefinition:input_type -> orchestrator.v1.GetDefinitionRequest
-	2,  // 39: orchestrator.v1.Runs.CreateRun:output_type -> orchestrator.v1.Run
-	15, // 40: orchestrator.v1.Runs.ListRuns:output_type -> orchestrator.v1.ListRunsResponse
-	2,  // 41: orchestrator.v1.Runs.GetRun:output_type -> orchestrator.v1.Run
-	18, // 42: orchestrator.v1.Runs.ListSteps:output_type -> orchestrator.v1.ListStepsResponse
-	20, // 43: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
-	8,  // 44: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
-	9,  // 45: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
-	2,  // 46: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
-	11, // 47: orchestrator.v1.Runs.DryRun:output_type -> orchestrator.v1.DryRunResponse
-	2,  // 48: orchestrator.v1.Runs.SendSignal:output_type -> orchestrator.v1.Run
-	27, // 49: orchestrator.v1.Runs.GetGraph:output_type -> orchestrator.v1.Graph
-	26, // 50: orchestrator.v1.Runs.GetDefinition:output_type -> orchestrator.v1.Definition
-	39, // [39:51] is the sub-list for method output_type
-	27, // [27:39] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	44, // 24: orchestrator.v1.ForkRunRequest.files:type_name -> orchestrator.v1.ForkRunRequest.FilesEntry
+	45, // 25: orchestrator.v1.PreviewForkRequest.files:type_name -> orchestrator.v1.PreviewForkRequest.FilesEntry
+	32, // 26: orchestrator.v1.PreviewForkResponse.steps:type_name -> orchestrator.v1.ForkStep
+	38, // 27: orchestrator.v1.Graph.nodes:type_name -> orchestrator.v1.GraphNode
+	39, // 28: orchestrator.v1.Graph.edges:type_name -> orchestrator.v1.GraphEdge
+	37, // 29: orchestrator.v1.Graph.arms:type_name -> orchestrator.v1.GraphArm
+	10, // 30: orchestrator.v1.Runs.CreateRun:input_type -> orchestrator.v1.CreateRunRequest
+	14, // 31: orchestrator.v1.Runs.ListRuns:input_type -> orchestrator.v1.ListRunsRequest
+	16, // 32: orchestrator.v1.Runs.GetRun:input_type -> orchestrator.v1.GetRunRequest
+	17, // 33: orchestrator.v1.Runs.ListSteps:input_type -> orchestrator.v1.ListStepsRequest
+	19, // 34: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
+	21, // 35: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
+	22, // 36: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
+	23, // 37: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
+	24, // 38: orchestrator.v1.Runs.PauseRun:input_type -> orchestrator.v1.PauseRunRequest
+	25, // 39: orchestrator.v1.Runs.ResumeRun:input_type -> orchestrator.v1.ResumeRunRequest
+	26, // 40: orchestrator.v1.Runs.RetryRun:input_type -> orchestrator.v1.RetryRunRequest
+	27, // 41: orchestrator.v1.Runs.RerunRun:input_type -> orchestrator.v1.RerunRunRequest
+	28, // 42: orchestrator.v1.Runs.ForkRun:input_type -> orchestrator.v1.ForkRunRequest
+	29, // 43: orchestrator.v1.Runs.ReplayRun:input_type -> orchestrator.v1.ReplayRunRequest
+	30, // 44: orchestrator.v1.Runs.PreviewFork:input_type -> orchestrator.v1.PreviewForkRequest
+	10, // 45: orchestrator.v1.Runs.DryRun:input_type -> orchestrator.v1.CreateRunRequest
+	13, // 46: orchestrator.v1.Runs.SendSignal:input_type -> orchestrator.v1.SendSignalRequest
+	33, // 47: orchestrator.v1.Runs.GetGraph:input_type -> orchestrator.v1.GetGraphRequest
+	34, // 48: orchestrator.v1.Runs.GetDefinition:input_type -> orchestrator.v1.GetDefinitionRequest
+	2,  // 49: orchestrator.v1.Runs.CreateRun:output_type -> orchestrator.v1.Run
+	15, // 50: orchestrator.v1.Runs.ListRuns:output_type -> orchestrator.v1.ListRunsResponse
+	2,  // 51: orchestrator.v1.Runs.GetRun:output_type -> orchestrator.v1.Run
+	18, // 52: orchestrator.v1.Runs.ListSteps:output_type -> orchestrator.v1.ListStepsResponse
+	20, // 53: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
+	8,  // 54: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
+	9,  // 55: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
+	2,  // 56: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
+	2,  // 57: orchestrator.v1.Runs.PauseRun:output_type -> orchestrator.v1.Run
+	2,  // 58: orchestrator.v1.Runs.ResumeRun:output_type -> orchestrator.v1.Run
+	2,  // 59: orchestrator.v1.Runs.RetryRun:output_type -> orchestrator.v1.Run
+	2,  // 60: orchestrator.v1.Runs.RerunRun:output_type -> orchestrator.v1.Run
+	2,  // 61: orchestrator.v1.Runs.ForkRun:output_type -> orchestrator.v1.Run
+	2,  // 62: orchestrator.v1.Runs.ReplayRun:output_type -> orchestrator.v1.Run
+	31, // 63: orchestrator.v1.Runs.PreviewFork:output_type -> orchestrator.v1.PreviewForkResponse
+	11, // 64: orchestrator.v1.Runs.DryRun:output_type -> orchestrator.v1.DryRunResponse
+	2,  // 65: orchestrator.v1.Runs.SendSignal:output_type -> orchestrator.v1.Run
+	36, // 66: orchestrator.v1.Runs.GetGraph:output_type -> orchestrator.v1.Graph
+	35, // 67: orchestrator.v1.Runs.GetDefinition:output_type -> orchestrator.v1.Definition
+	49, // [49:68] is the sub-list for method output_type
+	30, // [30:49] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_orchestrator_v1_runs_proto_init() }
@@ -2809,7 +3529,7 @@ func file_orchestrator_v1_runs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orchestrator_v1_runs_proto_rawDesc), len(file_orchestrator_v1_runs_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   33,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

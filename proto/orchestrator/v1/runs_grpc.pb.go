@@ -27,6 +27,13 @@ const (
 	Runs_WatchRun_FullMethodName      = "/orchestrator.v1.Runs/WatchRun"
 	Runs_ReadLogs_FullMethodName      = "/orchestrator.v1.Runs/ReadLogs"
 	Runs_CancelRun_FullMethodName     = "/orchestrator.v1.Runs/CancelRun"
+	Runs_PauseRun_FullMethodName      = "/orchestrator.v1.Runs/PauseRun"
+	Runs_ResumeRun_FullMethodName     = "/orchestrator.v1.Runs/ResumeRun"
+	Runs_RetryRun_FullMethodName      = "/orchestrator.v1.Runs/RetryRun"
+	Runs_RerunRun_FullMethodName      = "/orchestrator.v1.Runs/RerunRun"
+	Runs_ForkRun_FullMethodName       = "/orchestrator.v1.Runs/ForkRun"
+	Runs_ReplayRun_FullMethodName     = "/orchestrator.v1.Runs/ReplayRun"
+	Runs_PreviewFork_FullMethodName   = "/orchestrator.v1.Runs/PreviewFork"
 	Runs_DryRun_FullMethodName        = "/orchestrator.v1.Runs/DryRun"
 	Runs_SendSignal_FullMethodName    = "/orchestrator.v1.Runs/SendSignal"
 	Runs_GetGraph_FullMethodName      = "/orchestrator.v1.Runs/GetGraph"
@@ -58,6 +65,27 @@ type RunsClient interface {
 	// CancelRun asks a run to end. It answers once the wish is durable; the run
 	// is CANCELLED when what ran has stopped and its finally steps have run.
 	CancelRun(ctx context.Context, in *CancelRunRequest, opts ...grpc.CallOption) (*Run, error)
+	// PauseRun lets a run begin nothing more: what runs ends, then the run rests
+	// with status PAUSED. Times and messages that come wait; a cancel ends it.
+	PauseRun(ctx context.Context, in *PauseRunRequest, opts ...grpc.CallOption) (*Run, error)
+	// ResumeRun lets a paused run go on.
+	ResumeRun(ctx context.Context, in *ResumeRunRequest, opts ...grpc.CallOption) (*Run, error)
+	// RetryRun starts a new run that uses every result of a failed or cancelled one
+	// and runs the rest.
+	RetryRun(ctx context.Context, in *RetryRunRequest, opts ...grpc.CallOption) (*Run, error)
+	// RerunRun starts a new run that uses what began before a step of a finished one
+	// and runs everything from that step on.
+	RerunRun(ctx context.Context, in *RerunRunRequest, opts ...grpc.CallOption) (*Run, error)
+	// ForkRun starts a new run that uses the results of another up to a record of its
+	// log, with other inputs or another source. A result is used where the step and
+	// what it is given are as they were.
+	ForkRun(ctx context.Context, in *ForkRunRequest, opts ...grpc.CallOption) (*Run, error)
+	// ReplayRun starts a new run in which every step ends as it did in a finished one:
+	// nothing is launched.
+	ReplayRun(ctx context.Context, in *ReplayRunRequest, opts ...grpc.CallOption) (*Run, error)
+	// PreviewFork says what RetryRun, RerunRun or ForkRun would do with each step; it
+	// stores and starts nothing. In REST, these with preview do it.
+	PreviewFork(ctx context.Context, in *PreviewForkRequest, opts ...grpc.CallOption) (*PreviewForkResponse, error)
 	// DryRun says what CreateRun would run, with which command lines and prompts;
 	// it stores and starts nothing. In REST, POST /v1/runs with dry_run does it.
 	DryRun(ctx context.Context, in *CreateRunRequest, opts ...grpc.CallOption) (*DryRunResponse, error)
@@ -176,6 +204,76 @@ func (c *runsClient) CancelRun(ctx context.Context, in *CancelRunRequest, opts .
 	return out, nil
 }
 
+func (c *runsClient) PauseRun(ctx context.Context, in *PauseRunRequest, opts ...grpc.CallOption) (*Run, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Run)
+	err := c.cc.Invoke(ctx, Runs_PauseRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *runsClient) ResumeRun(ctx context.Context, in *ResumeRunRequest, opts ...grpc.CallOption) (*Run, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Run)
+	err := c.cc.Invoke(ctx, Runs_ResumeRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *runsClient) RetryRun(ctx context.Context, in *RetryRunRequest, opts ...grpc.CallOption) (*Run, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Run)
+	err := c.cc.Invoke(ctx, Runs_RetryRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *runsClient) RerunRun(ctx context.Context, in *RerunRunRequest, opts ...grpc.CallOption) (*Run, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Run)
+	err := c.cc.Invoke(ctx, Runs_RerunRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *runsClient) ForkRun(ctx context.Context, in *ForkRunRequest, opts ...grpc.CallOption) (*Run, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Run)
+	err := c.cc.Invoke(ctx, Runs_ForkRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *runsClient) ReplayRun(ctx context.Context, in *ReplayRunRequest, opts ...grpc.CallOption) (*Run, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Run)
+	err := c.cc.Invoke(ctx, Runs_ReplayRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *runsClient) PreviewFork(ctx context.Context, in *PreviewForkRequest, opts ...grpc.CallOption) (*PreviewForkResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PreviewForkResponse)
+	err := c.cc.Invoke(ctx, Runs_PreviewFork_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *runsClient) DryRun(ctx context.Context, in *CreateRunRequest, opts ...grpc.CallOption) (*DryRunResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DryRunResponse)
@@ -241,6 +339,27 @@ type RunsServer interface {
 	// CancelRun asks a run to end. It answers once the wish is durable; the run
 	// is CANCELLED when what ran has stopped and its finally steps have run.
 	CancelRun(context.Context, *CancelRunRequest) (*Run, error)
+	// PauseRun lets a run begin nothing more: what runs ends, then the run rests
+	// with status PAUSED. Times and messages that come wait; a cancel ends it.
+	PauseRun(context.Context, *PauseRunRequest) (*Run, error)
+	// ResumeRun lets a paused run go on.
+	ResumeRun(context.Context, *ResumeRunRequest) (*Run, error)
+	// RetryRun starts a new run that uses every result of a failed or cancelled one
+	// and runs the rest.
+	RetryRun(context.Context, *RetryRunRequest) (*Run, error)
+	// RerunRun starts a new run that uses what began before a step of a finished one
+	// and runs everything from that step on.
+	RerunRun(context.Context, *RerunRunRequest) (*Run, error)
+	// ForkRun starts a new run that uses the results of another up to a record of its
+	// log, with other inputs or another source. A result is used where the step and
+	// what it is given are as they were.
+	ForkRun(context.Context, *ForkRunRequest) (*Run, error)
+	// ReplayRun starts a new run in which every step ends as it did in a finished one:
+	// nothing is launched.
+	ReplayRun(context.Context, *ReplayRunRequest) (*Run, error)
+	// PreviewFork says what RetryRun, RerunRun or ForkRun would do with each step; it
+	// stores and starts nothing. In REST, these with preview do it.
+	PreviewFork(context.Context, *PreviewForkRequest) (*PreviewForkResponse, error)
 	// DryRun says what CreateRun would run, with which command lines and prompts;
 	// it stores and starts nothing. In REST, POST /v1/runs with dry_run does it.
 	DryRun(context.Context, *CreateRunRequest) (*DryRunResponse, error)
@@ -284,6 +403,27 @@ func (UnimplementedRunsServer) ReadLogs(*ReadLogsRequest, grpc.ServerStreamingSe
 }
 func (UnimplementedRunsServer) CancelRun(context.Context, *CancelRunRequest) (*Run, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelRun not implemented")
+}
+func (UnimplementedRunsServer) PauseRun(context.Context, *PauseRunRequest) (*Run, error) {
+	return nil, status.Error(codes.Unimplemented, "method PauseRun not implemented")
+}
+func (UnimplementedRunsServer) ResumeRun(context.Context, *ResumeRunRequest) (*Run, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeRun not implemented")
+}
+func (UnimplementedRunsServer) RetryRun(context.Context, *RetryRunRequest) (*Run, error) {
+	return nil, status.Error(codes.Unimplemented, "method RetryRun not implemented")
+}
+func (UnimplementedRunsServer) RerunRun(context.Context, *RerunRunRequest) (*Run, error) {
+	return nil, status.Error(codes.Unimplemented, "method RerunRun not implemented")
+}
+func (UnimplementedRunsServer) ForkRun(context.Context, *ForkRunRequest) (*Run, error) {
+	return nil, status.Error(codes.Unimplemented, "method ForkRun not implemented")
+}
+func (UnimplementedRunsServer) ReplayRun(context.Context, *ReplayRunRequest) (*Run, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReplayRun not implemented")
+}
+func (UnimplementedRunsServer) PreviewFork(context.Context, *PreviewForkRequest) (*PreviewForkResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PreviewFork not implemented")
 }
 func (UnimplementedRunsServer) DryRun(context.Context, *CreateRunRequest) (*DryRunResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DryRun not implemented")
@@ -448,6 +588,132 @@ func _Runs_CancelRun_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Runs_PauseRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunsServer).PauseRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runs_PauseRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunsServer).PauseRun(ctx, req.(*PauseRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Runs_ResumeRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunsServer).ResumeRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runs_ResumeRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunsServer).ResumeRun(ctx, req.(*ResumeRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Runs_RetryRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetryRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunsServer).RetryRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runs_RetryRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunsServer).RetryRun(ctx, req.(*RetryRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Runs_RerunRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RerunRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunsServer).RerunRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runs_RerunRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunsServer).RerunRun(ctx, req.(*RerunRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Runs_ForkRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ForkRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunsServer).ForkRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runs_ForkRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunsServer).ForkRun(ctx, req.(*ForkRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Runs_ReplayRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReplayRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunsServer).ReplayRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runs_ReplayRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunsServer).ReplayRun(ctx, req.(*ReplayRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Runs_PreviewFork_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PreviewForkRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunsServer).PreviewFork(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runs_PreviewFork_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunsServer).PreviewFork(ctx, req.(*PreviewForkRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Runs_DryRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CreateRunRequest)
 	if err := dec(in); err != nil {
@@ -550,6 +816,34 @@ var Runs_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelRun",
 			Handler:    _Runs_CancelRun_Handler,
+		},
+		{
+			MethodName: "PauseRun",
+			Handler:    _Runs_PauseRun_Handler,
+		},
+		{
+			MethodName: "ResumeRun",
+			Handler:    _Runs_ResumeRun_Handler,
+		},
+		{
+			MethodName: "RetryRun",
+			Handler:    _Runs_RetryRun_Handler,
+		},
+		{
+			MethodName: "RerunRun",
+			Handler:    _Runs_RerunRun_Handler,
+		},
+		{
+			MethodName: "ForkRun",
+			Handler:    _Runs_ForkRun_Handler,
+		},
+		{
+			MethodName: "ReplayRun",
+			Handler:    _Runs_ReplayRun_Handler,
+		},
+		{
+			MethodName: "PreviewFork",
+			Handler:    _Runs_PreviewFork_Handler,
 		},
 		{
 			MethodName: "DryRun",
