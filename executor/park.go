@@ -46,7 +46,11 @@ func (r *runState) rest() {
 		w := &waits[i]
 		sooner(w.Due)
 		files = files || w.Waiting.For == waitFiles
-		workers = workers || w.Waiting.For == pipeline.WaitWorker
+		if w.Waiting.For == pipeline.WaitWorker {
+			if workers = true; r.lane.ex.crew.near(w.Def) {
+				return // it stands in line
+			}
+		}
 		if weight[w.Waiting.For] > weight[reason] {
 			reason = w.Waiting.For
 		}
@@ -267,6 +271,7 @@ func (e *Executor) woken(l *lane, id pipeline.RunID, err error) {
 	switch {
 	case err == nil || pipeline.KindOf(err) == pipeline.NotFound:
 		e.sleepers.drop(id)
+		e.standing.drop(id)
 	case pipeline.KindOf(err) == pipeline.Conflict:
 		e.tasks.Go(func() {
 			run, err := e.cfg.Store.Run(e.work, id)
