@@ -61,7 +61,7 @@ func (s *Store) Examined(t testing.TB, day time.Time, run [16]byte) map[string]i
 		name, sql string
 		args      []any
 	}{
-		{"heartbeat", heartbeat, []any{s.cfg.LeaseTTL, []int64{}}},
+		{"heartbeat", heartbeat, []any{s.cfg.LeaseTTL, []int64{}, int64(0)}},
 		{"due timers", queueDue, []any{10}},
 		{"queue", pickQueued, []any{10}},
 		{"unqueue", unqueue, []any{[][16]byte{run}}},

@@ -18,14 +18,24 @@ import (
 // them one TTL ($1) to come back.
 const dead = `clock_timestamp() > pg_postmaster_start_time() + $1 AND (l.expires_at < clock_timestamp() OR ` + gone + `)`
 
-// gone is true of a lease l whose replica is known to be gone.
-const gone = `(NOT EXISTS (SELECT FROM pg_locks k WHERE k.locktype = 'advisory' AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-			AND k.objsubid = 1 AND (k.classid::bigint << 32) | k.objid::bigint = l.presence)
-		AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.backend_pid AND a.backend_start = l.backend_start))`
+// gone is true of a lease l whose replica is known to be gone. Who gets the lock
+// of a presence, shared and only for the moment, knows that nobody holds it; to
+// look for it in pg_locks would cost more the more replicas there are.
+const gone = `CASE WHEN pg_try_advisory_xact_lock_shared(l.presence)
+	THEN NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.backend_pid AND a.backend_start = l.backend_start) ELSE false END`
 
-const heartbeat = `WITH mine AS (UPDATE lane_lease SET expires_at = clock_timestamp() + $1 WHERE epoch = ANY($2) RETURNING 1), ` + gates + `
+// near is the leases after the newest one of this replica ($3), in a ring. Each
+// replica looks after those next to it: whoever finds a dead one there looks for
+// all of them. So a heartbeat costs the same whatever the number of replicas.
+const near = `(SELECT * FROM (SELECT * FROM lane_lease WHERE epoch > $3 ORDER BY epoch LIMIT 4) a
+	UNION ALL SELECT * FROM (SELECT * FROM lane_lease ORDER BY epoch LIMIT 4) b)`
+
+// A renewal that a crash of the database loses does no harm: a server that has
+// just started believes nobody to be dead. So it waits for no disk.
+const heartbeat = `WITH mine AS (UPDATE lane_lease SET expires_at = clock_timestamp() + $1
+		WHERE epoch = ANY($2) AND set_config('synchronous_commit', 'off', true) <> '' RETURNING 1), ` + gates + `
 	SELECT (SELECT count(*) FROM mine),
-		EXISTS (SELECT FROM lane_lease l WHERE l.epoch <> ALL($2) AND ` + dead + `),
+		EXISTS (SELECT FROM ` + near + ` l WHERE l.epoch <> ALL($2) AND ` + dead + `),
 		EXISTS (SELECT FROM run_queue WHERE queue = '' AND held = 0) OR EXISTS (SELECT FROM slot_freed)
 			OR EXISTS (SELECT FROM gate WHERE ready AND wait = 0) OR EXISTS (SELECT FROM run_timer WHERE due_at <= statement_timestamp()),
 		least((SELECT due_at FROM run_timer WHERE due_at > statement_timestamp() ORDER BY due_at LIMIT 1),
@@ -36,11 +46,11 @@ const heartbeat = `WITH mine AS (UPDATE lane_lease SET expires_at = clock_timest
 // Heartbeat implements store.Store. An expired lease that still stands is
 // renewed like any other.
 func (s *Store) Heartbeat(ctx context.Context, replica store.ReplicaID) (store.Pulse, error) {
-	epochs := []int64{}
+	epochs, newest := []int64{}, int64(0)
 	s.mu.Lock()
 	for e, l := range s.lanes {
 		if l.replica == replica {
-			epochs = append(epochs, e)
+			epochs, newest = append(epochs, e), max(newest, e)
 		}
 	}
 	s.mu.Unlock()
@@ -51,7 +61,7 @@ func (s *Store) Heartbeat(ctx context.Context, replica store.ReplicaID) (store.P
 	beat, cancel := context.WithTimeout(ctx, s.cfg.LeaseTTL)
 	defer cancel()
 	err := s.do(beat, "renew the leases", func(c *pgxpool.Conn) error {
-		return c.QueryRow(beat, heartbeat, s.cfg.LeaseTTL, epochs).Scan(&mine, &p.Expired, &p.Queued, &next, &p.Gates.Queues, &p.Gates.Pipelines, &fire)
+		return c.QueryRow(beat, heartbeat, s.cfg.LeaseTTL, epochs, newest).Scan(&mine, &p.Expired, &p.Queued, &next, &p.Gates.Queues, &p.Gates.Pipelines, &fire)
 	})
 	if beat.Err() != nil && ctx.Err() == nil {
 		err = s.fail(ctx, "renew the leases", beat.Err())
