@@ -28,6 +28,7 @@ type lane struct {
 	held   atomic.Bool   // it has begun nothing for want of a heartbeat
 	ended  chan struct{} // closed once the lane has let go of its runs
 	runs   map[pipeline.RunID]*runState
+	size   atomic.Int32 // of runs, for others
 
 	mu     sync.Mutex
 	mail   []func()
@@ -67,6 +68,7 @@ type sentBatch struct {
 	waiting []submission
 	ended   []*runState
 	parked  []*runState // of batch.Park, by index
+	failed  bool        // nothing of it is recorded, and the lane is lost
 }
 
 // durable is a function to call once a run's event is committed.
@@ -152,7 +154,9 @@ func (l *lane) later() {
 	l.soon = l.soon[:0]
 }
 
-// run serves the lane under one lease, until ctx ends or the lease is lost.
+// run serves the lane under one lease, until ctx ends or the lease is lost. A
+// batch that is under way then is waited for: it may have been recorded before
+// the loss, or after it where a heartbeat has renewed a lease that still stood.
 func (l *lane) run(ctx context.Context, held store.Lane) {
 	var committer sync.WaitGroup
 	committer.Go(func() { l.committer(ctx, held) })
@@ -186,7 +190,7 @@ func (l *lane) run(ctx context.Context, held store.Lane) {
 		if l.stopping && !l.fenced && !l.parted && l.idle() {
 			l.part()
 		}
-		if l.fenced || l.stopping && l.idle() {
+		if l.fenced && (l.sent == nil || l.sent.failed) || l.stopping && l.idle() {
 			break
 		}
 		l.flush()
@@ -414,7 +418,7 @@ func (l *lane) committed(res store.Result, err error) {
 	sent := l.sent
 	l.sent, l.broken = nil, nil
 	if err != nil {
-		l.sent = sent // abandon answers its submitters
+		sent.failed, l.sent = true, sent // abandon answers its submitters
 		l.fenced = true
 		l.ex.log.Warn("lane lost its lease; its runs go on elsewhere", "err", err)
 		return
@@ -507,6 +511,7 @@ func (l *lane) created(s *submission, b *store.Batch, res store.Result) submitte
 		}
 	}
 	if s.run.Status == pipeline.RunQueued {
+		l.ex.lined(s.run)
 		return submitted{run: s.run}
 	}
 	if s.state == nil { // it was not clear whether the key was free
@@ -548,9 +553,12 @@ func (l *lane) enrol(s submission) {
 	now := l.ex.cfg.Now().UTC()
 	s.run.CreatedAt = now
 	events := []pipeline.Event{{Seq: 1, Type: pipeline.RunCreated, At: now, Data: pipeline.Data{Answers: s.answers, Uploads: s.uploads, Fork: s.fork}}}
-	if len(l.runs) >= l.ex.cfg.Runs {
+	if l.lineUp(s.run) {
 		s.run.Status = pipeline.RunQueued
 		l.ex.queued.Store(true)
+		if len(l.runs) >= l.ex.cfg.Runs {
+			l.ex.crowded.Store(true)
+		}
 	} else {
 		s.run.Status = pipeline.RunRunning
 		s.run.StartedAt = now

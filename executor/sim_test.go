@@ -44,7 +44,7 @@ func wantOf(t *testing.T, number int) *simResult {
 	w := newSimWorld(uint64(number), p)
 	w.calm = true
 	inBubble(t, w, nil)
-	if len(w.violations) > 0 {
+	if len(w.violations) > 0 || len(w.db.order) != 1 {
 		t.Fatalf("pipeline %d fails without faults: %v\n%s\n%s", number, w.violations, p.src, w.tale())
 	}
 	r := w.db.order[0]

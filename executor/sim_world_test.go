@@ -34,11 +34,11 @@ type simWorld struct {
 	outage   time.Time
 	calm     bool // no more faults
 	over     bool // nothing begins any more
+	asking   int  // submissions that are not answered yet
 	ledger   map[string]*simEntry
 	acked    map[pipeline.RunID]bool
 	byKey    map[string]pipeline.RunID
-	talk     []string // what people do to runs that changes their result
-	meddled  map[pipeline.RunID]bool
+	meddled  map[pipeline.RunID]bool // somebody has cancelled it
 	viewers  []*simViewer
 	count    simCount
 
@@ -254,6 +254,11 @@ func (w *simWorld) insist(what string, n int, f func(p *simProc) bool) {
 // submit submits run number n until somebody acknowledges it, or, without an
 // idempotency key, once.
 func (w *simWorld) submit(n int, key string) {
+	defer func() {
+		w.db.mu.Lock()
+		w.asking--
+		w.db.mu.Unlock()
+	}()
 	s := w.pipeline.submission
 	s.IdempotencyKey, s.RequestDigest = key, "sha256:1"
 	w.insist("submit", n, func(p *simProc) bool {
@@ -261,6 +266,7 @@ func (w *simWorld) submit(n int, key string) {
 		if err != nil || p.client.dead() {
 			e, known := errors.AsType[*pipeline.Error](err)
 			refused := known && (e.Reason == "store_unavailable" || e.Reason == "stopping") && !p.client.dead()
+			w.tell("submission %d fails: %v", n, err)
 			return key == "" && !refused
 		}
 		w.db.mu.Lock()
@@ -373,17 +379,21 @@ func (w *simWorld) simulate() {
 	if !w.calm {
 		w.drawFaults(r)
 	}
+	w.db.mu.Lock()
 	for n := range w.weather.runs {
 		key := ""
 		if !w.calm && w.draw("keyed", n) < 0.6 {
 			key = fmt.Sprint("key", n)
 		}
 		at := w.moment("submission", n) / 2
+		w.asking++
 		w.later(at, func() { w.submit(n, key) })
 		if key != "" && w.draw("submitted twice", n) < 0.3 {
+			w.asking++
 			w.later(at+w.moment("submission again", n)/4, func() { w.submit(n, key) })
 		}
 	}
+	w.db.mu.Unlock()
 	for n := range w.weather.viewers {
 		w.watch(n)
 	}
