@@ -97,6 +97,7 @@ func (r *runState) checkpoint() {
 	s := &r.saved
 	snapshot := r.m.Snapshot()
 	s.covers, s.grown, s.busy = snapshot.Seq, 0, true
+	r.looking++ // a run that is about to wait has its state saved first
 	r.lane.ex.tasks.Go(func() {
 		ref, err := r.lane.ex.keepSnapshot(r.run.ID, snapshot)
 		r.lane.post(func() { r.do(func() { r.checkpointed(ref, err) }) })
@@ -124,6 +125,7 @@ func (e *Executor) keepSnapshot(run pipeline.RunID, s *pipeline.Snapshot) (*pipe
 func (r *runState) checkpointed(ref *pipeline.SnapshotRef, err error) {
 	s := &r.saved
 	s.busy = false
+	r.looking--
 	l := r.lane
 	switch {
 	case err != nil:
@@ -134,6 +136,7 @@ func (r *runState) checkpointed(ref *pipeline.SnapshotRef, err error) {
 		s.size = ref.Size
 		r.record(pipeline.Checkpoint, "", 0, pipeline.Data{Snapshot: ref})
 	}
+	r.rest()
 }
 
 // past is how far a run has come by its log.
