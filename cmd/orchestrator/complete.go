@@ -20,7 +20,7 @@ func (c *cli) completeFlags(root *cobra.Command) {
 			cmd.ValidArgsFunction = yamlFiles
 		}
 	}
-	for _, verb := range []string{"get", "watch", "logs", "artifacts", "cancel", "resume"} {
+	for _, verb := range []string{"get", "watch", "logs", "artifacts", "cancel", "pause", "resume", "retry", "rerun", "fork", "replay"} {
 		if cmd, _, err := root.Find([]string{"runs", verb}); err == nil {
 			cmd.ValidArgsFunction = c.completeRun(verb)
 		}
@@ -95,7 +95,13 @@ func (c *cli) completeRun(verb string) cobra.CompletionFunc {
 		case "cancel", "signal":
 			filter = "status:queued,running,waiting,paused"
 		case "resume":
-			filter = "status:queued,waiting"
+			filter = "status:queued,waiting,paused"
+		case "pause":
+			filter = "status:queued,running,waiting"
+		case "retry":
+			filter = "status:failed,cancelled"
+		case "rerun", "replay":
+			filter = "status:completed,failed,cancelled"
 		}
 		return c.completing(c.reader, func(ctx context.Context, cl *client) []string {
 			resp, err := cl.runs.ListRuns(ctx, &api.ListRunsRequest{Filter: filter, PageSize: 30})

@@ -249,6 +249,9 @@ func remark(s *stepFacts) string {
 	if s.CacheHit {
 		parts = append(parts, "from the cache")
 	}
+	if s.ReusedFrom != "" {
+		parts = append(parts, "reused")
+	}
 	if s.Status == "FAILED" && s.Error != nil && (s.Error.Step == "" || s.Error.Step == s.Path) {
 		parts = append(parts, firstLine(s.Error))
 	}

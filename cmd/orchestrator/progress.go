@@ -61,6 +61,7 @@ type stepFacts struct {
 	StartedAt  *time.Time  `json:"started_at"`
 	FinishedAt *time.Time  `json:"finished_at"`
 	CacheHit   bool        `json:"cache_hit"`
+	ReusedFrom string      `json:"reused_from"`
 	Parameters parameters  `json:"parameters"`
 	Waiting    *waitFacts  `json:"waiting"`
 	Artifacts  []published `json:"artifacts"`

@@ -15,7 +15,7 @@ import (
 func (c *cli) runsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "runs",
-		Short: "List, watch, cancel and continue runs",
+		Short: "List, watch, end, continue and repeat runs",
 		Long:  `Everything about runs: those of the embedded store, or of a server with --server. Where a run's id is asked for, last means the newest run.`,
 		Example: `
 orchestrator runs list --status failed
@@ -24,7 +24,8 @@ orchestrator runs logs last --step build --follow`,
 		Args: noSuchVerb,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(c.runsListCommand(), c.runsGetCommand(), c.runsWatchCommand(), c.runsLogsCommand(), c.runsArtifactsCommand(), c.runsCancelCommand(), c.runsResumeCommand())
+	cmd.AddCommand(c.runsListCommand(), c.runsGetCommand(), c.runsWatchCommand(), c.runsLogsCommand(), c.runsArtifactsCommand(), c.runsCancelCommand(), c.runsPauseCommand(), c.runsResumeCommand(),
+		c.runsRetryCommand(), c.runsRerunCommand(), c.runsForkCommand(), c.runsReplayCommand())
 	return cmd
 }
 
@@ -189,7 +190,7 @@ func (c *cli) printRun(cl *client, run *api.Run, steps []*api.Step, questions ma
 		head = append(head, []string{dim("called by"), id})
 	}
 	if id := run.GetForkedFrom(); id != "" {
-		head = append(head, []string{dim("forked from"), id})
+		head = append(head, []string{dim("forked from"), fmt.Sprintf("%s at record %d", id, run.GetForkSeq())})
 	}
 	if len(run.GetLabels()) > 0 {
 		head = append(head, []string{dim("labels"), labelText(run.GetLabels())})
@@ -253,6 +254,9 @@ func stepRow(st *api.Step, questions map[string]string, now time.Time) []string 
 	}
 	if st.GetAttempt() > 1 {
 		notes = append(notes, fmt.Sprintf("attempt %d", st.GetAttempt()))
+	}
+	if st.GetReusedFrom() != "" {
+		notes = append(notes, "reused")
 	}
 	if st.GetModel() != "" {
 		notes = append(notes, st.GetModel())
@@ -339,10 +343,10 @@ func (c *cli) runsResumeCommand() *cobra.Command {
 	hush := false
 	cmd := &cobra.Command{
 		Use:   "resume RUN",
-		Short: "Continue a parked run, or one whose process has died",
-		Long: `Continues a run of the embedded store where it stopped, in this process and in the run's own directory: what has finished is not repeated. That may be a run whose process has died, or one that was left parked because it waits: for people, a time, a signal or files. A run that another process executes is left to it.
+		Short: "Continue a run that is paused or parked, or whose process has died",
+		Long: `Continues a run of the embedded store where it stopped, in this process and in the run's own directory: what has finished is not repeated. That may be a run whose process has died, or one that was left parked because it waits: for people, a time, a signal or files. A run that another process executes is left to it. A pause ends with it.
 
-On a server nothing needs to be resumed: its replicas take over by themselves.`,
+On a server only paused runs need to be resumed: its replicas take over all others by themselves.`,
 		Example: `
 orchestrator runs list --status queued
 orchestrator runs resume last`,
@@ -356,7 +360,7 @@ orchestrator runs resume last`,
 
 func (c *cli) resume(ctx context.Context, arg string, hush bool) error {
 	if c.remote() {
-		return usage("orchestrator runs watch "+arg+" --server "+c.server, "runs resume continues runs of the embedded store; a server continues its runs by itself")
+		return c.lift(ctx, arg)
 	}
 	cl, err := c.engine(ctx, plan{})
 	if err != nil {
@@ -378,9 +382,17 @@ func (c *cli) resume(ctx context.Context, arg string, hush bool) error {
 		}
 	}
 	since := time.Now()
+	lifted, err := cl.liftHere(ctx, run.GetId())
+	if err != nil {
+		return err
+	}
 	taken, err := cl.adopt(ctx, run.GetId())
 	if err != nil {
 		return err
+	}
+	if !taken && lifted {
+		fmt.Fprintf(c.painted(c.out), "%s run %s goes on in the process that executes it\n", painted("RUNNING", icon("RUNNING")), id)
+		return nil
 	}
 	if !taken {
 		return &failure{
