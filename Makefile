@@ -32,7 +32,7 @@ test: ## run every test: units, both stores, end to end, browser; finds or insta
 
 .PHONY: e2e
 e2e: $(NEEDS) ## run only the tests that start the binary or a browser
-	@$(NEEDS) -for postgres,browser,axe -- go test ./cmd/... ./web/... ./examples/...
+	@$(NEEDS) -for postgres,browser,axe,python -- go test ./cmd/... ./web/... ./examples/...
 
 .PHONY: race
 race: $(NEEDS) ## run the tests of pipeline, store, executor and server under the race detector
@@ -41,7 +41,7 @@ race: $(NEEDS) ## run the tests of pipeline, store, executor and server under th
 .PHONY: cover
 cover: $(NEEDS) ## measure which lines the tests reach; writes .cache/cover.html
 	@mkdir -p .cache
-	@$(NEEDS) -for postgres,browser,axe -- go test -coverpkg=./... -coverprofile=.cache/cover.txt ./...
+	@$(NEEDS) -for postgres,browser,axe,python -- go test -coverpkg=./... -coverprofile=.cache/cover.txt ./...
 	@go tool cover -html=.cache/cover.txt -o .cache/cover.html
 	@go tool cover -func=.cache/cover.txt | tail -n 1
 

@@ -41,7 +41,7 @@ var rooms = map[string]room{
 	"executor":   {reason: "the engine: lanes, steps, models", imports: []string{"pipeline", "store"}},
 	"server":     {reason: "the gRPC service, the REST gateway and authentication", imports: []string{"proto", "pipeline", "store"}},
 	"web":        {reason: "the dashboard, a client of the API", imports: []string{"proto"}},
-	"client":     {reason: "the Go client of the API", imports: []string{"proto"}},
+	"client":     {reason: "what Go programs of others import: to be a worker", imports: []string{"proto"}},
 	"cmd": {
 		reason:  "the only main program: verbs, configuration, wiring",
 		imports: []string{"proto", "pipeline", "migrations", "store", "executor", "server", "web", "client"},
@@ -53,8 +53,8 @@ var rooms = map[string]room{
 	"scripts":  {reason: "what developers and CI run beside go", imports: []string{"proto", "pipeline"}, tool: true},
 }
 
-// openRooms may be imported at any depth: they are pure or data.
-var openRooms = []string{"pipeline", "proto"}
+// openRooms may be imported at any depth: they are pure, data, or libraries.
+var openRooms = []string{"pipeline", "proto", "client"}
 
 // toolDoors are the packages behind other doors that bench and scripts may use.
 var toolDoors = map[string]string{

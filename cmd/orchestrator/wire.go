@@ -210,6 +210,12 @@ func (h *house) results(p plan) (pipeline.ResultCache, error) {
 	return cache.New(p.log, h.metrics, layers...)
 }
 
+// withoutModels are the actions, and the one behind command steps, that need no
+// model.
+func withoutModels() []executor.Action {
+	return slices.DeleteFunc(append(step.All(step.Config{}), step.Command()), func(a executor.Action) bool { return a.Spec.Model })
+}
+
 // crewOf is who takes workers in: an engine that takes runs from the queue.
 func crewOf(e *executor.Executor, serves bool) server.Workers {
 	if !serves {

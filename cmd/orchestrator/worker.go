@@ -17,7 +17,6 @@ import (
 
 	"github.com/orchestrator-project/orchestrator/client/worker"
 	"github.com/orchestrator-project/orchestrator/executor"
-	"github.com/orchestrator-project/orchestrator/executor/step"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -129,10 +128,7 @@ func (c *cli) workerActions(only []string) ([]worker.Action, error) {
 	var list []worker.Action
 	var names []string
 	base := executor.Harmless(c.environ)
-	for _, a := range append(step.All(step.Config{}), step.Command()) {
-		if a.Spec.Model {
-			continue
-		}
+	for _, a := range withoutModels() {
 		names = append(names, a.Spec.Key)
 		if len(only) == 0 || slices.Contains(only, a.Spec.Key) {
 			list = append(list, worker.Action{Name: a.Spec.Key, Known: true, Run: func(ctx context.Context, t *worker.Task) (worker.Result, error) {

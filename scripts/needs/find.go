@@ -214,6 +214,28 @@ func findCompiler(ctx context.Context) (string, []string, error) {
 	return fmt.Sprintf("%s (%s)", version, path), nil, nil
 }
 
+// findPython looks for a Python that can speak gRPC, and for the compiler of its
+// messages: $PYTHON_GRPC or the system's own python3 before others, as packages
+// of the system are for that one.
+func findPython(ctx context.Context) (string, []string, error) {
+	names := []string{"/usr/bin/python3", "python3"}
+	if given := os.Getenv("PYTHON_GRPC"); given != "" {
+		names = []string{given}
+	}
+	if _, err := exec.LookPath("protoc"); err != nil {
+		return "", nil, err
+	}
+	var last error
+	for _, name := range names {
+		version, err := output(ctx, name, "-c", "import grpc, google.protobuf, sys; print('Python', sys.version.split()[0], 'with grpcio', grpc.__version__)")
+		if err == nil {
+			return fmt.Sprintf("%s (%s)", version, name), []string{"PYTHON_GRPC=" + name}, nil
+		}
+		last = fmt.Errorf("%s cannot import grpc: %w", name, err)
+	}
+	return "", nil, last
+}
+
 // moduleRoot is the folder that holds go.mod.
 func moduleRoot(ctx context.Context) (string, error) {
 	file, err := output(ctx, "go", "env", "GOMOD")

@@ -1,7 +1,7 @@
 // Needs finds what the tests and measurements need beside Go, installs what is
 // missing where it may, and runs a command with it:
 //
-//	needs -for postgres,browser,axe,redis,gcc -- go test ./...
+//	needs -for postgres,browser,axe,redis,python,gcc -- go test ./...
 //
 // It hands over what it found in the environment: TEST_DATABASE_URL, CHROMIUM,
 // AXE_CORE_JS and REDIS_SERVER. Where one of these is set already, it is taken as it is. As
@@ -58,17 +58,21 @@ var needs = []need{
 		find: findRedis, apt: []string{"redis-server"}, brew: []string{"redis"},
 	},
 	{
+		name: "python", why: "the worker in Python speaks gRPC to a real server",
+		find: findPython, apt: []string{"python3-grpcio", "python3-protobuf", "protobuf-compiler"}, brew: []string{"python", "grpc", "protobuf"},
+	},
+	{
 		name: "gcc", why: "the race detector is linked by a C compiler",
 		find: findCompiler, apt: []string{"gcc", "libc6-dev"}, brew: []string{"gcc"},
 	},
 }
 
 func main() {
-	wanted := flag.String("for", "postgres,browser,axe,redis,gcc", "the needs, separated by commas")
+	wanted := flag.String("for", "postgres,browser,axe,redis,python,gcc", "the needs, separated by commas")
 	own := flag.Bool("own", false, "a PostgreSQL for this command alone")
 	end := flag.Bool("stop", false, "end the PostgreSQL that the tests share, and do nothing else")
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: needs [-for postgres,browser,axe,redis,gcc] [-own] [-- COMMAND...]")
+		fmt.Fprintln(os.Stderr, "usage: needs [-for postgres,browser,axe,redis,python,gcc] [-own] [-- COMMAND...]")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
