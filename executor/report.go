@@ -95,7 +95,7 @@ func (e *Executor) tell(ctx context.Context, id attemptID, r *Report) error {
 // told is the lane's side of tell.
 func (l *lane) told(id attemptID, r *Report, reply func(error)) {
 	run := l.runs[id.Run]
-	if l.fenced || l.parted || run == nil || run.parked {
+	if l.fenced || l.parted || run == nil || run.parked || l.mute() != nil {
 		reply(errElsewhere)
 		return
 	}
