@@ -1,6 +1,9 @@
 package pipeline
 
-import "maps"
+import (
+	"maps"
+	"slices"
+)
 
 // View folds a run's events into what its viewers see. It needs no plan, so
 // that anyone who has the log can show the run. The zero View is not usable;
@@ -53,6 +56,16 @@ func (v *View) Apply(e *Event) *Step {
 	}
 	s.apply(e)
 	return s
+}
+
+// Prune drops the steps that have ended. Later events of the run do not need them.
+func (v *View) Prune() {
+	v.Steps = slices.DeleteFunc(v.Steps, func(s *Step) bool {
+		if s.Status.Final() {
+			delete(v.byPath, s.Path)
+		}
+		return s.Status.Final()
+	})
 }
 
 // ofStep reports whether events of this type change a step instance.

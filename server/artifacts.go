@@ -30,7 +30,7 @@ func (s artifacts) versions(ctx context.Context, run string) (pipeline.RunID, []
 		return "", nil, err
 	}
 	var list []pipeline.Version
-	_, err = r.steps(ctx, 0, func(step *pipeline.Step) bool {
+	_, err = r.steps(ctx, 0, windowSteps, func(step *pipeline.Step) bool {
 		list = append(list, step.Artifacts...)
 		return true
 	})

@@ -44,9 +44,11 @@ type folded struct {
 	// guards the views. A channel, so that waiting for it ends with a context.
 	turn    chan struct{}
 	view    *pipeline.View
-	cursors []*pipeline.View // compact, by Seq
-	replay  *pipeline.View   // compact: where the last remaking of a segment ended
-	read    uint64           // 1 + rings of events before the last reading that reached the log's end
+	cursors []cursor // by Seq
+	replay  cursor   // where the last remaking of a segment ended; no view: none did
+	early   int      // steps that began before the snapshot that the view began with
+	held    int      // of these, those that the view holds, ahead of the others
+	read    uint64   // 1 + rings of events before the last reading that reached the log's end
 
 	begun atomic.Bool // view is set
 
@@ -77,7 +79,7 @@ func newFolded(h *hub, id pipeline.RunID) *folded {
 }
 
 // maxPushed bounds the events that wait to be folded; beyond, they are read.
-const maxPushed = 4096
+const maxPushed = 16384
 
 // push takes events that this process has committed.
 func (r *folded) push(events []pipeline.Event) {
@@ -119,7 +121,7 @@ func (r *folded) pull() ([]pipeline.Event, bool) {
 // start gives the fold the run's unchanging facts.
 func (r *folded) start(run *pipeline.Run) {
 	r.view = pipeline.NewView(*run)
-	r.cursors = []*pipeline.View{pipeline.NewView(*run)}
+	r.cursors = []cursor{{view: pipeline.NewView(*run)}}
 	r.bytes += runBytes
 	r.begun.Store(true)
 }
@@ -156,10 +158,17 @@ func (r *folded) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m, err := r.hub.restored(ctx, run)
+	if err != nil {
+		return err
+	}
 	r.hub.mu.Lock()
 	defer r.hub.mu.Unlock()
 	r.start(run)
-	r.hub.viewed += runBytes
+	if m != nil {
+		r.startLate(m)
+	}
+	r.hub.viewed += r.bytes
 	return nil
 }
 
@@ -290,9 +299,7 @@ func (r *folded) fold(e *pipeline.Event) error {
 		grown += weight(e.Data.Parameters) + weight(e.Data.Items) + weight(e.Data.Output)
 	}
 	r.hub.charge(r, grown)
-	if r.view.Seq-r.cursors[len(r.cursors)-1].Seq >= cursorEvents {
-		r.cursors = append(r.cursors, compact(r.view))
-	}
+	r.keep(r.view, r.stepCount())
 	r.hub.seen(e)
 	return nil
 }
@@ -341,19 +348,21 @@ func (r *folded) remake(ctx context.Context, s *segment) ([]*orchestratorv1.Even
 	if events != nil { // another reader was faster
 		return events, nil
 	}
-	view := r.replay
-	r.replay = nil
-	if i := sort.Search(len(r.cursors), func(i int) bool { return r.cursors[i].Seq >= s.first }) - 1; view == nil ||
-		view.Seq >= s.first || view.Seq < r.cursors[i].Seq {
-		view = r.cursors[i].Clone()
+	at := r.replay
+	r.replay = cursor{}
+	if i := sort.Search(len(r.cursors), func(i int) bool { return r.cursors[i].view.Seq >= s.first }) - 1; at.view == nil ||
+		at.view.Seq >= s.first || at.view.Seq < r.cursors[i].view.Seq {
+		at = r.cursors[i].clone()
 	}
+	view := at.view
 	var size int64
 	events = make([]*orchestratorv1.Event, 0, s.last-s.first+1)
 	for e, err := range r.hub.store.Events(ctx, r.id, view.Seq) {
 		if err != nil {
 			return nil, err
 		}
-		step := view.Apply(&e)
+		step := at.apply(&e)
+		r.keep(view, at.steps)
 		if e.Seq >= s.first {
 			encoded, err := fromEvent(&e, &view.Run, step)
 			if err != nil {
@@ -369,7 +378,7 @@ func (r *folded) remake(ctx context.Context, s *segment) ([]*orchestratorv1.Even
 	if len(events) != int(s.last-s.first+1) {
 		return nil, fmt.Errorf("log of run %s: events %d to %d are not all there any more", r.id, s.first, s.last)
 	}
-	r.replay = compact(view)
+	r.replay = cursor{view: compact(view), steps: at.steps}
 	r.mu.Lock()
 	s.events = events
 	r.mu.Unlock()
@@ -389,19 +398,4 @@ func compact(v *pipeline.View) *pipeline.View {
 	}
 	c.Run, c.Seq = v.Run, v.Seq
 	return c
-}
-
-// steps calls f for the steps from an index on, in order of their first
-// event, until f returns false. The steps must not be kept.
-func (r *folded) steps(ctx context.Context, from int, f func(*pipeline.Step) bool) (total int, err error) {
-	if err := r.take(ctx); err != nil {
-		return 0, err
-	}
-	defer r.give()
-	for i := from; i < len(r.view.Steps); i++ {
-		if !f(r.view.Steps[i]) {
-			break
-		}
-	}
-	return len(r.view.Steps), nil
 }

@@ -24,8 +24,9 @@ type hub struct {
 	store   store.Store
 	log     *slog.Logger
 	limit   int64
-	seen    func(*pipeline.Event) // told of every event that is folded first
-	closing chan struct{}         // closed when the server shuts down
+	seen    func(*pipeline.Event)                                          // told of every event that is folded first
+	closing chan struct{}                                                  // closed when the server shuts down
+	plan    func(context.Context, pipeline.Digest) (*pipeline.Plan, error) // nil: folds begin with the log's beginning
 
 	mu       sync.Mutex // guards what follows; never held while the store is asked
 	runs     map[pipeline.RunID]*folded

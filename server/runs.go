@@ -328,7 +328,7 @@ func (s runs) ListSteps(ctx context.Context, req *orchestratorv1.ListStepsReques
 	}
 	resp := &orchestratorv1.ListStepsResponse{}
 	weight := 0
-	total, err := r.steps(ctx, from, func(step *pipeline.Step) bool {
+	total, err := r.steps(ctx, from, size, func(step *pipeline.Step) bool {
 		p := fromStep(step)
 		weight += len(p.GetParameters()) + len(p.GetOutput())
 		resp.Steps = append(resp.Steps, p)
@@ -426,6 +426,7 @@ func (s runs) WatchRun(req *orchestratorv1.WatchRunRequest, stream orchestratorv
 			if len(events) == 0 {
 				break
 			}
+			together(ctx, len(events))
 			for _, e := range events {
 				if err := stream.Send(e); err != nil {
 					return err

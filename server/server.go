@@ -163,6 +163,7 @@ func New(cfg Config) (*Server, error) {
 	s.plans = newLRU[pipeline.Digest, *compiled](cfg.Limits.Plans)
 	s.needs = newLRU[[sha256.Size]byte, []string](cfg.Limits.Plans / 64)
 	s.hub = newHub(cfg.Store, cfg.Logger, cfg.Limits.Folded, func(e *pipeline.Event) { s.metrics.event(e) })
+	s.hub.plan = s.planOf
 	var err error
 	if s.metrics, err = newMetrics(cfg.Metrics, s); err != nil {
 		return nil, err
