@@ -371,7 +371,7 @@ func dueFires(s *pipeline.Schedule, cron *trigger.Cron, now time.Time) (times []
 		oldest = now.Add(-max(s.CatchUpFrom, fireLate))
 	}
 	for t := s.Next; ; t = trigger.NextFire(s, cron, t) {
-		if t.Before(oldest) { // however many there were, the search begins here
+		if !t.IsZero() && t.Before(oldest) { // however many there were, the search begins here
 			t = trigger.NextFire(s, cron, oldest.Add(-time.Nanosecond))
 		}
 		if next = t; t.IsZero() || t.After(now) {

@@ -27,6 +27,7 @@ type client struct {
 	artifacts api.ArtifactsClient
 	pipelines api.PipelinesClient
 	workers   api.WorkersClient
+	schedules api.SchedulesClient
 	house     *house // nil: the API is another process's
 	close     func()
 }
@@ -34,7 +35,7 @@ type client struct {
 func newClient(conn grpc.ClientConnInterface) *client {
 	return &client{
 		runs: api.NewRunsClient(conn), approvals: api.NewApprovalsClient(conn), artifacts: api.NewArtifactsClient(conn),
-		pipelines: api.NewPipelinesClient(conn), workers: api.NewWorkersClient(conn), close: func() {},
+		pipelines: api.NewPipelinesClient(conn), workers: api.NewWorkersClient(conn), schedules: api.NewSchedulesClient(conn), close: func() {},
 	}
 }
 

@@ -195,6 +195,13 @@ func explain(w io.Writer, p *api.Pipeline) {
 			needs = append(needs, []string{"  " + dim(n.name), strings.Join(n.list, ", ")})
 		}
 	}
+	for i, text := range p.GetTriggers() {
+		title := ""
+		if i == 0 {
+			title = dim("starts by")
+		}
+		needs = append(needs, []string{"  " + title, text})
+	}
 	for i, name := range p.GetSecrets() {
 		title := ""
 		if i == 0 {

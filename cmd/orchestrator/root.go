@@ -56,7 +56,7 @@ orchestrator serve`,
 			root.AddCommand(cmd)
 		}
 	}
-	add("pipelines", c.runCommand(), c.validateCommand(), c.explainCommand(), c.pipelinesCommand(), c.schemaCommand())
+	add("pipelines", c.runCommand(), c.validateCommand(), c.explainCommand(), c.pipelinesCommand(), c.schedulesCommand(), c.schemaCommand())
 	add("runs", c.runsCommand(), c.approvalsCommand(), c.signalCommand())
 	add("operations", c.serveCommand(), c.workerCommand(), c.workersCommand(), c.doctorCommand(), c.versionCommand(), configurationTopic())
 	root.SetCompletionCommandGroupID("operations")
