@@ -9,6 +9,8 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 TOOL     = go tool -modfile=tools.mod
 NEEDS    = bin/needs
 FUZZTIME ?= 60s
+SIMTIME ?= 10m
+SIMFROM ?= $(shell date +%s)0000
 PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
 export CGO_ENABLED ?= 0
@@ -48,6 +50,10 @@ cover: $(NEEDS) ## measure which lines the tests reach; writes .cache/cover.html
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (60s)
 	@scripts/fuzz $(FUZZTIME)
+
+.PHONY: sim
+sim: ## simulate crashes, stops and outages of the engine for SIMTIME (10m); stops at the first seed that breaks a promise
+	go test ./executor -count=1 -timeout 0 -run 'TestSim$$' -sim.time=$(SIMTIME) -sim.from=$(SIMFROM)
 
 .PHONY: bench
 bench: build $(NEEDS) ## measure throughput, latency and idle cost against a throw-away PostgreSQL

@@ -203,12 +203,33 @@ func (l *lane) run(ctx context.Context, held store.Lane) {
 		cause = errFenced
 	}
 	l.abandon(cause)
-	// A lane that has lost its lease is released, too: the store would hold its
-	// connection, and each heartbeat would find it lost.
-	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if err := held.Release(release); err != nil {
+	if l.fenced {
+		l.ex.tasks.Go(func() { l.release(ctx, held) })
+	} else {
+		l.release(ctx, held)
+	}
+}
+
+// release gives the lease up. A lane that has lost it is released, too, however
+// long the store does not answer: it would hold the lane's connection, and find
+// the lane lost at each heartbeat.
+func (l *lane) release(ctx context.Context, held store.Lane) {
+	for {
+		last := ctx.Err() != nil || !l.fenced
+		try, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		err := held.Release(try)
+		cancel()
+		if err == nil {
+			return
+		}
 		l.ex.log.Warn("lane not released; its runs go on when the lease expires", "lane", held.ID(), "err", err)
+		if last {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
 	}
 }
 

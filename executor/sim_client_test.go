@@ -278,7 +278,7 @@ func (c *simClient) AppendLogs(ctx context.Context, _ []store.LogChunk) error {
 // Ring reaches the listeners of the process at once. On their way to the others
 // bells are late, lost or come twice; they do not carry records.
 func (c *simClient) Ring(b store.Bell) {
-	if b.Empty() && len(b.Created)+len(b.Appended) == 0 || c.dead() {
+	if b.Empty() && len(b.Created)+len(b.Appended) == 0 || c.dead() || c.w.flaw.losesBells && len(b.Inbox) > 0 {
 		return
 	}
 	c.w.rung(b)
@@ -294,9 +294,6 @@ func (c *simClient) Ring(b store.Bell) {
 	c.db.mu.Unlock()
 	for _, f := range own {
 		f(b)
-	}
-	if c.w.flaw.losesBells && len(others.Inbox) > 0 {
-		return
 	}
 	for _, d := range delays {
 		time.AfterFunc(d.leave, func() {

@@ -12,12 +12,12 @@ import (
 
 // simFlaws are defects of the store, of which a simulation must find each.
 type simFlaws struct {
-	fencesNobody  bool // lanes without a lease may write
-	parksDeaf     bool // parking does not look for messages that came before
-	forgetsTimers bool // nothing wakes a parked run when its time comes
-	losesBells    bool // bells of messages do not reach other processes, and no heartbeat makes up for it
-	losesRecord   bool // one record is acknowledged and not kept
-	claimsTwice   bool // runs stay in the queue when they are claimed
+	fencesNobody   bool // lanes without a lease may write
+	parksDeaf      bool // parking does not look for messages that came before
+	forgetsTimers  bool // nothing wakes a parked run when its time comes
+	losesBells     bool // bells of messages are lost, and no heartbeat makes up for it
+	losesRecord    bool // one record is acknowledged and not kept
+	freesTheLiving bool // runs of lanes that hold their lease are reclaimed
 }
 
 // simWeather is what a simulation draws from its seed before it begins.

@@ -117,6 +117,9 @@ func (d *simDB) heartbeat(c *simClient) store.Pulse {
 func (d *simDB) reclaim(c *simClient) int {
 	n := 0
 	for epoch, l := range d.leases {
+		if l.owner != c && d.w.flaw.freesTheLiving {
+			n += d.free(epoch)
+		}
 		if l.owner != c && d.dead(l) {
 			delete(d.leases, epoch)
 			d.w.tell("lane %d of replica %d is reclaimed", epoch, l.owner.number)
@@ -164,7 +167,7 @@ func (d *simDB) claim(epoch int64, n int) ([]*pipeline.Run, error) {
 		if r.parked() && !r.due.IsZero() && !r.due.After(now) && !d.w.flaw.forgetsTimers {
 			r.queued, r.due = true, time.Time{}
 		}
-		if r.queued && (r.epoch == 0 || d.w.flaw.claimsTwice) {
+		if r.queued && r.epoch == 0 {
 			list = append(list, r)
 		}
 	}
@@ -178,7 +181,7 @@ func (d *simDB) claim(epoch int64, n int) ([]*pipeline.Run, error) {
 
 func (d *simDB) own(epoch int64, r *simRow) *pipeline.Run {
 	now := time.Now()
-	r.epoch, r.queued, r.due, r.taken = epoch, d.w.flaw.claimsTwice, time.Time{}, now
+	r.epoch, r.queued, r.due, r.taken = epoch, false, time.Time{}, now
 	if r.run.Status != pipeline.RunWaiting {
 		r.run.Status = pipeline.RunRunning
 	}
