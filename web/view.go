@@ -61,6 +61,7 @@ type instance struct {
 	Status  api.Step_Status
 	Attempt int32
 	Reason  string
+	Reused  bool         // its end was taken from another run
 	Waiting *api.Waiting // what it waits for, while it does
 	Error   string       // the first line of it
 	Start   time.Time
@@ -279,7 +280,7 @@ func (v *view) put(s *api.Step, seq int32) {
 	was := known && finalStep(in.Status)
 	v.usage.add(in.usage, -1)
 	in.Kind, in.Action = s.GetKind(), s.GetAction()
-	in.Status, in.Attempt, in.Reason = s.GetStatus(), s.GetAttempt(), s.GetReason()
+	in.Status, in.Attempt, in.Reason, in.Reused = s.GetStatus(), s.GetAttempt(), s.GetReason(), s.GetReusedFrom() != ""
 	in.Error = clip(s.GetError().GetMessage(), 200)
 	in.Start, in.End = moment(s.GetStartedAt()), moment(s.GetFinishedAt())
 	in.usage = usage{int64(s.GetUsage().GetInputTokens()), int64(s.GetUsage().GetOutputTokens()), s.GetUsage().GetCostUsd()}
