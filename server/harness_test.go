@@ -64,7 +64,7 @@ func (s *spy) Ping(ctx context.Context) error {
 
 // engine stands in for the executor: it writes runs through a lane.
 type engine struct {
-	t  *testing.T
+	t  testing.TB
 	st store.Store
 
 	mu   sync.Mutex // guards what follows
@@ -189,7 +189,7 @@ func (e *engine) finish(id pipeline.RunID) {
 
 // fixture is a server that serves.
 type fixture struct {
-	t      *testing.T
+	t      testing.TB
 	st     *spy
 	engine *engine
 	srv    *Server
@@ -216,7 +216,7 @@ func testCatalog() pipeline.Catalog {
 }
 
 // start serves over a fresh store; change may alter the configuration.
-func start(t *testing.T, change ...func(*Config)) *fixture {
+func start(t testing.TB, change ...func(*Config)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, st: &spy{Store: storetest.Open(t)}}
 	lane, err := f.st.OpenLane(t.Context(), "test")

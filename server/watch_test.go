@@ -24,7 +24,7 @@ import (
 
 // watcher reads a WatchRun and checks that nothing is missing.
 type watcher struct {
-	t      *testing.T
+	t      testing.TB
 	stream orchestratorv1.Runs_WatchRunClient
 	after  int32
 }

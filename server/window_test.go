@@ -49,10 +49,13 @@ func (f *fixture) long(inner int, saves ...int32) pipeline.RunID {
 	var gathered []pipeline.Event
 	tell := func(typ pipeline.EventType, path pipeline.Path, attempt int32, d pipeline.Data) {
 		e := pipeline.Event{Seq: m.Seq + 1, Type: typ, Path: path, Attempt: attempt, At: time.Unix(1e9+int64(m.Seq), 0).UTC(), Data: d}
+		if m.Seq < 2 { // these were written with the run
+			e.At = run.CreatedAt
+		}
 		if err := m.Apply(&e); err != nil {
 			f.t.Fatal(err)
 		}
-		if m.Seq > 2 { // the first ones were written with the run
+		if m.Seq > 2 {
 			gathered = append(gathered, e)
 		}
 	}
