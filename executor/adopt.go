@@ -20,6 +20,7 @@ func (l *lane) take(run *pipeline.Run, prog *program, m *pipeline.Machine) *runS
 	r.m.SetVars(vars)
 	r.late = m.Late()
 	l.runs[run.ID] = r
+	l.size.Store(int32(len(l.runs))) //nolint:gosec // at most Config.Runs
 	l.ex.bundles.hold(l.ex.bundleDir(prog.plan.Bundle), 1)
 	l.ex.met.active.Inc()
 	if !r.m.Run.StartedAt.IsZero() {
@@ -103,6 +104,7 @@ func (l *lane) drop(r *runState) {
 		l.ex.watch.forget(r.run.ID)
 	}
 	delete(l.runs, r.run.ID)
+	l.size.Store(int32(len(l.runs))) //nolint:gosec // at most Config.Runs
 	l.ex.bundles.hold(l.ex.bundleDir(r.prog.plan.Bundle), -1)
 	l.ex.met.active.Dec()
 }
@@ -120,6 +122,7 @@ func (l *lane) claimed(runs []*pipeline.Run, asked int, err error) {
 		return
 	}
 	l.claim = l.claim || len(runs) == asked
+	l.ex.crowded.Store(len(runs) == asked)
 	if !l.claim {
 		l.ex.queued.Store(false)
 	}

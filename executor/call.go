@@ -121,11 +121,15 @@ func (r *runState) detach(t *pipeline.Task, inputs map[string]any) func() {
 		run: &pipeline.Run{
 			ID: pipeline.NewRunID(), Pipeline: plan.ID, Version: plan.Version, PlanDigest: c.digest, Inputs: inputs,
 			Labels: maps.Clone(r.run.Labels), Priority: priorityOf(0, plan), Workspace: r.run.Workspace, ParentRun: r.run.ID,
+			FairKey: r.run.FairKey,
 		},
 		create: store.Create{},
 	}
 	if s.run.Priority == 0 {
 		s.run.Priority = r.run.Priority
+	}
+	if err := c.prog.place(s.run); err != nil {
+		return r.refused(t, asFailure(err), inputs)
 	}
 	d := r.withState(t, pipeline.Data{
 		Kind: t.Def.Kind, Status: pipeline.StepCompleted, Parameters: inputs,

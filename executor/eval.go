@@ -28,6 +28,9 @@ type program struct {
 func newProgram(plan *pipeline.Plan) (*program, error) {
 	p := &program{plan: plan, templates: make([]*expr.Template, plan.Templates), impure: map[*pipeline.StepDef]bool{}}
 	c := compiler{p: p, units: make([]bool, len(plan.Units))}
+	if k := plan.Settings.Concurrency; k != nil {
+		c.template(&k.Key)
+	}
 	c.entries(plan.Vars)
 	c.impure = false
 	c.entries(plan.Outputs)

@@ -50,7 +50,7 @@ type Config struct {
 	Bundles    string // where the files that travel with pipelines are unpacked, by digest
 
 	Cache    pipeline.ResultCache // of results of equal steps; default: Store
-	CacheTTL time.Duration  // for steps that do not say how long theirs are good; default 24 h
+	CacheTTL time.Duration        // for steps that do not say how long theirs are good; default 24 h
 
 	Environ []string                         // what commands inherit; default: PATH, HOME, LANG, TMPDIR, TZ of this process
 	Secret  func(name string) (string, bool) // default: ORCHESTRATOR_SECRET_<NAME>
@@ -97,18 +97,20 @@ type Executor struct {
 	fires    *scheduler
 	crew     *crew
 
-	work   context.Context //nolint:containedctx // the life of attempts: outlives Run's ctx by Grace
-	tasks  sync.WaitGroup
-	queued atomic.Bool  // runs may stand in the queue
-	beat   atomic.Int64 // when the newest acknowledged heartbeat was sent: nanoseconds after start, on the monotonic clock
-	start  time.Time
-	signer atomic.Pointer[[]byte] // the key of attempt tokens
+	work     context.Context //nolint:containedctx // the life of attempts: outlives Run's ctx by Grace
+	tasks    sync.WaitGroup
+	queued   atomic.Bool // runs may stand in the queue
+	crowded  atomic.Bool // more runs stand there than the lanes could take
+	gates    gates
+	standing standers     // kept by a Selective executor only
+	beat     atomic.Int64 // when the newest acknowledged heartbeat was sent: nanoseconds after start, on the monotonic clock
+	start    time.Time
+	signer   atomic.Pointer[[]byte] // the key of attempt tokens
 	// orphaned counts attempts whose runs have other owners.
 	orphaned sync.WaitGroup
 
 	mu    sync.Mutex
 	lanes []*lane
-	next  uint
 }
 
 // New returns an executor of the given configuration. It does nothing yet.
@@ -277,6 +279,11 @@ func (e *Executor) keepLane(ctx context.Context) {
 		if err := e.announce(ctx); err != nil && ctx.Err() == nil {
 			e.log.Warn("workers will not find this server by themselves", "err", err)
 		}
+		if news, known := e.gates.asked(); !known {
+			if p, err := e.renew(ctx); err == nil {
+				e.gates.learned(news, p.Gates)
+			}
+		}
 		l := newLane(e)
 		l.epoch, l.opened = held.Epoch(), opened
 		e.mu.Lock()
@@ -309,6 +316,7 @@ func (e *Executor) heartbeat(ctx context.Context) {
 		case <-tick.C:
 		case <-e.alarm.rung:
 		}
+		news, _ := e.gates.asked()
 		p, err := e.renew(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -317,6 +325,7 @@ func (e *Executor) heartbeat(ctx context.Context) {
 			}
 			continue
 		}
+		e.gates.learned(news, p.Gates)
 		if p.Expired {
 			e.reclaim(ctx)
 		}

@@ -87,6 +87,7 @@ func (e *Executor) forkOf(ctx context.Context, f *pipeline.Forking) (*pipeline.S
 		}
 	}
 	s.Labels, s.Priority = source.Labels, source.Priority
+	s.Queue, s.FairKey = source.Queue, source.FairKey
 	return &s, nil
 }
 

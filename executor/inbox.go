@@ -9,8 +9,17 @@ import (
 
 // heard acts on a bell: messages for runs of ours, or a queue that has grown.
 func (e *Executor) heard(b store.Bell) {
+	if b.Gates {
+		e.gates.changed()
+	}
+	if b.Gates || b.All {
+		nudge(e.alarm.rung)
+	}
 	if b.Queued || b.All {
 		e.claim()
+		for _, id := range e.standing.list() {
+			e.wake(id)
+		}
 	}
 	if len(b.Inbox) == 0 && !b.All {
 		return

@@ -88,8 +88,12 @@ func (e *Executor) offer(ctx context.Context, s pipeline.Submission, prog *progr
 		run: &pipeline.Run{
 			ID: pipeline.NewRunID(), Pipeline: s.Plan.ID, Version: s.Plan.Version, PlanDigest: s.PlanDigest,
 			Inputs: s.Inputs, Labels: s.Labels, Priority: priorityOf(s.Priority, s.Plan), Workspace: e.cfg.Workspace,
+			Queue: s.Queue, FairKey: s.FairKey,
 		},
 		create: store.Create{IdempotencyKey: s.IdempotencyKey, RequestDigest: s.RequestDigest},
+	}
+	if err := prog.place(sub.run); err != nil {
+		return nil, err
 	}
 	if err := e.writeUploads(sub.run, prog.plan, s.Uploads); err != nil {
 		return nil, err
@@ -101,13 +105,7 @@ func (e *Executor) offer(ctx context.Context, s pipeline.Submission, prog *progr
 		}
 		defer e.books.Delete(sub.run.ID)
 	}
-	e.mu.Lock()
-	var l *lane
-	if len(e.lanes) > 0 {
-		l = e.lanes[e.next%uint(len(e.lanes))]
-		e.next++
-	}
-	e.mu.Unlock()
+	l := e.roomiest()
 	if l == nil {
 		return nil, errNoLane()
 	}
@@ -126,6 +124,29 @@ func (e *Executor) offer(ctx context.Context, s pipeline.Submission, prog *progr
 		}
 		return r.run, nil
 	}
+}
+
+// shareFrom is the number of runs in a lane from which others take new ones, too.
+// A commit costs about as much for one run as for ten: runs that share it are
+// cheaper than lanes that commit side by side.
+const shareFrom = 512
+
+// roomiest is the lane for a new run, or nil: the first one that has few, else the
+// one that has the fewest.
+func (e *Executor) roomiest() *lane {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var least *lane
+	for _, l := range e.lanes {
+		n := int(l.size.Load())
+		if n < min(shareFrom, e.cfg.Runs/2) {
+			return l
+		}
+		if least == nil || n < int(least.size.Load()) {
+			least = l
+		}
+	}
+	return least
 }
 
 // priorityOf is the priority of a run: its own, else that of its pipeline.

@@ -1,6 +1,10 @@
 package pipeline
 
-import "time"
+import (
+	"strings"
+	"time"
+	"unicode"
+)
 
 // DefaultQueue is the queue of runs that name none.
 const DefaultQueue = "default"
@@ -32,4 +36,21 @@ type Cause struct {
 type Ref struct {
 	Kind string // run, approval, queue, pipeline, step, replica, signal, worker
 	ID   string
+}
+
+// maxQueueName is how many bytes the name of a queue may have.
+const maxQueueName = 128
+
+// IsQueue reports whether name can be the name of a queue: 1 to 128 letters,
+// digits and -_./:
+func IsQueue(name string) bool {
+	if name == "" || len(name) > maxQueueName {
+		return false
+	}
+	for _, r := range name {
+		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-_./:", r) {
+			return false
+		}
+	}
+	return true
 }

@@ -72,15 +72,17 @@ func fromUsage(u pipeline.Usage) *orchestratorv1.Usage {
 }
 
 func fromRun(r *pipeline.Run) *orchestratorv1.Run {
-	return &orchestratorv1.Run{
+	out := &orchestratorv1.Run{
 		Id: string(r.ID), Pipeline: r.Pipeline, Version: r.Version, PlanDigest: string(r.PlanDigest),
 		Status: runStatus[r.Status], Reason: r.Reason,
 		Inputs: fromObject(r.Inputs), Outputs: fromObject(r.Outputs), Error: fromFailure(r.Error),
 		Labels:    r.Labels,
 		CreatedAt: fromTime(r.CreatedAt), StartedAt: fromTime(r.StartedAt), FinishedAt: fromTime(r.FinishedAt),
 		ParentRun: string(r.ParentRun), ForkedFrom: string(r.ForkedFrom), ForkSeq: r.ForkSeq,
-		Usage: fromUsage(r.Usage), Priority: r.Priority,
+		Usage: fromUsage(r.Usage), Priority: r.Priority, ConcurrencyKey: r.Concurrency.Key,
 	}
+	out.Queue, out.FairKey = store.PlaceOf(r)
+	return out
 }
 
 func fromStep(s *pipeline.Step) *orchestratorv1.Step {

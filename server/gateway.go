@@ -53,6 +53,7 @@ func (s *Server) gateway() http.Handler {
 		orchestratorv1.RegisterArtifactsHandlerClient(ctx, mux, orchestratorv1.NewArtifactsClient(s.client)),
 		orchestratorv1.RegisterSchedulesHandlerClient(ctx, mux, orchestratorv1.NewSchedulesClient(s.client)),
 		orchestratorv1.RegisterWorkersHandlerClient(ctx, mux, orchestratorv1.NewWorkersClient(s.client)),
+		orchestratorv1.RegisterQueuesHandlerClient(ctx, mux, orchestratorv1.NewQueuesClient(s.client)),
 	} {
 		if register != nil {
 			panic("server: register the gateway: " + register.Error())

@@ -56,6 +56,7 @@ func newMetrics(reg *prometheus.Registry, s *Server) (*metrics, error) {
 		gauge("hub_users", "Requests that use a folded run now.", func() float64 { _, n, _ := s.hub.sizes(); return float64(n) }),
 		gauge("hub_bytes", "Memory of folded runs, about.", func() float64 { _, _, n := s.hub.sizes(); return float64(n) }),
 		gauge("plan_cache_bytes", "Memory of compiled plans, about.", func() float64 { return float64(s.plans.size()) }),
+		newQueueGauges(s),
 	}
 	for _, c := range own {
 		if err := reg.Register(c); err != nil {

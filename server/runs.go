@@ -129,7 +129,7 @@ func (s runs) submission(ctx context.Context, req *orchestratorv1.CreateRunReque
 	}
 	return &pipeline.Submission{
 		Plan: c.plan, PlanDigest: c.digest, Compiled: c.encoded, Source: []byte(c.source), Bundle: c.files,
-		Inputs: inputs, Answers: answers, Uploads: uploads, Labels: req.GetLabels(), Priority: req.GetPriority(),
+		Inputs: inputs, Answers: answers, Uploads: uploads, Labels: req.GetLabels(), Priority: req.GetPriority(), Queue: req.GetQueue(), FairKey: req.GetFairKey(),
 		IdempotencyKey: req.GetIdempotencyKey(), RequestDigest: digest,
 	}, nil
 }
@@ -172,6 +172,12 @@ func (s runs) checkCreate(req *orchestratorv1.CreateRunRequest) error {
 	}
 	if req.GetVersion() != "" && req.GetPipeline() == "" {
 		add("version", "ambiguous", "a version needs a pipeline")
+	}
+	if req.GetQueue() != "" && !pipeline.IsQueue(req.GetQueue()) {
+		add("queue", "invalid_queue", "%s is not the name of a queue: 1 to 128 letters, digits and -_./:", short(req.GetQueue()))
+	}
+	if len(req.GetFairKey()) > maxKey {
+		add("fair_key", "too_long", "longer than %d bytes", maxKey)
 	}
 	if len(req.GetIdempotencyKey()) > maxKey {
 		add("idempotency_key", "too_long", "longer than %d bytes", maxKey)

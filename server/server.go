@@ -180,6 +180,7 @@ func New(cfg Config) (*Server, error) {
 	orchestratorv1.RegisterArtifactsServer(s.grpc, artifacts{Server: s})
 	orchestratorv1.RegisterSchedulesServer(s.grpc, schedules{Server: s})
 	orchestratorv1.RegisterWorkersServer(s.grpc, workers{Server: s})
+	orchestratorv1.RegisterQueuesServer(s.grpc, queues{Server: s})
 	s.client, err = grpc.NewClient("passthrough:///memory",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.memory.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),

@@ -7,7 +7,6 @@ import (
 	"math"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
@@ -44,12 +43,11 @@ type Queues interface {
 
 // The bounds of settings of queues.
 const (
-	MaxQueueName = 128       // bytes of a queue's name
-	MaxFairKey   = 256       // bytes of a fair or concurrency key
-	MaxWeight    = 1000      // of a queue or a key
-	MaxLimit     = 1_000_000 // of runs at once, and of a burst
-	CountMost    = 100_000   // runs of one queue that are counted
-	AheadMost    = 1000      // runs before another one that are counted
+	MaxFairKey = 256       // bytes of a fair or concurrency key
+	MaxWeight  = 1000      // of a queue or a key
+	MaxLimit   = 1_000_000 // of runs at once, and of a burst
+	CountMost  = 100_000   // runs of one queue that are counted
+	AheadMost  = 1000      // runs before another one that are counted
 )
 
 // FairUnit is what the pass of a key of weight 1 grows by with each run.
@@ -202,17 +200,13 @@ func QueueSlot(name string) string { return "queue " + Clean(name) }
 
 // QueueNamed checks the name of a queue.
 func QueueNamed(name string) error {
-	ok := name != "" && len(name) <= MaxQueueName
-	for _, r := range name {
-		ok = ok && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("-_./:", r))
+	if pipeline.IsQueue(name) {
+		return nil
 	}
-	if !ok {
-		return &pipeline.Error{
-			Kind: pipeline.Invalid, Reason: "invalid_queue",
-			Text: fmt.Sprintf("%q is not the name of a queue: 1 to %d letters, digits and -_./:", name, MaxQueueName),
-		}
+	return &pipeline.Error{
+		Kind: pipeline.Invalid, Reason: "invalid_queue",
+		Text: fmt.Sprintf("%q is not the name of a queue: 1 to 128 letters, digits and -_./:", name),
 	}
-	return nil
 }
 
 // Check finds what is wrong with a change.

@@ -28,6 +28,7 @@ type client struct {
 	pipelines api.PipelinesClient
 	workers   api.WorkersClient
 	schedules api.SchedulesClient
+	queues    api.QueuesClient
 	house     *house // nil: the API is another process's
 	close     func()
 }
@@ -35,7 +36,7 @@ type client struct {
 func newClient(conn grpc.ClientConnInterface) *client {
 	return &client{
 		runs: api.NewRunsClient(conn), approvals: api.NewApprovalsClient(conn), artifacts: api.NewArtifactsClient(conn),
-		pipelines: api.NewPipelinesClient(conn), workers: api.NewWorkersClient(conn), schedules: api.NewSchedulesClient(conn), close: func() {},
+		pipelines: api.NewPipelinesClient(conn), workers: api.NewWorkersClient(conn), schedules: api.NewSchedulesClient(conn), queues: api.NewQueuesClient(conn), close: func() {},
 	}
 }
 

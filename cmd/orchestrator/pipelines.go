@@ -18,7 +18,7 @@ func (c *cli) pipelinesCommand() *cobra.Command {
 		Args:  noSuchVerb,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(c.pipelinesListCommand(), c.pipelinesGetCommand(), c.pipelinesCreateCommand())
+	cmd.AddCommand(c.pipelinesListCommand(), c.pipelinesGetCommand(), c.pipelinesCreateCommand(), c.pipelinesPauseCommand(), c.pipelinesResumeCommand())
 	return cmd
 }
 

@@ -57,7 +57,7 @@ orchestrator serve`,
 		}
 	}
 	add("pipelines", c.runCommand(), c.validateCommand(), c.explainCommand(), c.pipelinesCommand(), c.schedulesCommand(), c.schemaCommand())
-	add("runs", c.runsCommand(), c.approvalsCommand(), c.signalCommand())
+	add("runs", c.runsCommand(), c.queuesCommand(), c.approvalsCommand(), c.signalCommand())
 	add("operations", c.serveCommand(), c.workerCommand(), c.workersCommand(), c.doctorCommand(), c.versionCommand(), configurationTopic())
 	root.SetCompletionCommandGroupID("operations")
 	root.SetHelpCommandGroupID("operations")

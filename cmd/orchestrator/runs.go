@@ -24,7 +24,7 @@ orchestrator runs logs last --step build --follow`,
 		Args: noSuchVerb,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(c.runsListCommand(), c.runsGetCommand(), c.runsWatchCommand(), c.runsLogsCommand(), c.runsArtifactsCommand(), c.runsCancelCommand(), c.runsPauseCommand(), c.runsResumeCommand(),
+	cmd.AddCommand(c.runsListCommand(), c.runsGetCommand(), c.runsWhyCommand(), c.runsWatchCommand(), c.runsLogsCommand(), c.runsArtifactsCommand(), c.runsCancelCommand(), c.runsPauseCommand(), c.runsResumeCommand(),
 		c.runsRetryCommand(), c.runsRerunCommand(), c.runsForkCommand(), c.runsReplayCommand())
 	return cmd
 }

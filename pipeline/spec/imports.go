@@ -32,7 +32,7 @@ func (p *program) finish(own *pipeline.Plan) *pipeline.Plan {
 			own.Secrets = append(own.Secrets, s)
 		}
 	}
-	plan.Secrets = own.Secrets
+	plan.Secrets, plan.On = own.Secrets, own.On
 	return plan
 }
 

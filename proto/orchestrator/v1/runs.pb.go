@@ -172,9 +172,13 @@ type Run struct {
 	Usage      *Usage                 `protobuf:"bytes,16,opt,name=usage,proto3" json:"usage,omitempty"`
 	Priority   int32                  `protobuf:"varint,17,opt,name=priority,proto3" json:"priority,omitempty"`
 	// Of forked_from: the newest record that it may use.
-	ForkSeq       int32 `protobuf:"varint,18,opt,name=fork_seq,json=forkSeq,proto3" json:"fork_seq,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ForkSeq int32  `protobuf:"varint,18,opt,name=fork_seq,json=forkSeq,proto3" json:"fork_seq,omitempty"`
+	Queue   string `protobuf:"bytes,19,opt,name=queue,proto3" json:"queue,omitempty"`
+	FairKey string `protobuf:"bytes,20,opt,name=fair_key,json=fairKey,proto3" json:"fair_key,omitempty"`
+	// What settings.concurrency.key gave; empty: no bound.
+	ConcurrencyKey string `protobuf:"bytes,21,opt,name=concurrency_key,json=concurrencyKey,proto3" json:"concurrency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Run) Reset() {
@@ -331,6 +335,27 @@ func (x *Run) GetForkSeq() int32 {
 		return x.ForkSeq
 	}
 	return 0
+}
+
+func (x *Run) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *Run) GetFairKey() string {
+	if x != nil {
+		return x.FairKey
+	}
+	return ""
+}
+
+func (x *Run) GetConcurrencyKey() string {
+	if x != nil {
+		return x.ConcurrencyKey
+	}
+	return ""
 }
 
 // Failure is why a run or step failed.
@@ -1047,7 +1072,11 @@ type CreateRunRequest struct {
 	// Say what would run, and run nothing. Only in REST; in gRPC it is DryRun.
 	DryRun bool `protobuf:"varint,11,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// Files that are put into the run's workspace before it starts, by path.
-	Uploads       map[string][]byte `protobuf:"bytes,12,rep,name=uploads,proto3" json:"uploads,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Uploads map[string][]byte `protobuf:"bytes,12,rep,name=uploads,proto3" json:"uploads,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The queue in which the run waits for its start; empty: the pipeline's.
+	Queue string `protobuf:"bytes,13,opt,name=queue,proto3" json:"queue,omitempty"`
+	// What shares the queue's turns, 256 bytes at most; empty: the pipeline's id.
+	FairKey       string `protobuf:"bytes,14,opt,name=fair_key,json=fairKey,proto3" json:"fair_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1164,6 +1193,20 @@ func (x *CreateRunRequest) GetUploads() map[string][]byte {
 		return x.Uploads
 	}
 	return nil
+}
+
+func (x *CreateRunRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *CreateRunRequest) GetFairKey() string {
+	if x != nil {
+		return x.FairKey
+	}
+	return ""
 }
 
 type DryRunResponse struct {
@@ -3067,11 +3110,241 @@ func (x *GraphEdge) GetBack() bool {
 	return false
 }
 
+type WhyRunRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhyRunRequest) Reset() {
+	*x = WhyRunRequest{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhyRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhyRunRequest) ProtoMessage() {}
+
+func (x *WhyRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhyRunRequest.ProtoReflect.Descriptor instead.
+func (*WhyRunRequest) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *WhyRunRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type WhyRunResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Run   *Run                   `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	// The weightiest first.
+	Causes        []*Cause `protobuf:"bytes,2,rep,name=causes,proto3" json:"causes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhyRunResponse) Reset() {
+	*x = WhyRunResponse{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhyRunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhyRunResponse) ProtoMessage() {}
+
+func (x *WhyRunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhyRunResponse.ProtoReflect.Descriptor instead.
+func (*WhyRunResponse) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *WhyRunResponse) GetRun() *Run {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+func (x *WhyRunResponse) GetCauses() []*Cause {
+	if x != nil {
+		return x.Causes
+	}
+	return nil
+}
+
+// One reason why a run is where it is.
+type Cause struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In snake case, as in queued, queue_paused, concurrency, rate_limit, approval.
+	Code    string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Since   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// When it is over by itself.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	Refs          []*Ref                 `protobuf:"bytes,5,rep,name=refs,proto3" json:"refs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cause) Reset() {
+	*x = Cause{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cause) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cause) ProtoMessage() {}
+
+func (x *Cause) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cause.ProtoReflect.Descriptor instead.
+func (*Cause) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Cause) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Cause) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Cause) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Cause) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Cause) GetRefs() []*Ref {
+	if x != nil {
+		return x.Refs
+	}
+	return nil
+}
+
+// Something that a cause speaks of.
+type Ref struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// run, approval, queue, pipeline, step, replica, signal or worker
+	Kind          string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ref) Reset() {
+	*x = Ref{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ref) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ref) ProtoMessage() {}
+
+func (x *Ref) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ref.ProtoReflect.Descriptor instead.
+func (*Ref) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Ref) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Ref) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 var File_orchestrator_v1_runs_proto protoreflect.FileDescriptor
 
 const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\n" +
-	"\x1aorchestrator/v1/runs.proto\x12\x0forchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dorchestrator/v1/options.proto\"\xf2\x06\n" +
+	"\x1aorchestrator/v1/runs.proto\x12\x0forchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dorchestrator/v1/options.proto\"\xcc\a\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bpipeline\x18\x02 \x01(\tR\bpipeline\x12\x18\n" +
@@ -3097,7 +3370,10 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"forkedFrom\x12,\n" +
 	"\x05usage\x18\x10 \x01(\v2\x16.orchestrator.v1.UsageR\x05usage\x12\x1a\n" +
 	"\bpriority\x18\x11 \x01(\x05R\bpriority\x12\x19\n" +
-	"\bfork_seq\x18\x12 \x01(\x05R\aforkSeq\x1a9\n" +
+	"\bfork_seq\x18\x12 \x01(\x05R\aforkSeq\x12\x14\n" +
+	"\x05queue\x18\x13 \x01(\tR\x05queue\x12\x19\n" +
+	"\bfair_key\x18\x14 \x01(\tR\afairKey\x12'\n" +
+	"\x0fconcurrency_key\x18\x15 \x01(\tR\x0econcurrencyKey\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"|\n" +
@@ -3186,7 +3462,7 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\x01n\x18\x03 \x01(\x05R\x01n\x12*\n" +
 	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
 	"\x06stream\x18\x05 \x01(\tR\x06stream\x12\x12\n" +
-	"\x04text\x18\x06 \x01(\tR\x04text\"\x96\x05\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\"\xc7\x05\n" +
 	"\x10CreateRunRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1a\n" +
 	"\bpipeline\x18\x02 \x01(\tR\bpipeline\x12\x18\n" +
@@ -3200,7 +3476,9 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\aanswers\x18\n" +
 	" \x01(\tB\x04\xe8\xe0\x18\x01R\aanswers\x12\x17\n" +
 	"\adry_run\x18\v \x01(\bR\x06dryRun\x12H\n" +
-	"\auploads\x18\f \x03(\v2..orchestrator.v1.CreateRunRequest.UploadsEntryR\auploads\x1a9\n" +
+	"\auploads\x18\f \x03(\v2..orchestrator.v1.CreateRunRequest.UploadsEntryR\auploads\x12\x14\n" +
+	"\x05queue\x18\r \x01(\tR\x05queue\x12\x19\n" +
+	"\bfair_key\x18\x0e \x01(\tR\afairKey\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
@@ -3354,7 +3632,21 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\x05cause\x18\x03 \x01(\tR\x05cause\x12\x16\n" +
 	"\x06points\x18\x04 \x03(\x01R\x06points\x12\x14\n" +
 	"\x05label\x18\x05 \x01(\tR\x05label\x12\x12\n" +
-	"\x04back\x18\x06 \x01(\bR\x04back2\x85\v\n" +
+	"\x04back\x18\x06 \x01(\bR\x04back\"\x1f\n" +
+	"\rWhyRunRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"h\n" +
+	"\x0eWhyRunResponse\x12&\n" +
+	"\x03run\x18\x01 \x01(\v2\x14.orchestrator.v1.RunR\x03run\x12.\n" +
+	"\x06causes\x18\x02 \x03(\v2\x16.orchestrator.v1.CauseR\x06causes\"\xc3\x01\n" +
+	"\x05Cause\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12(\n" +
+	"\x04refs\x18\x05 \x03(\v2\x14.orchestrator.v1.RefR\x04refs\")\n" +
+	"\x03Ref\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id2\xd0\v\n" +
 	"\x04Runs\x12D\n" +
 	"\tCreateRun\x12!.orchestrator.v1.CreateRunRequest\x1a\x14.orchestrator.v1.Run\x12O\n" +
 	"\bListRuns\x12 .orchestrator.v1.ListRunsRequest\x1a!.orchestrator.v1.ListRunsResponse\x12>\n" +
@@ -3363,7 +3655,8 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\n" +
 	"ListEvents\x12\".orchestrator.v1.ListEventsRequest\x1a#.orchestrator.v1.ListEventsResponse\x12F\n" +
 	"\bWatchRun\x12 .orchestrator.v1.WatchRunRequest\x1a\x16.orchestrator.v1.Event0\x01\x12H\n" +
-	"\bReadLogs\x12 .orchestrator.v1.ReadLogsRequest\x1a\x18.orchestrator.v1.LogLine0\x01\x12D\n" +
+	"\bReadLogs\x12 .orchestrator.v1.ReadLogsRequest\x1a\x18.orchestrator.v1.LogLine0\x01\x12I\n" +
+	"\x06WhyRun\x12\x1e.orchestrator.v1.WhyRunRequest\x1a\x1f.orchestrator.v1.WhyRunResponse\x12D\n" +
 	"\tCancelRun\x12!.orchestrator.v1.CancelRunRequest\x1a\x14.orchestrator.v1.Run\x12B\n" +
 	"\bPauseRun\x12 .orchestrator.v1.PauseRunRequest\x1a\x14.orchestrator.v1.Run\x12D\n" +
 	"\tResumeRun\x12!.orchestrator.v1.ResumeRunRequest\x1a\x14.orchestrator.v1.Run\x12B\n" +
@@ -3391,7 +3684,7 @@ func file_orchestrator_v1_runs_proto_rawDescGZIP() []byte {
 }
 
 var file_orchestrator_v1_runs_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_orchestrator_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_orchestrator_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_orchestrator_v1_runs_proto_goTypes = []any{
 	(Run_Status)(0),               // 0: orchestrator.v1.Run.Status
 	(Step_Status)(0),              // 1: orchestrator.v1.Step.Status
@@ -3433,88 +3726,99 @@ var file_orchestrator_v1_runs_proto_goTypes = []any{
 	(*GraphArm)(nil),              // 37: orchestrator.v1.GraphArm
 	(*GraphNode)(nil),             // 38: orchestrator.v1.GraphNode
 	(*GraphEdge)(nil),             // 39: orchestrator.v1.GraphEdge
-	nil,                           // 40: orchestrator.v1.Run.LabelsEntry
-	nil,                           // 41: orchestrator.v1.CreateRunRequest.LabelsEntry
-	nil,                           // 42: orchestrator.v1.CreateRunRequest.FilesEntry
-	nil,                           // 43: orchestrator.v1.CreateRunRequest.UploadsEntry
-	nil,                           // 44: orchestrator.v1.ForkRunRequest.FilesEntry
-	nil,                           // 45: orchestrator.v1.PreviewForkRequest.FilesEntry
-	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
+	(*WhyRunRequest)(nil),         // 40: orchestrator.v1.WhyRunRequest
+	(*WhyRunResponse)(nil),        // 41: orchestrator.v1.WhyRunResponse
+	(*Cause)(nil),                 // 42: orchestrator.v1.Cause
+	(*Ref)(nil),                   // 43: orchestrator.v1.Ref
+	nil,                           // 44: orchestrator.v1.Run.LabelsEntry
+	nil,                           // 45: orchestrator.v1.CreateRunRequest.LabelsEntry
+	nil,                           // 46: orchestrator.v1.CreateRunRequest.FilesEntry
+	nil,                           // 47: orchestrator.v1.CreateRunRequest.UploadsEntry
+	nil,                           // 48: orchestrator.v1.ForkRunRequest.FilesEntry
+	nil,                           // 49: orchestrator.v1.PreviewForkRequest.FilesEntry
+	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
 }
 var file_orchestrator_v1_runs_proto_depIdxs = []int32{
 	0,  // 0: orchestrator.v1.Run.status:type_name -> orchestrator.v1.Run.Status
 	3,  // 1: orchestrator.v1.Run.error:type_name -> orchestrator.v1.Failure
-	40, // 2: orchestrator.v1.Run.labels:type_name -> orchestrator.v1.Run.LabelsEntry
-	46, // 3: orchestrator.v1.Run.created_at:type_name -> google.protobuf.Timestamp
-	46, // 4: orchestrator.v1.Run.started_at:type_name -> google.protobuf.Timestamp
-	46, // 5: orchestrator.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
+	44, // 2: orchestrator.v1.Run.labels:type_name -> orchestrator.v1.Run.LabelsEntry
+	50, // 3: orchestrator.v1.Run.created_at:type_name -> google.protobuf.Timestamp
+	50, // 4: orchestrator.v1.Run.started_at:type_name -> google.protobuf.Timestamp
+	50, // 5: orchestrator.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
 	4,  // 6: orchestrator.v1.Run.usage:type_name -> orchestrator.v1.Usage
 	1,  // 7: orchestrator.v1.Step.status:type_name -> orchestrator.v1.Step.Status
 	3,  // 8: orchestrator.v1.Step.error:type_name -> orchestrator.v1.Failure
-	46, // 9: orchestrator.v1.Step.started_at:type_name -> google.protobuf.Timestamp
-	46, // 10: orchestrator.v1.Step.finished_at:type_name -> google.protobuf.Timestamp
+	50, // 9: orchestrator.v1.Step.started_at:type_name -> google.protobuf.Timestamp
+	50, // 10: orchestrator.v1.Step.finished_at:type_name -> google.protobuf.Timestamp
 	4,  // 11: orchestrator.v1.Step.usage:type_name -> orchestrator.v1.Usage
 	6,  // 12: orchestrator.v1.Step.waiting:type_name -> orchestrator.v1.Waiting
 	7,  // 13: orchestrator.v1.Step.artifacts:type_name -> orchestrator.v1.Artifact
-	46, // 14: orchestrator.v1.Waiting.due:type_name -> google.protobuf.Timestamp
-	46, // 15: orchestrator.v1.Event.at:type_name -> google.protobuf.Timestamp
-	46, // 16: orchestrator.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	41, // 17: orchestrator.v1.CreateRunRequest.labels:type_name -> orchestrator.v1.CreateRunRequest.LabelsEntry
-	42, // 18: orchestrator.v1.CreateRunRequest.files:type_name -> orchestrator.v1.CreateRunRequest.FilesEntry
-	43, // 19: orchestrator.v1.CreateRunRequest.uploads:type_name -> orchestrator.v1.CreateRunRequest.UploadsEntry
+	50, // 14: orchestrator.v1.Waiting.due:type_name -> google.protobuf.Timestamp
+	50, // 15: orchestrator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	50, // 16: orchestrator.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	45, // 17: orchestrator.v1.CreateRunRequest.labels:type_name -> orchestrator.v1.CreateRunRequest.LabelsEntry
+	46, // 18: orchestrator.v1.CreateRunRequest.files:type_name -> orchestrator.v1.CreateRunRequest.FilesEntry
+	47, // 19: orchestrator.v1.CreateRunRequest.uploads:type_name -> orchestrator.v1.CreateRunRequest.UploadsEntry
 	12, // 20: orchestrator.v1.DryRunResponse.plan:type_name -> orchestrator.v1.PlannedStep
 	2,  // 21: orchestrator.v1.ListRunsResponse.runs:type_name -> orchestrator.v1.Run
 	5,  // 22: orchestrator.v1.ListStepsResponse.steps:type_name -> orchestrator.v1.Step
 	8,  // 23: orchestrator.v1.ListEventsResponse.events:type_name -> orchestrator.v1.Event
-	44, // 24: orchestrator.v1.ForkRunRequest.files:type_name -> orchestrator.v1.ForkRunRequest.FilesEntry
-	45, // 25: orchestrator.v1.PreviewForkRequest.files:type_name -> orchestrator.v1.PreviewForkRequest.FilesEntry
+	48, // 24: orchestrator.v1.ForkRunRequest.files:type_name -> orchestrator.v1.ForkRunRequest.FilesEntry
+	49, // 25: orchestrator.v1.PreviewForkRequest.files:type_name -> orchestrator.v1.PreviewForkRequest.FilesEntry
 	32, // 26: orchestrator.v1.PreviewForkResponse.steps:type_name -> orchestrator.v1.ForkStep
 	38, // 27: orchestrator.v1.Graph.nodes:type_name -> orchestrator.v1.GraphNode
 	39, // 28: orchestrator.v1.Graph.edges:type_name -> orchestrator.v1.GraphEdge
 	37, // 29: orchestrator.v1.Graph.arms:type_name -> orchestrator.v1.GraphArm
-	10, // 30: orchestrator.v1.Runs.CreateRun:input_type -> orchestrator.v1.CreateRunRequest
-	14, // 31: orchestrator.v1.Runs.ListRuns:input_type -> orchestrator.v1.ListRunsRequest
-	16, // 32: orchestrator.v1.Runs.GetRun:input_type -> orchestrator.v1.GetRunRequest
-	17, // 33: orchestrator.v1.Runs.ListSteps:input_type -> orchestrator.v1.ListStepsRequest
-	19, // 34: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
-	21, // 35: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
-	22, // 36: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
-	23, // 37: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
-	24, // 38: orchestrator.v1.Runs.PauseRun:input_type -> orchestrator.v1.PauseRunRequest
-	25, // 39: orchestrator.v1.Runs.ResumeRun:input_type -> orchestrator.v1.ResumeRunRequest
-	26, // 40: orchestrator.v1.Runs.RetryRun:input_type -> orchestrator.v1.RetryRunRequest
-	27, // 41: orchestrator.v1.Runs.RerunRun:input_type -> orchestrator.v1.RerunRunRequest
-	28, // 42: orchestrator.v1.Runs.ForkRun:input_type -> orchestrator.v1.ForkRunRequest
-	29, // 43: orchestrator.v1.Runs.ReplayRun:input_type -> orchestrator.v1.ReplayRunRequest
-	30, // 44: orchestrator.v1.Runs.PreviewFork:input_type -> orchestrator.v1.PreviewForkRequest
-	10, // 45: orchestrator.v1.Runs.DryRun:input_type -> orchestrator.v1.CreateRunRequest
-	13, // 46: orchestrator.v1.Runs.SendSignal:input_type -> orchestrator.v1.SendSignalRequest
-	33, // 47: orchestrator.v1.Runs.GetGraph:input_type -> orchestrator.v1.GetGraphRequest
-	34, // 48: orchestrator.v1.Runs.GetDefinition:input_type -> orchestrator.v1.GetDefinitionRequest
-	2,  // 49: orchestrator.v1.Runs.CreateRun:output_type -> orchestrator.v1.Run
-	15, // 50: orchestrator.v1.Runs.ListRuns:output_type -> orchestrator.v1.ListRunsResponse
-	2,  // 51: orchestrator.v1.Runs.GetRun:output_type -> orchestrator.v1.Run
-	18, // 52: orchestrator.v1.Runs.ListSteps:output_type -> orchestrator.v1.ListStepsResponse
-	20, // 53: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
-	8,  // 54: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
-	9,  // 55: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
-	2,  // 56: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
-	2,  // 57: orchestrator.v1.Runs.PauseRun:output_type -> orchestrator.v1.Run
-	2,  // 58: orchestrator.v1.Runs.ResumeRun:output_type -> orchestrator.v1.Run
-	2,  // 59: orchestrator.v1.Runs.RetryRun:output_type -> orchestrator.v1.Run
-	2,  // 60: orchestrator.v1.Runs.RerunRun:output_type -> orchestrator.v1.Run
-	2,  // 61: orchestrator.v1.Runs.ForkRun:output_type -> orchestrator.v1.Run
-	2,  // 62: orchestrator.v1.Runs.ReplayRun:output_type -> orchestrator.v1.Run
-	31, // 63: orchestrator.v1.Runs.PreviewFork:output_type -> orchestrator.v1.PreviewForkResponse
-	11, // 64: orchestrator.v1.Runs.DryRun:output_type -> orchestrator.v1.DryRunResponse
-	2,  // 65: orchestrator.v1.Runs.SendSignal:output_type -> orchestrator.v1.Run
-	36, // 66: orchestrator.v1.Runs.GetGraph:output_type -> orchestrator.v1.Graph
-	35, // 67: orchestrator.v1.Runs.GetDefinition:output_type -> orchestrator.v1.Definition
-	49, // [49:68] is the sub-list for method output_type
-	30, // [30:49] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	2,  // 30: orchestrator.v1.WhyRunResponse.run:type_name -> orchestrator.v1.Run
+	42, // 31: orchestrator.v1.WhyRunResponse.causes:type_name -> orchestrator.v1.Cause
+	50, // 32: orchestrator.v1.Cause.since:type_name -> google.protobuf.Timestamp
+	50, // 33: orchestrator.v1.Cause.until:type_name -> google.protobuf.Timestamp
+	43, // 34: orchestrator.v1.Cause.refs:type_name -> orchestrator.v1.Ref
+	10, // 35: orchestrator.v1.Runs.CreateRun:input_type -> orchestrator.v1.CreateRunRequest
+	14, // 36: orchestrator.v1.Runs.ListRuns:input_type -> orchestrator.v1.ListRunsRequest
+	16, // 37: orchestrator.v1.Runs.GetRun:input_type -> orchestrator.v1.GetRunRequest
+	17, // 38: orchestrator.v1.Runs.ListSteps:input_type -> orchestrator.v1.ListStepsRequest
+	19, // 39: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
+	21, // 40: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
+	22, // 41: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
+	40, // 42: orchestrator.v1.Runs.WhyRun:input_type -> orchestrator.v1.WhyRunRequest
+	23, // 43: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
+	24, // 44: orchestrator.v1.Runs.PauseRun:input_type -> orchestrator.v1.PauseRunRequest
+	25, // 45: orchestrator.v1.Runs.ResumeRun:input_type -> orchestrator.v1.ResumeRunRequest
+	26, // 46: orchestrator.v1.Runs.RetryRun:input_type -> orchestrator.v1.RetryRunRequest
+	27, // 47: orchestrator.v1.Runs.RerunRun:input_type -> orchestrator.v1.RerunRunRequest
+	28, // 48: orchestrator.v1.Runs.ForkRun:input_type -> orchestrator.v1.ForkRunRequest
+	29, // 49: orchestrator.v1.Runs.ReplayRun:input_type -> orchestrator.v1.ReplayRunRequest
+	30, // 50: orchestrator.v1.Runs.PreviewFork:input_type -> orchestrator.v1.PreviewForkRequest
+	10, // 51: orchestrator.v1.Runs.DryRun:input_type -> orchestrator.v1.CreateRunRequest
+	13, // 52: orchestrator.v1.Runs.SendSignal:input_type -> orchestrator.v1.SendSignalRequest
+	33, // 53: orchestrator.v1.Runs.GetGraph:input_type -> orchestrator.v1.GetGraphRequest
+	34, // 54: orchestrator.v1.Runs.GetDefinition:input_type -> orchestrator.v1.GetDefinitionRequest
+	2,  // 55: orchestrator.v1.Runs.CreateRun:output_type -> orchestrator.v1.Run
+	15, // 56: orchestrator.v1.Runs.ListRuns:output_type -> orchestrator.v1.ListRunsResponse
+	2,  // 57: orchestrator.v1.Runs.GetRun:output_type -> orchestrator.v1.Run
+	18, // 58: orchestrator.v1.Runs.ListSteps:output_type -> orchestrator.v1.ListStepsResponse
+	20, // 59: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
+	8,  // 60: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
+	9,  // 61: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
+	41, // 62: orchestrator.v1.Runs.WhyRun:output_type -> orchestrator.v1.WhyRunResponse
+	2,  // 63: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
+	2,  // 64: orchestrator.v1.Runs.PauseRun:output_type -> orchestrator.v1.Run
+	2,  // 65: orchestrator.v1.Runs.ResumeRun:output_type -> orchestrator.v1.Run
+	2,  // 66: orchestrator.v1.Runs.RetryRun:output_type -> orchestrator.v1.Run
+	2,  // 67: orchestrator.v1.Runs.RerunRun:output_type -> orchestrator.v1.Run
+	2,  // 68: orchestrator.v1.Runs.ForkRun:output_type -> orchestrator.v1.Run
+	2,  // 69: orchestrator.v1.Runs.ReplayRun:output_type -> orchestrator.v1.Run
+	31, // 70: orchestrator.v1.Runs.PreviewFork:output_type -> orchestrator.v1.PreviewForkResponse
+	11, // 71: orchestrator.v1.Runs.DryRun:output_type -> orchestrator.v1.DryRunResponse
+	2,  // 72: orchestrator.v1.Runs.SendSignal:output_type -> orchestrator.v1.Run
+	36, // 73: orchestrator.v1.Runs.GetGraph:output_type -> orchestrator.v1.Graph
+	35, // 74: orchestrator.v1.Runs.GetDefinition:output_type -> orchestrator.v1.Definition
+	55, // [55:75] is the sub-list for method output_type
+	35, // [35:55] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_orchestrator_v1_runs_proto_init() }
@@ -3529,7 +3833,7 @@ func file_orchestrator_v1_runs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orchestrator_v1_runs_proto_rawDesc), len(file_orchestrator_v1_runs_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   44,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

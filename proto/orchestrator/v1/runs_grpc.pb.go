@@ -26,6 +26,7 @@ const (
 	Runs_ListEvents_FullMethodName    = "/orchestrator.v1.Runs/ListEvents"
 	Runs_WatchRun_FullMethodName      = "/orchestrator.v1.Runs/WatchRun"
 	Runs_ReadLogs_FullMethodName      = "/orchestrator.v1.Runs/ReadLogs"
+	Runs_WhyRun_FullMethodName        = "/orchestrator.v1.Runs/WhyRun"
 	Runs_CancelRun_FullMethodName     = "/orchestrator.v1.Runs/CancelRun"
 	Runs_PauseRun_FullMethodName      = "/orchestrator.v1.Runs/PauseRun"
 	Runs_ResumeRun_FullMethodName     = "/orchestrator.v1.Runs/ResumeRun"
@@ -64,6 +65,8 @@ type RunsClient interface {
 	ReadLogs(ctx context.Context, in *ReadLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogLine], error)
 	// CancelRun asks a run to end. It answers once the wish is durable; the run
 	// is CANCELLED when what ran has stopped and its finally steps have run.
+	// WhyRun says why the run is where it is, from what is recorded.
+	WhyRun(ctx context.Context, in *WhyRunRequest, opts ...grpc.CallOption) (*WhyRunResponse, error)
 	CancelRun(ctx context.Context, in *CancelRunRequest, opts ...grpc.CallOption) (*Run, error)
 	// PauseRun lets a run begin nothing more: what runs ends, then the run rests
 	// with status PAUSED. Times and messages that come wait; a cancel ends it.
@@ -193,6 +196,16 @@ func (c *runsClient) ReadLogs(ctx context.Context, in *ReadLogsRequest, opts ...
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Runs_ReadLogsClient = grpc.ServerStreamingClient[LogLine]
+
+func (c *runsClient) WhyRun(ctx context.Context, in *WhyRunRequest, opts ...grpc.CallOption) (*WhyRunResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WhyRunResponse)
+	err := c.cc.Invoke(ctx, Runs_WhyRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *runsClient) CancelRun(ctx context.Context, in *CancelRunRequest, opts ...grpc.CallOption) (*Run, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -338,6 +351,8 @@ type RunsServer interface {
 	ReadLogs(*ReadLogsRequest, grpc.ServerStreamingServer[LogLine]) error
 	// CancelRun asks a run to end. It answers once the wish is durable; the run
 	// is CANCELLED when what ran has stopped and its finally steps have run.
+	// WhyRun says why the run is where it is, from what is recorded.
+	WhyRun(context.Context, *WhyRunRequest) (*WhyRunResponse, error)
 	CancelRun(context.Context, *CancelRunRequest) (*Run, error)
 	// PauseRun lets a run begin nothing more: what runs ends, then the run rests
 	// with status PAUSED. Times and messages that come wait; a cancel ends it.
@@ -400,6 +415,9 @@ func (UnimplementedRunsServer) WatchRun(*WatchRunRequest, grpc.ServerStreamingSe
 }
 func (UnimplementedRunsServer) ReadLogs(*ReadLogsRequest, grpc.ServerStreamingServer[LogLine]) error {
 	return status.Error(codes.Unimplemented, "method ReadLogs not implemented")
+}
+func (UnimplementedRunsServer) WhyRun(context.Context, *WhyRunRequest) (*WhyRunResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WhyRun not implemented")
 }
 func (UnimplementedRunsServer) CancelRun(context.Context, *CancelRunRequest) (*Run, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelRun not implemented")
@@ -569,6 +587,24 @@ func _Runs_ReadLogs_Handler(srv interface{}, stream grpc.ServerStream) error {
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Runs_ReadLogsServer = grpc.ServerStreamingServer[LogLine]
+
+func _Runs_WhyRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WhyRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunsServer).WhyRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runs_WhyRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunsServer).WhyRun(ctx, req.(*WhyRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _Runs_CancelRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CancelRunRequest)
@@ -812,6 +848,10 @@ var Runs_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListEvents",
 			Handler:    _Runs_ListEvents_Handler,
+		},
+		{
+			MethodName: "WhyRun",
+			Handler:    _Runs_WhyRun_Handler,
 		},
 		{
 			MethodName: "CancelRun",
