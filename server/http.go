@@ -2,12 +2,14 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -70,7 +72,7 @@ func (s *Server) Handler(dashboard http.Handler) http.Handler {
 			defer s.gate.leave()
 			// It sets its own headers, and none of a browser's concern.
 			clear(h)
-			s.grpc.ServeHTTP(out, r)
+			s.grpc.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), responseKey{}, out)))
 		case strings.HasPrefix(r.URL.Path, hookPath):
 			route = "webhook"
 			h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
@@ -205,7 +207,19 @@ func (*body) Close() error { return nil }
 // response remembers the code of a response and ignores a second one.
 type response struct {
 	http.ResponseWriter
-	code int
+	code  int
+	spare atomic.Int32 // flushes that are left out
+}
+
+type responseKey struct{}
+
+// together tells the response of a gRPC request that n messages follow, so that
+// they are flushed once: each flush costs a frame, a write to the network and
+// several turns of goroutines. A flush too many in between only ends that sooner.
+func together(ctx context.Context, n int) {
+	if w, ok := ctx.Value(responseKey{}).(*response); ok {
+		w.spare.Store(int32(max(n-1, 0))) //nolint:gosec // a stretch of a run's events
+	}
 }
 
 // WriteHeader sends the code unless one was sent.
@@ -228,6 +242,10 @@ func (w *response) Write(b []byte) (int, error) {
 
 // Flush sends what was written. gRPC asks for this method itself.
 func (w *response) Flush() {
+	if w.spare.Load() > 0 {
+		w.spare.Add(-1)
+		return
+	}
 	if w.code == 0 {
 		w.code = http.StatusOK
 	}
