@@ -154,8 +154,7 @@ func (r *runState) prepare(t *pipeline.Task, s *seat) func() bool {
 		})
 		if effect == pipeline.EffectAtMostOnce || suspect {
 			// Its start must be known before its effect can be.
-			seq := r.m.Seq
-			r.lane.whenDurable(r, seq, j.launch)
+			r.lane.launchDurable(j, r.m.Seq)
 			return true
 		}
 		j.launch()

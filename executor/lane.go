@@ -73,9 +73,11 @@ type sentBatch struct {
 
 // durable is a function to call once a run's event is committed.
 type durable struct {
-	run *runState
-	seq int32
-	f   func()
+	run    *runState
+	seq    int32
+	f      func()
+	always bool   // also where the run has ended with it
+	lost   func() // instead, where the run is let go before; nil: nothing
 }
 
 // submission is a run on its way in.
@@ -259,6 +261,11 @@ func (l *lane) abandon(cause error) {
 	}
 	l.batch, l.waiting, l.sent, l.events = &store.Batch{}, nil, nil, 0
 	clear(l.index)
+	for i := range l.durables {
+		if lost := l.durables[i].lost; lost != nil {
+			lost()
+		}
+	}
 	l.durables, l.stalled = nil, nil
 	l.mu.Lock()
 	mail := l.mail
@@ -322,7 +329,14 @@ func (l *lane) withoutRow(r *runState) {
 // whenDurable calls f on the lane once the run's event seq is committed.
 func (l *lane) whenDurable(r *runState, seq int32, f func()) {
 	l.eager = true
-	l.durables = append(l.durables, durable{r, seq, f})
+	l.durables = append(l.durables, durable{run: r, seq: seq, f: f})
+}
+
+// launchDurable launches a job, which holds a slot of the pool, once its run's
+// event seq is committed.
+func (l *lane) launchDurable(j *job, seq int32) {
+	l.whenDurable(j.r, seq, j.launch)
+	l.durables[len(l.durables)-1].lost = l.ex.pool.release
 }
 
 // startDelay is how long the start of a step may wait for its end, so that a
@@ -477,7 +491,7 @@ func (l *lane) committed(res store.Result, err error) {
 	for i := range sent.waiting { // after the bell, so that who is answered finds the run's events here
 		sent.waiting[i].answer(answers[i])
 	}
-	l.release()
+	l.carryOn()
 	stalled := l.stalled
 	l.stalled = nil
 	for _, r := range stalled {
@@ -497,8 +511,8 @@ func (l *lane) acknowledge(id pipeline.RunID, seq int32) {
 	}
 }
 
-// release calls what has waited for events that are durable now.
-func (l *lane) release() {
+// carryOn calls what has waited for events that are durable now.
+func (l *lane) carryOn() {
 	var due []durable
 	l.durables = slices.DeleteFunc(l.durables, func(d durable) bool {
 		if d.seq > d.run.durable && !d.run.gone {
@@ -508,8 +522,10 @@ func (l *lane) release() {
 		return true
 	})
 	for _, d := range due {
-		if !d.run.gone {
+		if !d.run.gone || d.always && d.seq <= d.run.durable {
 			d.run.do(d.f)
+		} else if d.lost != nil {
+			d.lost()
 		}
 	}
 }
