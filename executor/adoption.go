@@ -16,6 +16,7 @@ type adoption struct {
 	until  time.Time      // zero: not begun
 	over   bool           // nobody holds the attempt
 	report *Report        // what came of it
+	holder *Report        // who has last said that it goes on; nil: nobody
 }
 
 // loss is why a run of these events and messages lost its owner.
@@ -116,7 +117,7 @@ func (r *runState) heardOf(path pipeline.Path, rep *Report) {
 				}
 			}
 		}
-		a.over = false
+		a.over, a.holder = false, rep
 		a.until = r.lane.ex.cfg.Now().Add(wait)
 	case ReportLost:
 		a.over = true

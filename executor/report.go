@@ -277,6 +277,9 @@ func (r *runState) heeded(e *pipeline.Event) {
 }
 
 func (r *runState) settleReports(path pipeline.Path, seq int32) {
+	if a := r.adoptions[path]; a != nil && a.holder != nil && a.report == nil { // nobody waits for it any more
+		r.lane.ex.crew.recall(a.holder.Worker, string(a.holder.Token))
+	}
 	delete(r.adoptions, path)
 	about := r.said[path]
 	if about == nil {
@@ -285,6 +288,7 @@ func (r *runState) settleReports(path pipeline.Path, seq int32) {
 	delete(r.said, path)
 	r.lane.batch.Consume = append(r.lane.batch.Consume, about.messages...)
 	for _, reply := range about.replies {
-		r.lane.whenDurable(r, seq, func() { reply(nil) })
+		r.lane.eager = true
+		r.lane.durables = append(r.lane.durables, durable{run: r, seq: seq, f: func() { reply(nil) }, always: true})
 	}
 }

@@ -202,9 +202,10 @@ func TestWorkersTakeNoMoreThanTheyHaveSlotsFor(t *testing.T) {
 	id := e.submit(`
 steps:
   - id: all
-    for: "{{ range(6) }}"
-    parallel: 6
-    do:
+    for:
+      items: [1, 2, 3, 4, 5, 6]
+      parallel: 6
+    steps:
       - id: train
         action: probe
         worker: [gpu]
