@@ -217,3 +217,28 @@ outputs: {v: '{{ chain.results }}'}`, nil)
 		t.Errorf("the step in flight ended with attempt %d", s.Attempt)
 	}
 }
+
+// What a step takes on disk does not depend on how long its run is.
+func TestStoragePerStepIsConstant(t *testing.T) {
+	perStep := func(items int) float64 {
+		st := storetest.Open(t)
+		e := start(t, st, nil)
+		id := e.submit(longRun("", items), nil)
+		e.status(id, pipeline.RunWaiting)
+		bytes := int64(0)
+		for ev, err := range st.Events(t.Context(), id, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			bytes += int64(len(pipeline.AppendData(nil, &ev.Data)) + len(ev.Path) + len(ev.Type))
+			if ev.Data.Snapshot != nil {
+				bytes += ev.Data.Snapshot.Size
+			}
+		}
+		return float64(bytes) / float64(items)
+	}
+	short, long := perStep(2000), perStep(20000)
+	if long > 1.5*short {
+		t.Errorf("a step of a long run takes %.0f bytes, one of a short run %.0f", long, short)
+	}
+}
