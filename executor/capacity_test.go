@@ -18,7 +18,6 @@ func TestStepsThatNeedAnotherWorker(t *testing.T) {
 	})
 	for step, says := range map[string]string{
 		"worker: [arm, big], resources: {cpu: 2}": "",
-		"worker: [arm, gpu]":                      "asks for a worker with the label gpu; the labels of this one are: arm, big",
 		"resources: {cpu: 2.5}":                   "asks for 2.5 cpu; this worker has 2",
 		"resources: {memory_gb: 64}":              "asks for 64 GB of memory; this worker has 4",
 		"resources: {gpu: 1}":                     "asks for 1 gpu; this worker has 0",
