@@ -241,7 +241,7 @@ func (r *runState) proceed(t *pipeline.Task) {
 // ask requests a slot if a step is ready and the run's own limit allows it.
 func (r *runState) ask() {
 	r.lineUp()
-	if r.asking || len(r.ready) == 0 || r.gone || r.lane.stopping || r.running >= r.limit() {
+	if r.asking || len(r.ready) == 0 || r.gone || r.lane.stopping || r.running >= r.limit() || r.lane.quiet() {
 		return
 	}
 	r.asking = true
