@@ -3,6 +3,9 @@ package executor_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -281,5 +284,53 @@ func TestAnOutageOfTheDatabaseRepeatsNothing(t *testing.T) {
 	}
 	if len(times) != 60 {
 		t.Errorf("%d steps ran, want 60", len(times))
+	}
+}
+
+// Promise 3: what a step hands on to tell repetitions apart is equal over its
+// attempts, and over the owners of its run.
+func TestPromise3IdempotencyKeysAreEqualOverAttemptsAndOwners(t *testing.T) {
+	s := storetest.Open(t)
+	keys, stuck := make(chan string, 10), make(chan struct{}, 1)
+	var requests atomic.Int32
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		keys <- r.Header.Get("Idempotency-Key")
+		switch requests.Add(1) {
+		case 1:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case 2: // its owner leaves meanwhile
+			_, _ = io.Copy(io.Discard, r.Body)
+			stuck <- struct{}{}
+			<-r.Context().Done()
+		}
+	}))
+	defer web.Close()
+	source := fmt.Sprintf(`
+steps:
+- {id: pay, action: http, with: {url: %q, method: post, json: {n: 1}}, retry: {max_attempts: 5, initial: 1ms, on: [system]}}
+- id: note
+  dependencies: [pay]
+  run: echo "$ORCHESTRATOR_IDEMPOTENCY_KEY" >>keys; test "$ORCHESTRATOR_ATTEMPT" -gt 2 && cat keys
+  retry: {max_attempts: 5, initial: 1ms, on: [failed]}
+outputs: {keys: '{{ note }}'}`, web.URL)
+	dir := t.TempDir()
+	shortly := func(c *executor.Config) { c.Grace, c.Workspace = 10*time.Millisecond, dir }
+	one := start(t, s, nil, shortly)
+	id := one.submit(source, nil)
+	<-stuck
+	one.stop()
+	run, _ := start(t, s, nil, shortly).wait(id)
+	if run.Status != pipeline.RunCompleted {
+		t.Fatalf("the run is %s: %v", run.Status, run.Error)
+	}
+	close(keys)
+	for key := range keys {
+		if want := string(id) + "/pay"; key != want {
+			t.Errorf("a request had the key %q, want %q", key, want)
+		}
+	}
+	text, _ := run.Outputs["keys"].(string)
+	if want := strings.TrimSpace(strings.Repeat(string(id)+"/note\n", 3)); strings.TrimSpace(text) != want {
+		t.Errorf("the command had the keys %q, want %q", text, want)
 	}
 }

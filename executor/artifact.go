@@ -235,7 +235,7 @@ func (j *job) keepFile(ctx context.Context, name string, v *pipeline.Version) *p
 		return nil //nolint:nilerr // what must exist does; a folder is no content
 	}
 	data = j.work.redact.bytes(data)
-	digest, err := j.r.lane.ex.cfg.Store.PutBlob(ctx, j.env.Run, data)
+	digest, err := j.r.lane.ex.putBlob(ctx, j.env.Run, data)
 	if err != nil {
 		if ctx.Err() != nil {
 			return asFailure(context.Cause(ctx))

@@ -63,3 +63,21 @@ func (l *lane) mute() error {
 	}
 	return &pipeline.Error{Kind: pipeline.Unavailable, Reason: "no_heartbeat", Text: "the database has not acknowledged a heartbeat within the time of the lease"}
 }
+
+// putBlob keeps content with a run. A store that is away is waited for: the step
+// that has made the content need not be repeated.
+func (e *Executor) putBlob(ctx context.Context, run pipeline.RunID, data []byte) (pipeline.Digest, error) {
+	begun, wait := time.Now(), 50*time.Millisecond
+	for {
+		d, err := e.cfg.Store.PutBlob(ctx, run, data)
+		if pipeline.KindOf(err) != pipeline.Unavailable || time.Since(begun) > e.cfg.AdoptionGrace {
+			return d, err
+		}
+		select {
+		case <-ctx.Done():
+			return d, err
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, 3*time.Second)
+	}
+}

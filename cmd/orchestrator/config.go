@@ -51,6 +51,7 @@ type executionConfig struct {
 	MaxTasksPerRun         int           `key:"max_tasks_per_run" doc:"steps of one run under way at once; default: max_concurrent_tasks"`
 	WorkspaceRoot          string        `key:"workspace_root" doc:"where runs get a directory each; default: workspaces in the home"`
 	Labels                 []string      `key:"labels" doc:"what this machine has to offer; a step with worker: [gpu] runs only where all its labels are"`
+	AdoptionGrace          time.Duration `key:"adoption_grace" default:"10m" doc:"how long running steps may go on after this server has lost its runs to another one, which then takes what they give"`
 	AdoptionWait           time.Duration `key:"adoption_wait" default:"30s" doc:"how long a step whose worker, or whose owner, is gone waits for it to come back, before it is begun again elsewhere"`
 	WorkerHeartbeat        time.Duration `key:"worker_heartbeat" default:"3s" doc:"how often workers are to be heard of; one that leaves out three is held to be gone"`
 	Grace                  time.Duration `key:"grace" default:"10s" doc:"how long running steps may take to end when the server shuts down"`

@@ -164,7 +164,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Bundles: filepath.Join(p.home, "bundles"), Environ: p.environ, Secret: p.secret,
 		Cache: results, CacheTTL: time.Duration(p.cfg.Cache.TTLSeconds) * time.Second,
 		Grace: exec.Grace, Logger: p.log, Metrics: h.metrics,
-		Advertise: p.cfg.Server.Advertise, RemoteWait: exec.AdoptionWait, WorkerHeartbeat: exec.WorkerHeartbeat,
+		Advertise: p.cfg.Server.Advertise, RemoteWait: exec.AdoptionWait, AdoptionGrace: exec.AdoptionGrace, WorkerHeartbeat: exec.WorkerHeartbeat,
 	})
 	if err != nil {
 		return err
