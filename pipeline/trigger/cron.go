@@ -122,7 +122,7 @@ func parseExpression(text string) (expression, *CronError) {
 	}
 	fields := strings.Fields(plain)
 	if len(fields) != 5 {
-		return expression{}, &CronError{Text: fmt.Sprintf("the cron expression %q has %d fields, not 5", text, len(fields)), Hint: cronHint}
+		return expression{}, &CronError{Text: fmt.Sprintf("the cron expression %q has %s, not 5", text, fieldCount(len(fields))), Hint: cronHint}
 	}
 	for i, f := range fields {
 		clean, problem := cronFields[i].read(f)
@@ -316,4 +316,11 @@ func NextFire(s *pipeline.Schedule, c *Cron, after time.Time) time.Time {
 		return time.Time{}
 	}
 	return next
+}
+
+func fieldCount(n int) string {
+	if n == 1 {
+		return "1 field"
+	}
+	return strconv.Itoa(n) + " fields"
 }
