@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -100,9 +101,7 @@ func (a *attempt) prepare(ctx context.Context) (*Task, error) {
 			t.Env[name] = strings.ReplaceAll(v, mark, t.Bundle)
 		}
 	} else {
-		for name, v := range o.GetEnv() {
-			t.Env[name] = v
-		}
+		maps.Copy(t.Env, o.GetEnv())
 	}
 	t.Parameters = json.RawMessage(parameters)
 	return t, nil

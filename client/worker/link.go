@@ -256,7 +256,7 @@ func (l *link) serve(ctx context.Context) error {
 		return status.Errorf(codes.InvalidArgument, "the server speaks version %d of the protocol, this worker version %d; use a worker of the server's version", welcome.GetProtocol(), protocol)
 	}
 	l.w.log.Info("connected", "server", l.address, "version", welcome.GetVersion())
-	l.opened(welcome)
+	l.opened(welcome) //nolint:contextcheck // links live as long as the worker
 	beat := time.Duration(welcome.GetHeartbeat() * float64(time.Second))
 	sent := make(chan error, 1)
 	l.w.connecting.Go(func() {
@@ -272,7 +272,7 @@ func (l *link) serve(ctx context.Context) error {
 			}
 			return err
 		}
-		l.heard(m)
+		l.heard(m) //nolint:contextcheck // attempts outlive the stream
 	}
 }
 
@@ -333,7 +333,7 @@ func (l *link) send(ctx context.Context, stream grpc.BidiStreamingClient[api.Con
 		w.mu.Unlock()
 		for _, m := range list {
 			if err := stream.Send(m); err != nil {
-				return nil //nolint:nilerr // Recv tells why
+				return nil // Recv tells why
 			}
 			w.mu.Lock()
 			l.size = max(0, l.size-proto.Size(m)-1)

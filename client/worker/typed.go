@@ -70,8 +70,7 @@ func schemaOf(t reflect.Type, depth int) map[string]any {
 
 func structSchema(t reflect.Type, depth int) map[string]any {
 	properties, required := map[string]any{}, []string{}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		name, opts, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if !f.IsExported() || name == "-" {
 			continue

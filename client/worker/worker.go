@@ -183,7 +183,7 @@ func (w *worker) run(ctx context.Context) error {
 	w.life, w.online, w.leave = work, connected, leave
 	w.mu.Lock()
 	for _, address := range w.cfg.Servers {
-		w.connect(address)
+		w.connect(address) //nolint:contextcheck // its life is online
 	}
 	w.mu.Unlock()
 	<-soft.Done()

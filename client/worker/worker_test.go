@@ -44,8 +44,13 @@ func TestPatternsNameFiles(t *testing.T) {
 		pattern, name string
 		want          bool
 	}{
-		{"*.txt", "a.txt", true}, {"*.txt", "b/a.txt", false}, {"**/*.txt", "b/c/a.txt", true}, {"**/*.txt", "a.txt", true},
-		{"out/**", "out/a/b", true}, {"out/**", "outer/a", false}, {"out/r?.csv", "out/r1.csv", true},
+		{"*.txt", "a.txt", true},
+		{"*.txt", "b/a.txt", false},
+		{"**/*.txt", "b/c/a.txt", true},
+		{"**/*.txt", "a.txt", true},
+		{"out/**", "out/a/b", true},
+		{"out/**", "outer/a", false},
+		{"out/r?.csv", "out/r1.csv", true},
 	} {
 		if got := matches(strings.Split(c.pattern, "/"), strings.Split(c.name, "/")); got != c.want {
 			t.Errorf("%s names %s: %v", c.pattern, c.name, got)
