@@ -46,8 +46,14 @@ func (c *compiler) concurrency(n *node, w where) *pipeline.ConcurrencySettings {
 		return nil
 	}
 	w = w.in("key")
-	text, ok := c.word(v, w)
+	value, bad := v.value()
+	if bad != nil {
+		c.error(*bad, w)
+		return nil
+	}
+	text, ok := value.(string)
 	if !ok {
+		c.wrong(v, w, "a text")
 		return nil
 	}
 	before := len(c.docUses)
