@@ -260,13 +260,6 @@ func (l *lane) abandon(cause error) {
 	}
 }
 
-// over reports whether the lane has ended.
-func (l *lane) over() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.closed
-}
-
 // append adds an event to the batch.
 func (l *lane) append(r *runState, e pipeline.Event) {
 	l.events++

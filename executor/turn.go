@@ -21,3 +21,10 @@ func (l *lane) later() {
 	clear(l.soon)
 	l.soon = l.soon[:0]
 }
+
+// over reports whether the lane has ended.
+func (l *lane) over() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
