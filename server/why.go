@@ -153,7 +153,7 @@ func (w *why) replicas() {
 		owned += n
 		c.Refs = append(c.Refs, pipeline.Ref{Kind: "replica", ID: string(id)})
 	}
-	c.Message = fmt.Sprintf("%d servers are alive and own %d runs; one of them takes the run when it has room", len(w.st.Replicas), owned)
+	c.Message = fmt.Sprintf("the living servers (%d) own %d runs; one of them takes the run when it has room", len(w.st.Replicas), owned)
 	w.add(c)
 }
 

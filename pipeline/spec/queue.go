@@ -61,10 +61,6 @@ func (c *compiler) concurrency(n *node, w where) *pipeline.ConcurrencySettings {
 	if t == nil {
 		return nil
 	}
-	if len(t.Autos) > 0 {
-		c.error(fault{code: "E0105", at: v.at, msg: "a concurrency key cannot hold <AUTO>", hint: "it is worked out when the run is submitted"}, w)
-		return nil
-	}
 	if t.Impure {
 		c.error(fault{code: "E0204", at: v.at, msg: "a concurrency key can read neither files nor the clock", hint: "it is worked out when the run is submitted, from inputs, run and pipeline"}, w)
 		return nil

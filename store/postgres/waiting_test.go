@@ -32,6 +32,14 @@ func TestParkedRunsAreNotWalked(t *testing.T) {
 			FROM run, generate_series(1, 100000) g`,
 		`INSERT INTO run_timer SELECT run_id, day, now() + (row_number() OVER (ORDER BY run_id) - 100) * interval '1 minute' FROM run`,
 		`INSERT INTO run_queue SELECT priority, day, run_id FROM run ORDER BY run_id LIMIT 1000`,
+		// A long queue, half of which waits for a slot of one key.
+		`INSERT INTO queue (name) VALUES ('default')`,
+		`INSERT INTO fair_clock VALUES ('default', 0, 10)`,
+		`INSERT INTO slot_freed VALUES ('k')`,
+		`INSERT INTO run_queue (priority, day, run_id, queue, pass, held, concurrency, concurrency_max, fair_key)
+			SELECT priority, day, run_id, 'default', n, n % 2, CASE n % 2 WHEN 1 THEN 'k' END, 1, 'hog'
+			FROM (SELECT priority, day, run_id, row_number() OVER (ORDER BY run_id) AS n FROM run ORDER BY run_id OFFSET 1000) r`,
+		`INSERT INTO fair_key SELECT 'default', 0, 'key ' || g, g, 1, 1 FROM generate_series(1, 10000) g`,
 	} {
 		if _, err := conn.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
