@@ -50,8 +50,8 @@ const (
 
 	// lockQueues takes the rows of the queues with limits that hold runs, and tells how
 	// many it has taken of how many.
-	lockQueues = `WITH limited AS (SELECT name FROM queue q WHERE paused_at IS NULL AND (max_running IS NOT NULL OR every IS NOT NULL)
-			AND EXISTS (SELECT FROM run_queue r WHERE r.queue = q.name AND r.held = 0)),
+	lockQueues = `WITH limited AS (SELECT name FROM queue q, LATERAL (SELECT FROM run_queue r WHERE r.queue = q.name AND r.held = 0 LIMIT 1) r
+			WHERE paused_at IS NULL AND (max_running IS NOT NULL OR every IS NOT NULL)),
 		mine AS (SELECT q.name FROM queue q WHERE q.name = ANY(ARRAY(SELECT name FROM limited)) FOR NO KEY UPDATE SKIP LOCKED)
 		SELECT set_config('orchestrator.queues', coalesce((SELECT array_agg(name)::text FROM mine), '{}'), true),
 			(SELECT count(*) FROM mine), (SELECT count(*) FROM limited)`
@@ -108,10 +108,10 @@ const (
 		FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS u (queue, priority, pass),
 			LATERAL (SELECT FROM fair_clock f WHERE f.queue = u.queue AND f.priority = u.priority FOR NO KEY UPDATE SKIP LOCKED) free
 		WHERE c.queue = u.queue AND c.priority = u.priority`
-	sweepFair = `DELETE FROM fair_key f USING unnest($1::text[], $2::integer[], $3::bigint[]) AS u (queue, priority, pass),
-			LATERAL (SELECT key FROM fair_key k WHERE k.queue = u.queue AND k.priority = u.priority AND k.pass <= u.pass
-				ORDER BY k.queue, k.priority, k.pass LIMIT 512 FOR UPDATE SKIP LOCKED) old
-		WHERE f.queue = u.queue AND f.priority = u.priority AND f.key = old.key`
+	sweepFair = `DELETE FROM fair_key WHERE ctid = ANY(ARRAY(
+		SELECT k.ctid FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS u (queue, priority, pass),
+			LATERAL (SELECT k.ctid FROM fair_key k WHERE k.queue = u.queue AND k.priority = u.priority AND k.pass <= u.pass
+				ORDER BY k.queue, k.priority, k.pass LIMIT 512 FOR UPDATE SKIP LOCKED) k))`
 )
 
 // claimSoon is when a claim that others were in the way of is made again.

@@ -13,11 +13,14 @@ import (
 )
 
 const (
+	// A sub-select with a limit walks along the index, where EXISTS may read the
+	// whole queue into a hash.
+	//
 	// gates are the queues: closed says that new runs must not pass by them,
 	// ready that runs wait and no limit but the rate holds them back, and wait how
 	// many microseconds that does.
 	gates = `gate AS (SELECT q.name, q.paused_at IS NOT NULL OR q.max_running IS NOT NULL OR q.every IS NOT NULL AS closed,
-			q.paused_at IS NULL AND EXISTS (SELECT FROM run_queue r WHERE r.queue = q.name AND r.held = 0)
+			q.paused_at IS NULL AND (SELECT true FROM run_queue r WHERE r.queue = q.name AND r.held = 0 LIMIT 1) IS TRUE
 				AND (q.max_running IS NULL OR q.max_running > (SELECT count(*) FROM slot s WHERE s.key = 'queue ' || q.name)) AS ready,
 			CASE WHEN q.every IS NULL THEN 0 ELSE greatest(0, q.tat - (q.burst - 1) * q.every - ` + nowMicros + `) END AS wait
 		FROM queue q)`

@@ -14,7 +14,7 @@ import (
 // 100,000 parked runs cost rows, not time: whatever looks for work touches only
 // what it takes, with the planner's figures and without.
 func TestParkedRunsAreNotWalked(t *testing.T) {
-	const most = 200 // rows, the nodes of a plan counted each
+	const most = 300 // rows, the nodes of a plan counted each
 	s := open(t, storetest.Migrated(t), 0)
 	conn, err := pgx.Connect(t.Context(), s.URL())
 	if err != nil {
