@@ -9,6 +9,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 TOOL     = go tool -modfile=tools.mod
 NEEDS    = bin/needs
 FUZZTIME ?= 60s
+TORTURETIME ?= 1m
 SIMTIME ?= 10m
 SIMFROM ?= $(shell date +%s)0000
 PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
@@ -59,9 +60,9 @@ sim: ## simulate crashes, stops and outages of the engine for SIMTIME (10m); sto
 bench: build $(NEEDS) ## measure throughput, latency and idle cost against a throw-away PostgreSQL
 	@$(NEEDS) -for postgres -own -- go run ./bench
 
-.PHONY: kill-test
-kill-test: build $(NEEDS) ## kill the server ten times while 200 runs are under way, and count the records
-	@$(NEEDS) -for postgres -own -- go run ./scripts/kill-test
+.PHONY: torture
+torture: $(NEEDS) ## break three replicas and their PostgreSQL for TORTURETIME (1m), and hold every record against what ran
+	@$(NEEDS) -for postgres -- go test ./scripts/torture -count 1 -v -timeout 0 -args -torture.for $(TORTURETIME) $(TORTUREFLAGS)
 
 .PHONY: check
 check: check-generated lint vuln ## format, lint, freshness of generated code, module file, links, known vulnerabilities

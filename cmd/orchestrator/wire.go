@@ -163,7 +163,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 		Labels: exec.Labels, Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
 		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Bundles: filepath.Join(p.home, "bundles"), Environ: p.environ, Secret: p.secret,
 		Cache: results, CacheTTL: time.Duration(p.cfg.Cache.TTLSeconds) * time.Second,
-		Grace: exec.Grace, Logger: p.log, Metrics: h.metrics,
+		Grace: exec.Grace, Logger: p.log, Metrics: h.metrics, Now: skewed(),
 		Advertise: p.cfg.Server.Advertise, RemoteWait: exec.AdoptionWait, AdoptionGrace: exec.AdoptionGrace, WorkerHeartbeat: exec.WorkerHeartbeat,
 	})
 	if err != nil {
@@ -181,6 +181,18 @@ func (h *house) build(ctx context.Context, p plan) error {
 		h.start(ctx, "engine", p.log, h.engine.Run)
 	}
 	return nil
+}
+
+// clockSkew is by how much the clock of this process is wrong, as a duration.
+// Tests set it when they link a server.
+var clockSkew string
+
+func skewed() func() time.Time {
+	skew, err := time.ParseDuration(clockSkew)
+	if err != nil {
+		return time.Now
+	}
+	return func() time.Time { return time.Now().Add(skew) }
 }
 
 // results is where results of equal steps are kept: in memory, in Redis if the

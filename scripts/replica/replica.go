@@ -187,3 +187,6 @@ func (r *Replica) CPU() time.Duration {
 	}
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
+
+// Signal sends the process a signal.
+func (r *Replica) Signal(s os.Signal) error { return r.cmd.Process.Signal(s) }

@@ -1,4 +1,4 @@
-package main
+package torture
 
 import (
 	"context"
@@ -22,7 +22,7 @@ import (
 // delay, in the steps of a loop and of a call too.
 func patience() *shape {
 	return &shape{
-		source: `id: kill-test-patience
+		source: `id: torture-patience
 inputs: {ledger: {type: string}}
 imports: {review: review.yaml}
 steps:
@@ -118,7 +118,9 @@ func (l *load) send(ctx context.Context, id string, p *people) error {
 			p.mu.Lock()
 			p.tries[data] = false
 			p.mu.Unlock()
-			_, err := l.client.SendSignal(ctx, &orchestratorv1.SendSignalRequest{Id: id, Name: name, Data: strconv.Quote(data)})
+			call, cancel := context.WithTimeout(ctx, callTimeout)
+			_, err := l.client.SendSignal(call, &orchestratorv1.SendSignalRequest{Id: id, Name: name, Data: strconv.Quote(data)})
+			cancel()
 			if err == nil {
 				p.mu.Lock()
 				p.tries[data] = true
@@ -181,7 +183,9 @@ func (l *load) say(ctx context.Context, who, path, approval string, p *people) e
 		req.Decision, req.Value = "approve", ""
 	}
 	for {
-		_, err := l.approvals.DecideApproval(ctx, req)
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		_, err := l.approvals.DecideApproval(call, req)
+		cancel()
 		if err == nil {
 			p.mu.Lock()
 			p.won[path] = append(p.won[path], who)

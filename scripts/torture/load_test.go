@@ -1,4 +1,4 @@
-package main
+package torture
 
 import (
 	"context"
@@ -19,6 +19,11 @@ import (
 	orchestratorv1 "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
+const (
+	callTimeout = 5 * time.Second // a replica that is frozen does not answer
+	watchTime   = 4 * time.Second
+)
+
 // load submits the runs and watches each from its acknowledgement to its end,
 // through every death of the server.
 type load struct {
@@ -26,6 +31,7 @@ type load struct {
 	ledger    string
 	busy      *shape
 	patient   *shape
+	once      *shape
 	client    orchestratorv1.RunsClient
 	approvals orchestratorv1.ApprovalsClient
 	submitted atomic.Int64
@@ -38,9 +44,12 @@ type load struct {
 
 // told is what the outside world knows of a run.
 type told struct {
-	shape  *shape
-	seen   []*orchestratorv1.Event // by its watcher; complete once the run has finished
-	people *people                 // nil: the run needs none
+	shape   *shape
+	seen    []*orchestratorv1.Event // by its watcher; complete once the run has finished
+	people  *people                 // nil: the run needs none
+	settled *settled                // nil: its steps may run as often as it takes
+
+	finished bool // guarded by load's mu
 }
 
 // shape is a pipeline and the steps of which each run of it must have a result.
@@ -56,26 +65,30 @@ func (s *shape) results() int { return len(s.effects) + len(s.said) + len(s.othe
 
 func newLoad(conn *grpc.ClientConn, c config, ledger string) *load {
 	return &load{
-		config: c, ledger: ledger, busy: chain(c.steps), patient: patience(),
+		config: c, ledger: ledger, busy: chain(c.steps, "at_least_once"), patient: patience(), once: chain(c.steps/2, "at_most_once"),
 		client: orchestratorv1.NewRunsClient(conn), approvals: orchestratorv1.NewApprovalsClient(conn),
 		runs: map[string]*told{}, repeated: map[string]bool{},
 	}
 }
 
-// shapeOf is the pipeline of a submission: of the first half each second one
-// waits for this and that, so that it has the time for it.
+// shapeOf is the pipeline of a submission: of the first half each fourth one
+// waits for this and that, so that it has the time for it, and of all each fourth
+// one has steps that may run at most once.
 func (l *load) shapeOf(i int) *shape {
-	if i < l.config.runs/2 && i%2 == 0 {
+	switch {
+	case i%4 == 0 && i < l.config.runs/2:
 		return l.patient
+	case i%4 == 1:
+		return l.once
 	}
 	return l.busy
 }
 
 // chain is a chain of commands. Each leaves a line in the ledger before it
 // takes its time, so that a kill in that time finds an effect without a result.
-func chain(steps int) *shape {
+func chain(steps int, effect string) *shape {
 	var b strings.Builder
-	b.WriteString("id: kill-test\ninputs: {ledger: {type: string}}\nsteps:\n")
+	b.WriteString("id: torture-" + strings.ReplaceAll(effect, "_", "-") + "\ninputs: {ledger: {type: string}}\nsteps:\n")
 	s := &shape{}
 	for i := range steps {
 		id := fmt.Sprintf("s%d", i)
@@ -84,7 +97,7 @@ func chain(steps int) *shape {
 		if i > 0 {
 			fmt.Fprintf(&b, "    dependencies: [s%d]\n", i-1)
 		}
-		b.WriteString(command("    ", fmt.Sprintf("sleep 0.%02d", 3+i%3*4)))
+		b.WriteString(strings.Replace(command("    ", fmt.Sprintf("sleep 0.%02d", 3+i%3*4)), "at_least_once", effect, 1))
 	}
 	s.source = b.String()
 	return s
@@ -116,8 +129,8 @@ func (l *load) run(ctx context.Context) error {
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
-			// Over the time of the kills, so that each finds runs of every age.
-			if err := pause(ctx, time.Duration(l.config.kills)*meanGap/time.Duration(l.config.runs)); err != nil {
+			// Over the time of the faults, so that each finds runs of every age.
+			if err := pause(ctx, l.config.over/time.Duration(l.config.runs)); err != nil {
 				return err
 			}
 		}
@@ -147,11 +160,16 @@ func (l *load) submit(ctx context.Context, i int) (string, *told, error) {
 	if len(t.shape.said) > 0 {
 		t.people = newPeople(l.config.seed, i)
 	}
+	if t.shape == l.once {
+		t.settled = newSettled(l.config.seed, i)
+	}
 	for {
-		run, err := l.client.CreateRun(ctx, &orchestratorv1.CreateRunRequest{
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		run, err := l.client.CreateRun(call, &orchestratorv1.CreateRunRequest{
 			Source: t.shape.source, Files: t.shape.files, Inputs: `{"ledger": ` + strconv.Quote(l.ledger) + `}`,
-			Labels: map[string]string{"number": strconv.Itoa(i)}, IdempotencyKey: fmt.Sprintf("kill-test-%d", i),
+			Labels: map[string]string{"number": strconv.Itoa(i)}, IdempotencyKey: fmt.Sprintf("torture-%d", i),
 		})
+		cancel()
 		if err == nil {
 			l.submitted.Add(1)
 			l.mu.Lock()
@@ -174,8 +192,14 @@ func (l *load) watch(ctx context.Context, id string, run *told) error {
 			run.seen = append(run.seen, e)
 			l.note(e)
 			approval, err := asks(e)
-			if err == nil && approval != "" {
+			switch {
+			case err != nil || approval == "":
+			case run.settled != nil:
+				g.Go(func() error { return l.settle(ctx, e.GetPath(), approval, run.settled) })
+			case run.people != nil:
 				g.Go(func() error { return l.decide(ctx, e.GetPath(), approval, run.people) })
+			default:
+				err = fmt.Errorf("the step %s asks people", e.GetPath())
 			}
 			return err
 		})
@@ -184,6 +208,9 @@ func (l *load) watch(ctx context.Context, id string, run *told) error {
 		return err
 	}
 	l.finished.Add(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	run.finished = true
 	return nil
 }
 
@@ -210,26 +237,45 @@ func (l *load) spared() bool {
 	return len(l.repeated) == 0
 }
 
+// open names the runs that have not finished, a few of them.
+func (l *load) open() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var list []string
+	for id, run := range l.runs {
+		if !run.finished && len(list) < 10 {
+			list = append(list, id)
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
 // follow gives each event of a run to the callback, to the last one.
 func (l *load) follow(ctx context.Context, id string, each func(*orchestratorv1.Event) error) error {
 	last := int32(0)
 	for {
-		stream, err := l.client.WatchRun(ctx, &orchestratorv1.WatchRunRequest{Id: id, After: last})
+		// A replica that is frozen says nothing: go on elsewhere.
+		watch, cancel := context.WithTimeout(ctx, watchTime)
+		stream, err := l.client.WatchRun(watch, &orchestratorv1.WatchRunRequest{Id: id, After: last})
 		for err == nil {
 			var e *orchestratorv1.Event
 			if e, err = stream.Recv(); err != nil || e.GetSeq() == 0 {
 				continue
 			}
 			if last++; e.GetSeq() != last {
+				cancel()
 				return fmt.Errorf("run %s: a watcher got event %d where %d comes next", id, e.GetSeq(), last)
 			}
 			if err := each(e); err != nil {
+				cancel()
 				return fmt.Errorf("run %s: event %d: %w", id, last, err)
 			}
 			if e.GetType() == "run_finished" {
+				cancel()
 				return nil
 			}
 		}
+		cancel()
 		if errors.Is(err, io.EOF) {
 			err = status.Error(codes.Unavailable, "the stream ended before run_finished")
 		}
@@ -246,7 +292,7 @@ func again(ctx context.Context, what string, err error) error {
 		return context.Cause(ctx)
 	}
 	switch status.Code(err) {
-	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded:
+	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded: // Canceled: by the server
 		return pause(ctx, 50*time.Millisecond)
 	}
 	return fmt.Errorf("%s: %w", what, err)
