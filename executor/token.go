@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/store"
@@ -61,7 +62,7 @@ func (t AttemptToken) open(key []byte) (attemptID, error) {
 		return attemptID{}, refused
 	}
 	text := b[:len(b)-sha256.Size]
-	if !hmac.Equal(seal(key, text[:len(text):len(text)]), b) {
+	if !hmac.Equal(seal(key, slices.Clip(text)), b) {
 		return attemptID{}, refused
 	}
 	id := attemptID{Run: store.RunIDOf(text[1:17])}
