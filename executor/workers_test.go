@@ -203,7 +203,7 @@ func TestWorkersTakeNoMoreThanTheyHaveSlotsFor(t *testing.T) {
 steps:
   - id: all
     for:
-      items: [1, 2, 3, 4, 5, 6]
+      items: [a, b, c, d, e, f]
       parallel: 6
     steps:
       - id: train
