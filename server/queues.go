@@ -118,7 +118,7 @@ func fromQueue(q *store.Queue) *orchestratorv1.Queue {
 		out.Paused, out.PausedAt, out.PausedBy = true, fromTime(p.At), p.By
 	}
 	for key, w := range q.Weights {
-		out.Weights[key] = int32(w)
+		out.Weights[key] = int32(w) //nolint:gosec // at most store.MaxWeight
 	}
 	for _, k := range q.Keys {
 		out.Keys = append(out.Keys, &orchestratorv1.QueueKey{Key: k.Key, Waiting: k.Waiting, Weight: k.Weight})

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -186,9 +187,7 @@ func setQueue(ctx context.Context, tx pgx.Tx, name string, c *store.QueueChange)
 	if err != nil {
 		return err
 	}
-	for k, w := range c.Weights {
-		m[k] = w
-	}
+	maps.Copy(m, c.Weights)
 	_, err = tx.Exec(ctx, weighKeys, name, string(store.EncodeWeights(m)))
 	return err
 }

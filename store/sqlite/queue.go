@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"maps"
 	"strings"
 	"time"
 
@@ -115,7 +116,7 @@ type querier interface {
 // readGates tells whether some run may start from its queue, when the rate of a
 // queue lets the next one start, and what is paused or limited.
 func readGates(ctx context.Context, db querier, now time.Time) (ready bool, next time.Time, g store.Gates, err error) {
-	rows, err := db.QueryContext(ctx, queueGates) //nolint:sqlclosecheck // drain closes it
+	rows, err := db.QueryContext(ctx, queueGates)
 	if err != nil {
 		return false, next, g, err
 	}
@@ -151,7 +152,7 @@ func readGates(ctx context.Context, db querier, now time.Time) (ready bool, next
 	if err != nil {
 		return false, next, g, err
 	}
-	rows, err = db.QueryContext(ctx, pausedPipelines) //nolint:sqlclosecheck // drain closes it
+	rows, err = db.QueryContext(ctx, pausedPipelines)
 	if err != nil {
 		return false, next, g, err
 	}
@@ -324,9 +325,7 @@ func (t *tx) setQueue(name string, c *store.QueueChange) error {
 	if err != nil {
 		return err
 	}
-	for k, w := range c.Weights {
-		m[k] = w
-	}
+	maps.Copy(m, c.Weights)
 	_, err = t.exec(weighKeys, string(store.EncodeWeights(m)), name)
 	return err
 }

@@ -2578,6 +2578,868 @@ func (x *ForkStep) GetReason() string {
 	return ""
 }
 
+type DiffRunsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ids of the runs.
+	A string `protobuf:"bytes,1,opt,name=a,proto3" json:"a,omitempty"`
+	B string `protobuf:"bytes,2,opt,name=b,proto3" json:"b,omitempty"`
+	// Steps that are listed at most: default 200, at most 2000.
+	Limit         int32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffRunsRequest) Reset() {
+	*x = DiffRunsRequest{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffRunsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffRunsRequest) ProtoMessage() {}
+
+func (x *DiffRunsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffRunsRequest.ProtoReflect.Descriptor instead.
+func (*DiffRunsRequest) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *DiffRunsRequest) GetA() string {
+	if x != nil {
+		return x.A
+	}
+	return ""
+}
+
+func (x *DiffRunsRequest) GetB() string {
+	if x != nil {
+		return x.B
+	}
+	return ""
+}
+
+func (x *DiffRunsRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// RunDiff is in what two runs differ.
+type RunDiff struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Without inputs and outputs.
+	A *Run `protobuf:"bytes,1,opt,name=a,proto3" json:"a,omitempty"`
+	B *Run `protobuf:"bytes,2,opt,name=b,proto3" json:"b,omitempty"`
+	// Their status, definition, inputs, outputs and steps are the same.
+	Same       bool            `protobuf:"varint,3,opt,name=same,proto3" json:"same,omitempty"`
+	Definition *DefinitionDiff `protobuf:"bytes,4,opt,name=definition,proto3" json:"definition,omitempty"`
+	// Those that differ, by name.
+	Inputs  []*ValueDiff `protobuf:"bytes,5,rep,name=inputs,proto3" json:"inputs,omitempty"`
+	Outputs []*ValueDiff `protobuf:"bytes,6,rep,name=outputs,proto3" json:"outputs,omitempty"`
+	// Milliseconds from the start to the end; 0 where one is missing.
+	DurationA float64 `protobuf:"fixed64,7,opt,name=duration_a,json=durationA,proto3" json:"duration_a,omitempty"`
+	DurationB float64 `protobuf:"fixed64,8,opt,name=duration_b,json=durationB,proto3" json:"duration_b,omitempty"`
+	// The first step of steps that did not become the same; null: there is none.
+	First *StepDiff `protobuf:"bytes,9,opt,name=first,proto3" json:"first,omitempty"`
+	// Those that did not become the same, in the order in which they began.
+	Steps []*StepDiff `protobuf:"bytes,10,rep,name=steps,proto3" json:"steps,omitempty"`
+	// Steps that differ besides those listed.
+	More int32 `protobuf:"varint,11,opt,name=more,proto3" json:"more,omitempty"`
+	// How many steps are the same, differ, and are in one run only.
+	StepsSame     int32 `protobuf:"varint,12,opt,name=steps_same,json=stepsSame,proto3" json:"steps_same,omitempty"`
+	StepsChanged  int32 `protobuf:"varint,13,opt,name=steps_changed,json=stepsChanged,proto3" json:"steps_changed,omitempty"`
+	StepsOnlyA    int32 `protobuf:"varint,14,opt,name=steps_only_a,json=stepsOnlyA,proto3" json:"steps_only_a,omitempty"`
+	StepsOnlyB    int32 `protobuf:"varint,15,opt,name=steps_only_b,json=stepsOnlyB,proto3" json:"steps_only_b,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunDiff) Reset() {
+	*x = RunDiff{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunDiff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunDiff) ProtoMessage() {}
+
+func (x *RunDiff) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunDiff.ProtoReflect.Descriptor instead.
+func (*RunDiff) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RunDiff) GetA() *Run {
+	if x != nil {
+		return x.A
+	}
+	return nil
+}
+
+func (x *RunDiff) GetB() *Run {
+	if x != nil {
+		return x.B
+	}
+	return nil
+}
+
+func (x *RunDiff) GetSame() bool {
+	if x != nil {
+		return x.Same
+	}
+	return false
+}
+
+func (x *RunDiff) GetDefinition() *DefinitionDiff {
+	if x != nil {
+		return x.Definition
+	}
+	return nil
+}
+
+func (x *RunDiff) GetInputs() []*ValueDiff {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
+func (x *RunDiff) GetOutputs() []*ValueDiff {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *RunDiff) GetDurationA() float64 {
+	if x != nil {
+		return x.DurationA
+	}
+	return 0
+}
+
+func (x *RunDiff) GetDurationB() float64 {
+	if x != nil {
+		return x.DurationB
+	}
+	return 0
+}
+
+func (x *RunDiff) GetFirst() *StepDiff {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *RunDiff) GetSteps() []*StepDiff {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *RunDiff) GetMore() int32 {
+	if x != nil {
+		return x.More
+	}
+	return 0
+}
+
+func (x *RunDiff) GetStepsSame() int32 {
+	if x != nil {
+		return x.StepsSame
+	}
+	return 0
+}
+
+func (x *RunDiff) GetStepsChanged() int32 {
+	if x != nil {
+		return x.StepsChanged
+	}
+	return 0
+}
+
+func (x *RunDiff) GetStepsOnlyA() int32 {
+	if x != nil {
+		return x.StepsOnlyA
+	}
+	return 0
+}
+
+func (x *RunDiff) GetStepsOnlyB() int32 {
+	if x != nil {
+		return x.StepsOnlyB
+	}
+	return 0
+}
+
+// DefinitionDiff is in what two pipelines differ.
+type DefinitionDiff struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The plans have the same digest.
+	Same    bool                `protobuf:"varint,1,opt,name=same,proto3" json:"same,omitempty"`
+	Changes []*DefinitionChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Files that travel with the pipelines and are not the same in both.
+	Files []string `protobuf:"bytes,3,rep,name=files,proto3" json:"files,omitempty"`
+	// Changes besides those listed.
+	More          int32 `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DefinitionDiff) Reset() {
+	*x = DefinitionDiff{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DefinitionDiff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DefinitionDiff) ProtoMessage() {}
+
+func (x *DefinitionDiff) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DefinitionDiff.ProtoReflect.Descriptor instead.
+func (*DefinitionDiff) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *DefinitionDiff) GetSame() bool {
+	if x != nil {
+		return x.Same
+	}
+	return false
+}
+
+func (x *DefinitionDiff) GetChanges() []*DefinitionChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *DefinitionDiff) GetFiles() []string {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *DefinitionDiff) GetMore() int32 {
+	if x != nil {
+		return x.More
+	}
+	return 0
+}
+
+// DefinitionChange is a step, or a key of one, that differs.
+type DefinitionChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// added, removed or changed.
+	Change string `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
+	// The step's id, after those of the blocks around it; empty: the pipeline itself.
+	Step string `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	// The key that differs; empty where the whole step was added or removed.
+	Key string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// Where it stands in each source, from 1; 0: it is not there.
+	LineA int32 `protobuf:"varint,4,opt,name=line_a,json=lineA,proto3" json:"line_a,omitempty"`
+	LineB int32 `protobuf:"varint,5,opt,name=line_b,json=lineB,proto3" json:"line_b,omitempty"`
+	// Those lines.
+	TextA         string `protobuf:"bytes,6,opt,name=text_a,json=textA,proto3" json:"text_a,omitempty"`
+	TextB         string `protobuf:"bytes,7,opt,name=text_b,json=textB,proto3" json:"text_b,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DefinitionChange) Reset() {
+	*x = DefinitionChange{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DefinitionChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DefinitionChange) ProtoMessage() {}
+
+func (x *DefinitionChange) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DefinitionChange.ProtoReflect.Descriptor instead.
+func (*DefinitionChange) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *DefinitionChange) GetChange() string {
+	if x != nil {
+		return x.Change
+	}
+	return ""
+}
+
+func (x *DefinitionChange) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *DefinitionChange) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *DefinitionChange) GetLineA() int32 {
+	if x != nil {
+		return x.LineA
+	}
+	return 0
+}
+
+func (x *DefinitionChange) GetLineB() int32 {
+	if x != nil {
+		return x.LineB
+	}
+	return 0
+}
+
+func (x *DefinitionChange) GetTextA() string {
+	if x != nil {
+		return x.TextA
+	}
+	return ""
+}
+
+func (x *DefinitionChange) GetTextB() string {
+	if x != nil {
+		return x.TextB
+	}
+	return ""
+}
+
+// ValueDiff is a value that differs.
+type ValueDiff struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	A             *DiffValue             `protobuf:"bytes,2,opt,name=a,proto3" json:"a,omitempty"`
+	B             *DiffValue             `protobuf:"bytes,3,opt,name=b,proto3" json:"b,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ValueDiff) Reset() {
+	*x = ValueDiff{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ValueDiff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ValueDiff) ProtoMessage() {}
+
+func (x *ValueDiff) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ValueDiff.ProtoReflect.Descriptor instead.
+func (*ValueDiff) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ValueDiff) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ValueDiff) GetA() *DiffValue {
+	if x != nil {
+		return x.A
+	}
+	return nil
+}
+
+func (x *ValueDiff) GetB() *DiffValue {
+	if x != nil {
+		return x.B
+	}
+	return nil
+}
+
+// DiffValue is one side of it; null: there is none.
+type DiffValue struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Null where it is larger than 64 KiB: then only its digest is told.
+	Value string `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	// Bytes of its JSON.
+	Size int32 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// Of its JSON with sorted keys.
+	Digest        string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffValue) Reset() {
+	*x = DiffValue{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffValue) ProtoMessage() {}
+
+func (x *DiffValue) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffValue.ProtoReflect.Descriptor instead.
+func (*DiffValue) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *DiffValue) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *DiffValue) GetSize() int32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *DiffValue) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+// StepDiff is a step that did not become the same in both runs.
+type StepDiff struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Kind  string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// changed, only_a or only_b.
+	Change string `protobuf:"bytes,3,opt,name=change,proto3" json:"change,omitempty"`
+	// What differs: status, parameters, output, error, attempt, cached or reused.
+	Fields        []string  `protobuf:"bytes,4,rep,name=fields,proto3" json:"fields,omitempty"`
+	A             *StepSide `protobuf:"bytes,5,opt,name=a,proto3" json:"a,omitempty"`
+	B             *StepSide `protobuf:"bytes,6,opt,name=b,proto3" json:"b,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepDiff) Reset() {
+	*x = StepDiff{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepDiff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepDiff) ProtoMessage() {}
+
+func (x *StepDiff) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepDiff.ProtoReflect.Descriptor instead.
+func (*StepDiff) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *StepDiff) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *StepDiff) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *StepDiff) GetChange() string {
+	if x != nil {
+		return x.Change
+	}
+	return ""
+}
+
+func (x *StepDiff) GetFields() []string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *StepDiff) GetA() *StepSide {
+	if x != nil {
+		return x.A
+	}
+	return nil
+}
+
+func (x *StepDiff) GetB() *StepSide {
+	if x != nil {
+		return x.B
+	}
+	return nil
+}
+
+// StepSide is a step as it became in one run.
+type StepSide struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Status  Step_Status            `protobuf:"varint,1,opt,name=status,proto3,enum=orchestrator.v1.Step_Status" json:"status,omitempty"`
+	Attempt int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Milliseconds from its begin to its end; 0: it has not ended.
+	Duration   float64 `protobuf:"fixed64,3,opt,name=duration,proto3" json:"duration,omitempty"`
+	Usage      *Usage  `protobuf:"bytes,4,opt,name=usage,proto3" json:"usage,omitempty"`
+	CacheHit   bool    `protobuf:"varint,5,opt,name=cache_hit,json=cacheHit,proto3" json:"cache_hit,omitempty"`
+	ReusedFrom string  `protobuf:"bytes,6,opt,name=reused_from,json=reusedFrom,proto3" json:"reused_from,omitempty"`
+	Reason     string  `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// These three only where they differ, or the step is in one run only.
+	Parameters    *DiffValue `protobuf:"bytes,8,opt,name=parameters,proto3" json:"parameters,omitempty"`
+	Output        *DiffValue `protobuf:"bytes,9,opt,name=output,proto3" json:"output,omitempty"`
+	Error         *Failure   `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepSide) Reset() {
+	*x = StepSide{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepSide) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepSide) ProtoMessage() {}
+
+func (x *StepSide) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepSide.ProtoReflect.Descriptor instead.
+func (*StepSide) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *StepSide) GetStatus() Step_Status {
+	if x != nil {
+		return x.Status
+	}
+	return Step_STATUS_UNSPECIFIED
+}
+
+func (x *StepSide) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *StepSide) GetDuration() float64 {
+	if x != nil {
+		return x.Duration
+	}
+	return 0
+}
+
+func (x *StepSide) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *StepSide) GetCacheHit() bool {
+	if x != nil {
+		return x.CacheHit
+	}
+	return false
+}
+
+func (x *StepSide) GetReusedFrom() string {
+	if x != nil {
+		return x.ReusedFrom
+	}
+	return ""
+}
+
+func (x *StepSide) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *StepSide) GetParameters() *DiffValue {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *StepSide) GetOutput() *DiffValue {
+	if x != nil {
+		return x.Output
+	}
+	return nil
+}
+
+func (x *StepSide) GetError() *Failure {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+type ExportRunRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportRunRequest) Reset() {
+	*x = ExportRunRequest{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportRunRequest) ProtoMessage() {}
+
+func (x *ExportRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportRunRequest.ProtoReflect.Descriptor instead.
+func (*ExportRunRequest) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ExportRunRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ExportRunResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next bytes of the file.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportRunResponse) Reset() {
+	*x = ExportRunResponse{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportRunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportRunResponse) ProtoMessage() {}
+
+func (x *ExportRunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportRunResponse.ProtoReflect.Descriptor instead.
+func (*ExportRunResponse) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ExportRunResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type ImportRunRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next bytes of the file, 1 MiB at most.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportRunRequest) Reset() {
+	*x = ImportRunRequest{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportRunRequest) ProtoMessage() {}
+
+func (x *ImportRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportRunRequest.ProtoReflect.Descriptor instead.
+func (*ImportRunRequest) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ImportRunRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type GetGraphRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2587,7 +3449,7 @@ type GetGraphRequest struct {
 
 func (x *GetGraphRequest) Reset() {
 	*x = GetGraphRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[31]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2599,7 +3461,7 @@ func (x *GetGraphRequest) String() string {
 func (*GetGraphRequest) ProtoMessage() {}
 
 func (x *GetGraphRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[31]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2612,7 +3474,7 @@ func (x *GetGraphRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGraphRequest.ProtoReflect.Descriptor instead.
 func (*GetGraphRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{31}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetGraphRequest) GetId() string {
@@ -2631,7 +3493,7 @@ type GetDefinitionRequest struct {
 
 func (x *GetDefinitionRequest) Reset() {
 	*x = GetDefinitionRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[32]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2643,7 +3505,7 @@ func (x *GetDefinitionRequest) String() string {
 func (*GetDefinitionRequest) ProtoMessage() {}
 
 func (x *GetDefinitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[32]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2656,7 +3518,7 @@ func (x *GetDefinitionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDefinitionRequest.ProtoReflect.Descriptor instead.
 func (*GetDefinitionRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{32}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetDefinitionRequest) GetId() string {
@@ -2678,7 +3540,7 @@ type Definition struct {
 
 func (x *Definition) Reset() {
 	*x = Definition{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[33]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2690,7 +3552,7 @@ func (x *Definition) String() string {
 func (*Definition) ProtoMessage() {}
 
 func (x *Definition) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[33]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2703,7 +3565,7 @@ func (x *Definition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Definition.ProtoReflect.Descriptor instead.
 func (*Definition) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{33}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Definition) GetPlanDigest() string {
@@ -2742,7 +3604,7 @@ type Graph struct {
 
 func (x *Graph) Reset() {
 	*x = Graph{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[34]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2754,7 +3616,7 @@ func (x *Graph) String() string {
 func (*Graph) ProtoMessage() {}
 
 func (x *Graph) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[34]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2767,7 +3629,7 @@ func (x *Graph) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Graph.ProtoReflect.Descriptor instead.
 func (*Graph) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{34}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Graph) GetNodes() []*GraphNode {
@@ -2823,7 +3685,7 @@ type GraphArm struct {
 
 func (x *GraphArm) Reset() {
 	*x = GraphArm{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[35]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2835,7 +3697,7 @@ func (x *GraphArm) String() string {
 func (*GraphArm) ProtoMessage() {}
 
 func (x *GraphArm) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[35]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2848,7 +3710,7 @@ func (x *GraphArm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphArm.ProtoReflect.Descriptor instead.
 func (*GraphArm) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{35}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GraphArm) GetBlock() string {
@@ -2916,7 +3778,7 @@ type GraphNode struct {
 
 func (x *GraphNode) Reset() {
 	*x = GraphNode{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[36]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2928,7 +3790,7 @@ func (x *GraphNode) String() string {
 func (*GraphNode) ProtoMessage() {}
 
 func (x *GraphNode) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[36]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2941,7 +3803,7 @@ func (x *GraphNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphNode.ProtoReflect.Descriptor instead.
 func (*GraphNode) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{36}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GraphNode) GetId() string {
@@ -3040,7 +3902,7 @@ type GraphEdge struct {
 
 func (x *GraphEdge) Reset() {
 	*x = GraphEdge{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[37]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3052,7 +3914,7 @@ func (x *GraphEdge) String() string {
 func (*GraphEdge) ProtoMessage() {}
 
 func (x *GraphEdge) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[37]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3065,7 +3927,7 @@ func (x *GraphEdge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphEdge.ProtoReflect.Descriptor instead.
 func (*GraphEdge) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{37}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GraphEdge) GetFrom() string {
@@ -3119,7 +3981,7 @@ type WhyRunRequest struct {
 
 func (x *WhyRunRequest) Reset() {
 	*x = WhyRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[38]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3131,7 +3993,7 @@ func (x *WhyRunRequest) String() string {
 func (*WhyRunRequest) ProtoMessage() {}
 
 func (x *WhyRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[38]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3144,7 +4006,7 @@ func (x *WhyRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhyRunRequest.ProtoReflect.Descriptor instead.
 func (*WhyRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{38}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WhyRunRequest) GetId() string {
@@ -3165,7 +4027,7 @@ type WhyRunResponse struct {
 
 func (x *WhyRunResponse) Reset() {
 	*x = WhyRunResponse{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[39]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3177,7 +4039,7 @@ func (x *WhyRunResponse) String() string {
 func (*WhyRunResponse) ProtoMessage() {}
 
 func (x *WhyRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[39]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3190,7 +4052,7 @@ func (x *WhyRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhyRunResponse.ProtoReflect.Descriptor instead.
 func (*WhyRunResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{39}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *WhyRunResponse) GetRun() *Run {
@@ -3207,144 +4069,11 @@ func (x *WhyRunResponse) GetCauses() []*Cause {
 	return nil
 }
 
-// One reason why a run is where it is.
-type Cause struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// In snake case, as in queued, queue_paused, concurrency, rate_limit, approval.
-	Code    string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
-	Message string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	Since   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
-	// When it is over by itself.
-	Until         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
-	Refs          []*Ref                 `protobuf:"bytes,5,rep,name=refs,proto3" json:"refs,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Cause) Reset() {
-	*x = Cause{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[40]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Cause) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Cause) ProtoMessage() {}
-
-func (x *Cause) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[40]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Cause.ProtoReflect.Descriptor instead.
-func (*Cause) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{40}
-}
-
-func (x *Cause) GetCode() string {
-	if x != nil {
-		return x.Code
-	}
-	return ""
-}
-
-func (x *Cause) GetMessage() string {
-	if x != nil {
-		return x.Message
-	}
-	return ""
-}
-
-func (x *Cause) GetSince() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Since
-	}
-	return nil
-}
-
-func (x *Cause) GetUntil() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Until
-	}
-	return nil
-}
-
-func (x *Cause) GetRefs() []*Ref {
-	if x != nil {
-		return x.Refs
-	}
-	return nil
-}
-
-// Something that a cause speaks of.
-type Ref struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// run, approval, queue, pipeline, step, replica, signal or worker
-	Kind          string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Ref) Reset() {
-	*x = Ref{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[41]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Ref) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Ref) ProtoMessage() {}
-
-func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[41]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Ref.ProtoReflect.Descriptor instead.
-func (*Ref) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{41}
-}
-
-func (x *Ref) GetKind() string {
-	if x != nil {
-		return x.Kind
-	}
-	return ""
-}
-
-func (x *Ref) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
 var File_orchestrator_v1_runs_proto protoreflect.FileDescriptor
 
 const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\n" +
-	"\x1aorchestrator/v1/runs.proto\x12\x0forchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dorchestrator/v1/options.proto\"\xcc\a\n" +
+	"\x1aorchestrator/v1/runs.proto\x12\x0forchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1corchestrator/v1/causes.proto\x1a\x1dorchestrator/v1/options.proto\"\xcc\a\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bpipeline\x18\x02 \x01(\tR\bpipeline\x12\x18\n" +
@@ -3589,7 +4318,84 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
 	"\bdecision\x18\x03 \x01(\tR\bdecision\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"!\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"C\n" +
+	"\x0fDiffRunsRequest\x12\f\n" +
+	"\x01a\x18\x01 \x01(\tR\x01a\x12\f\n" +
+	"\x01b\x18\x02 \x01(\tR\x01b\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\x05R\x05limit\"\xcc\x04\n" +
+	"\aRunDiff\x12\"\n" +
+	"\x01a\x18\x01 \x01(\v2\x14.orchestrator.v1.RunR\x01a\x12\"\n" +
+	"\x01b\x18\x02 \x01(\v2\x14.orchestrator.v1.RunR\x01b\x12\x12\n" +
+	"\x04same\x18\x03 \x01(\bR\x04same\x12?\n" +
+	"\n" +
+	"definition\x18\x04 \x01(\v2\x1f.orchestrator.v1.DefinitionDiffR\n" +
+	"definition\x122\n" +
+	"\x06inputs\x18\x05 \x03(\v2\x1a.orchestrator.v1.ValueDiffR\x06inputs\x124\n" +
+	"\aoutputs\x18\x06 \x03(\v2\x1a.orchestrator.v1.ValueDiffR\aoutputs\x12\x1d\n" +
+	"\n" +
+	"duration_a\x18\a \x01(\x01R\tdurationA\x12\x1d\n" +
+	"\n" +
+	"duration_b\x18\b \x01(\x01R\tdurationB\x12/\n" +
+	"\x05first\x18\t \x01(\v2\x19.orchestrator.v1.StepDiffR\x05first\x12/\n" +
+	"\x05steps\x18\n" +
+	" \x03(\v2\x19.orchestrator.v1.StepDiffR\x05steps\x12\x12\n" +
+	"\x04more\x18\v \x01(\x05R\x04more\x12\x1d\n" +
+	"\n" +
+	"steps_same\x18\f \x01(\x05R\tstepsSame\x12#\n" +
+	"\rsteps_changed\x18\r \x01(\x05R\fstepsChanged\x12 \n" +
+	"\fsteps_only_a\x18\x0e \x01(\x05R\n" +
+	"stepsOnlyA\x12 \n" +
+	"\fsteps_only_b\x18\x0f \x01(\x05R\n" +
+	"stepsOnlyB\"\x8b\x01\n" +
+	"\x0eDefinitionDiff\x12\x12\n" +
+	"\x04same\x18\x01 \x01(\bR\x04same\x12;\n" +
+	"\achanges\x18\x02 \x03(\v2!.orchestrator.v1.DefinitionChangeR\achanges\x12\x14\n" +
+	"\x05files\x18\x03 \x03(\tR\x05files\x12\x12\n" +
+	"\x04more\x18\x04 \x01(\x05R\x04more\"\xac\x01\n" +
+	"\x10DefinitionChange\x12\x16\n" +
+	"\x06change\x18\x01 \x01(\tR\x06change\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\tR\x04step\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x15\n" +
+	"\x06line_a\x18\x04 \x01(\x05R\x05lineA\x12\x15\n" +
+	"\x06line_b\x18\x05 \x01(\x05R\x05lineB\x12\x15\n" +
+	"\x06text_a\x18\x06 \x01(\tR\x05textA\x12\x15\n" +
+	"\x06text_b\x18\a \x01(\tR\x05textB\"s\n" +
+	"\tValueDiff\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
+	"\x01a\x18\x02 \x01(\v2\x1a.orchestrator.v1.DiffValueR\x01a\x12(\n" +
+	"\x01b\x18\x03 \x01(\v2\x1a.orchestrator.v1.DiffValueR\x01b\"S\n" +
+	"\tDiffValue\x12\x1a\n" +
+	"\x05value\x18\x01 \x01(\tB\x04\xe8\xe0\x18\x01R\x05value\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x05R\x04size\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\"\xb4\x01\n" +
+	"\bStepDiff\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06change\x18\x03 \x01(\tR\x06change\x12\x16\n" +
+	"\x06fields\x18\x04 \x03(\tR\x06fields\x12'\n" +
+	"\x01a\x18\x05 \x01(\v2\x19.orchestrator.v1.StepSideR\x01a\x12'\n" +
+	"\x01b\x18\x06 \x01(\v2\x19.orchestrator.v1.StepSideR\x01b\"\x9a\x03\n" +
+	"\bStepSide\x124\n" +
+	"\x06status\x18\x01 \x01(\x0e2\x1c.orchestrator.v1.Step.StatusR\x06status\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12\x1a\n" +
+	"\bduration\x18\x03 \x01(\x01R\bduration\x12,\n" +
+	"\x05usage\x18\x04 \x01(\v2\x16.orchestrator.v1.UsageR\x05usage\x12\x1b\n" +
+	"\tcache_hit\x18\x05 \x01(\bR\bcacheHit\x12\x1f\n" +
+	"\vreused_from\x18\x06 \x01(\tR\n" +
+	"reusedFrom\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12:\n" +
+	"\n" +
+	"parameters\x18\b \x01(\v2\x1a.orchestrator.v1.DiffValueR\n" +
+	"parameters\x122\n" +
+	"\x06output\x18\t \x01(\v2\x1a.orchestrator.v1.DiffValueR\x06output\x12.\n" +
+	"\x05error\x18\n" +
+	" \x01(\v2\x18.orchestrator.v1.FailureR\x05error\"\"\n" +
+	"\x10ExportRunRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"'\n" +
+	"\x11ExportRunResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"&\n" +
+	"\x10ImportRunRequest\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"!\n" +
 	"\x0fGetGraphRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"&\n" +
 	"\x14GetDefinitionRequest\x12\x0e\n" +
@@ -3637,16 +4443,7 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"h\n" +
 	"\x0eWhyRunResponse\x12&\n" +
 	"\x03run\x18\x01 \x01(\v2\x14.orchestrator.v1.RunR\x03run\x12.\n" +
-	"\x06causes\x18\x02 \x03(\v2\x16.orchestrator.v1.CauseR\x06causes\"\xc3\x01\n" +
-	"\x05Cause\x12\x12\n" +
-	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\x120\n" +
-	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
-	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12(\n" +
-	"\x04refs\x18\x05 \x03(\v2\x14.orchestrator.v1.RefR\x04refs\")\n" +
-	"\x03Ref\x12\x12\n" +
-	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id2\xd0\v\n" +
+	"\x06causes\x18\x02 \x03(\v2\x16.orchestrator.v1.CauseR\x06causes2\xb6\r\n" +
 	"\x04Runs\x12D\n" +
 	"\tCreateRun\x12!.orchestrator.v1.CreateRunRequest\x1a\x14.orchestrator.v1.Run\x12O\n" +
 	"\bListRuns\x12 .orchestrator.v1.ListRunsRequest\x1a!.orchestrator.v1.ListRunsResponse\x12>\n" +
@@ -3664,7 +4461,10 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\bRerunRun\x12 .orchestrator.v1.RerunRunRequest\x1a\x14.orchestrator.v1.Run\x12@\n" +
 	"\aForkRun\x12\x1f.orchestrator.v1.ForkRunRequest\x1a\x14.orchestrator.v1.Run\x12D\n" +
 	"\tReplayRun\x12!.orchestrator.v1.ReplayRunRequest\x1a\x14.orchestrator.v1.Run\x12X\n" +
-	"\vPreviewFork\x12#.orchestrator.v1.PreviewForkRequest\x1a$.orchestrator.v1.PreviewForkResponse\x12L\n" +
+	"\vPreviewFork\x12#.orchestrator.v1.PreviewForkRequest\x1a$.orchestrator.v1.PreviewForkResponse\x12F\n" +
+	"\bDiffRuns\x12 .orchestrator.v1.DiffRunsRequest\x1a\x18.orchestrator.v1.RunDiff\x12T\n" +
+	"\tExportRun\x12!.orchestrator.v1.ExportRunRequest\x1a\".orchestrator.v1.ExportRunResponse0\x01\x12F\n" +
+	"\tImportRun\x12!.orchestrator.v1.ImportRunRequest\x1a\x14.orchestrator.v1.Run(\x01\x12L\n" +
 	"\x06DryRun\x12!.orchestrator.v1.CreateRunRequest\x1a\x1f.orchestrator.v1.DryRunResponse\x12F\n" +
 	"\n" +
 	"SendSignal\x12\".orchestrator.v1.SendSignalRequest\x1a\x14.orchestrator.v1.Run\x12D\n" +
@@ -3684,7 +4484,7 @@ func file_orchestrator_v1_runs_proto_rawDescGZIP() []byte {
 }
 
 var file_orchestrator_v1_runs_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_orchestrator_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_orchestrator_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_orchestrator_v1_runs_proto_goTypes = []any{
 	(Run_Status)(0),               // 0: orchestrator.v1.Run.Status
 	(Step_Status)(0),              // 1: orchestrator.v1.Step.Status
@@ -3719,106 +4519,136 @@ var file_orchestrator_v1_runs_proto_goTypes = []any{
 	(*PreviewForkRequest)(nil),    // 30: orchestrator.v1.PreviewForkRequest
 	(*PreviewForkResponse)(nil),   // 31: orchestrator.v1.PreviewForkResponse
 	(*ForkStep)(nil),              // 32: orchestrator.v1.ForkStep
-	(*GetGraphRequest)(nil),       // 33: orchestrator.v1.GetGraphRequest
-	(*GetDefinitionRequest)(nil),  // 34: orchestrator.v1.GetDefinitionRequest
-	(*Definition)(nil),            // 35: orchestrator.v1.Definition
-	(*Graph)(nil),                 // 36: orchestrator.v1.Graph
-	(*GraphArm)(nil),              // 37: orchestrator.v1.GraphArm
-	(*GraphNode)(nil),             // 38: orchestrator.v1.GraphNode
-	(*GraphEdge)(nil),             // 39: orchestrator.v1.GraphEdge
-	(*WhyRunRequest)(nil),         // 40: orchestrator.v1.WhyRunRequest
-	(*WhyRunResponse)(nil),        // 41: orchestrator.v1.WhyRunResponse
-	(*Cause)(nil),                 // 42: orchestrator.v1.Cause
-	(*Ref)(nil),                   // 43: orchestrator.v1.Ref
-	nil,                           // 44: orchestrator.v1.Run.LabelsEntry
-	nil,                           // 45: orchestrator.v1.CreateRunRequest.LabelsEntry
-	nil,                           // 46: orchestrator.v1.CreateRunRequest.FilesEntry
-	nil,                           // 47: orchestrator.v1.CreateRunRequest.UploadsEntry
-	nil,                           // 48: orchestrator.v1.ForkRunRequest.FilesEntry
-	nil,                           // 49: orchestrator.v1.PreviewForkRequest.FilesEntry
-	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
+	(*DiffRunsRequest)(nil),       // 33: orchestrator.v1.DiffRunsRequest
+	(*RunDiff)(nil),               // 34: orchestrator.v1.RunDiff
+	(*DefinitionDiff)(nil),        // 35: orchestrator.v1.DefinitionDiff
+	(*DefinitionChange)(nil),      // 36: orchestrator.v1.DefinitionChange
+	(*ValueDiff)(nil),             // 37: orchestrator.v1.ValueDiff
+	(*DiffValue)(nil),             // 38: orchestrator.v1.DiffValue
+	(*StepDiff)(nil),              // 39: orchestrator.v1.StepDiff
+	(*StepSide)(nil),              // 40: orchestrator.v1.StepSide
+	(*ExportRunRequest)(nil),      // 41: orchestrator.v1.ExportRunRequest
+	(*ExportRunResponse)(nil),     // 42: orchestrator.v1.ExportRunResponse
+	(*ImportRunRequest)(nil),      // 43: orchestrator.v1.ImportRunRequest
+	(*GetGraphRequest)(nil),       // 44: orchestrator.v1.GetGraphRequest
+	(*GetDefinitionRequest)(nil),  // 45: orchestrator.v1.GetDefinitionRequest
+	(*Definition)(nil),            // 46: orchestrator.v1.Definition
+	(*Graph)(nil),                 // 47: orchestrator.v1.Graph
+	(*GraphArm)(nil),              // 48: orchestrator.v1.GraphArm
+	(*GraphNode)(nil),             // 49: orchestrator.v1.GraphNode
+	(*GraphEdge)(nil),             // 50: orchestrator.v1.GraphEdge
+	(*WhyRunRequest)(nil),         // 51: orchestrator.v1.WhyRunRequest
+	(*WhyRunResponse)(nil),        // 52: orchestrator.v1.WhyRunResponse
+	nil,                           // 53: orchestrator.v1.Run.LabelsEntry
+	nil,                           // 54: orchestrator.v1.CreateRunRequest.LabelsEntry
+	nil,                           // 55: orchestrator.v1.CreateRunRequest.FilesEntry
+	nil,                           // 56: orchestrator.v1.CreateRunRequest.UploadsEntry
+	nil,                           // 57: orchestrator.v1.ForkRunRequest.FilesEntry
+	nil,                           // 58: orchestrator.v1.PreviewForkRequest.FilesEntry
+	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
+	(*Cause)(nil),                 // 60: orchestrator.v1.Cause
 }
 var file_orchestrator_v1_runs_proto_depIdxs = []int32{
 	0,  // 0: orchestrator.v1.Run.status:type_name -> orchestrator.v1.Run.Status
 	3,  // 1: orchestrator.v1.Run.error:type_name -> orchestrator.v1.Failure
-	44, // 2: orchestrator.v1.Run.labels:type_name -> orchestrator.v1.Run.LabelsEntry
-	50, // 3: orchestrator.v1.Run.created_at:type_name -> google.protobuf.Timestamp
-	50, // 4: orchestrator.v1.Run.started_at:type_name -> google.protobuf.Timestamp
-	50, // 5: orchestrator.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
+	53, // 2: orchestrator.v1.Run.labels:type_name -> orchestrator.v1.Run.LabelsEntry
+	59, // 3: orchestrator.v1.Run.created_at:type_name -> google.protobuf.Timestamp
+	59, // 4: orchestrator.v1.Run.started_at:type_name -> google.protobuf.Timestamp
+	59, // 5: orchestrator.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
 	4,  // 6: orchestrator.v1.Run.usage:type_name -> orchestrator.v1.Usage
 	1,  // 7: orchestrator.v1.Step.status:type_name -> orchestrator.v1.Step.Status
 	3,  // 8: orchestrator.v1.Step.error:type_name -> orchestrator.v1.Failure
-	50, // 9: orchestrator.v1.Step.started_at:type_name -> google.protobuf.Timestamp
-	50, // 10: orchestrator.v1.Step.finished_at:type_name -> google.protobuf.Timestamp
+	59, // 9: orchestrator.v1.Step.started_at:type_name -> google.protobuf.Timestamp
+	59, // 10: orchestrator.v1.Step.finished_at:type_name -> google.protobuf.Timestamp
 	4,  // 11: orchestrator.v1.Step.usage:type_name -> orchestrator.v1.Usage
 	6,  // 12: orchestrator.v1.Step.waiting:type_name -> orchestrator.v1.Waiting
 	7,  // 13: orchestrator.v1.Step.artifacts:type_name -> orchestrator.v1.Artifact
-	50, // 14: orchestrator.v1.Waiting.due:type_name -> google.protobuf.Timestamp
-	50, // 15: orchestrator.v1.Event.at:type_name -> google.protobuf.Timestamp
-	50, // 16: orchestrator.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	45, // 17: orchestrator.v1.CreateRunRequest.labels:type_name -> orchestrator.v1.CreateRunRequest.LabelsEntry
-	46, // 18: orchestrator.v1.CreateRunRequest.files:type_name -> orchestrator.v1.CreateRunRequest.FilesEntry
-	47, // 19: orchestrator.v1.CreateRunRequest.uploads:type_name -> orchestrator.v1.CreateRunRequest.UploadsEntry
+	59, // 14: orchestrator.v1.Waiting.due:type_name -> google.protobuf.Timestamp
+	59, // 15: orchestrator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	59, // 16: orchestrator.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	54, // 17: orchestrator.v1.CreateRunRequest.labels:type_name -> orchestrator.v1.CreateRunRequest.LabelsEntry
+	55, // 18: orchestrator.v1.CreateRunRequest.files:type_name -> orchestrator.v1.CreateRunRequest.FilesEntry
+	56, // 19: orchestrator.v1.CreateRunRequest.uploads:type_name -> orchestrator.v1.CreateRunRequest.UploadsEntry
 	12, // 20: orchestrator.v1.DryRunResponse.plan:type_name -> orchestrator.v1.PlannedStep
 	2,  // 21: orchestrator.v1.ListRunsResponse.runs:type_name -> orchestrator.v1.Run
 	5,  // 22: orchestrator.v1.ListStepsResponse.steps:type_name -> orchestrator.v1.Step
 	8,  // 23: orchestrator.v1.ListEventsResponse.events:type_name -> orchestrator.v1.Event
-	48, // 24: orchestrator.v1.ForkRunRequest.files:type_name -> orchestrator.v1.ForkRunRequest.FilesEntry
-	49, // 25: orchestrator.v1.PreviewForkRequest.files:type_name -> orchestrator.v1.PreviewForkRequest.FilesEntry
+	57, // 24: orchestrator.v1.ForkRunRequest.files:type_name -> orchestrator.v1.ForkRunRequest.FilesEntry
+	58, // 25: orchestrator.v1.PreviewForkRequest.files:type_name -> orchestrator.v1.PreviewForkRequest.FilesEntry
 	32, // 26: orchestrator.v1.PreviewForkResponse.steps:type_name -> orchestrator.v1.ForkStep
-	38, // 27: orchestrator.v1.Graph.nodes:type_name -> orchestrator.v1.GraphNode
-	39, // 28: orchestrator.v1.Graph.edges:type_name -> orchestrator.v1.GraphEdge
-	37, // 29: orchestrator.v1.Graph.arms:type_name -> orchestrator.v1.GraphArm
-	2,  // 30: orchestrator.v1.WhyRunResponse.run:type_name -> orchestrator.v1.Run
-	42, // 31: orchestrator.v1.WhyRunResponse.causes:type_name -> orchestrator.v1.Cause
-	50, // 32: orchestrator.v1.Cause.since:type_name -> google.protobuf.Timestamp
-	50, // 33: orchestrator.v1.Cause.until:type_name -> google.protobuf.Timestamp
-	43, // 34: orchestrator.v1.Cause.refs:type_name -> orchestrator.v1.Ref
-	10, // 35: orchestrator.v1.Runs.CreateRun:input_type -> orchestrator.v1.CreateRunRequest
-	14, // 36: orchestrator.v1.Runs.ListRuns:input_type -> orchestrator.v1.ListRunsRequest
-	16, // 37: orchestrator.v1.Runs.GetRun:input_type -> orchestrator.v1.GetRunRequest
-	17, // 38: orchestrator.v1.Runs.ListSteps:input_type -> orchestrator.v1.ListStepsRequest
-	19, // 39: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
-	21, // 40: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
-	22, // 41: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
-	40, // 42: orchestrator.v1.Runs.WhyRun:input_type -> orchestrator.v1.WhyRunRequest
-	23, // 43: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
-	24, // 44: orchestrator.v1.Runs.PauseRun:input_type -> orchestrator.v1.PauseRunRequest
-	25, // 45: orchestrator.v1.Runs.ResumeRun:input_type -> orchestrator.v1.ResumeRunRequest
-	26, // 46: orchestrator.v1.Runs.RetryRun:input_type -> orchestrator.v1.RetryRunRequest
-	27, // 47: orchestrator.v1.Runs.RerunRun:input_type -> orchestrator.v1.RerunRunRequest
-	28, // 48: orchestrator.v1.Runs.ForkRun:input_type -> orchestrator.v1.ForkRunRequest
-	29, // 49: orchestrator.v1.Runs.ReplayRun:input_type -> orchestrator.v1.ReplayRunRequest
-	30, // 50: orchestrator.v1.Runs.PreviewFork:input_type -> orchestrator.v1.PreviewForkRequest
-	10, // 51: orchestrator.v1.Runs.DryRun:input_type -> orchestrator.v1.CreateRunRequest
-	13, // 52: orchestrator.v1.Runs.SendSignal:input_type -> orchestrator.v1.SendSignalRequest
-	33, // 53: orchestrator.v1.Runs.GetGraph:input_type -> orchestrator.v1.GetGraphRequest
-	34, // 54: orchestrator.v1.Runs.GetDefinition:input_type -> orchestrator.v1.GetDefinitionRequest
-	2,  // 55: orchestrator.v1.Runs.CreateRun:output_type -> orchestrator.v1.Run
-	15, // 56: orchestrator.v1.Runs.ListRuns:output_type -> orchestrator.v1.ListRunsResponse
-	2,  // 57: orchestrator.v1.Runs.GetRun:output_type -> orchestrator.v1.Run
-	18, // 58: orchestrator.v1.Runs.ListSteps:output_type -> orchestrator.v1.ListStepsResponse
-	20, // 59: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
-	8,  // 60: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
-	9,  // 61: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
-	41, // 62: orchestrator.v1.Runs.WhyRun:output_type -> orchestrator.v1.WhyRunResponse
-	2,  // 63: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
-	2,  // 64: orchestrator.v1.Runs.PauseRun:output_type -> orchestrator.v1.Run
-	2,  // 65: orchestrator.v1.Runs.ResumeRun:output_type -> orchestrator.v1.Run
-	2,  // 66: orchestrator.v1.Runs.RetryRun:output_type -> orchestrator.v1.Run
-	2,  // 67: orchestrator.v1.Runs.RerunRun:output_type -> orchestrator.v1.Run
-	2,  // 68: orchestrator.v1.Runs.ForkRun:output_type -> orchestrator.v1.Run
-	2,  // 69: orchestrator.v1.Runs.ReplayRun:output_type -> orchestrator.v1.Run
-	31, // 70: orchestrator.v1.Runs.PreviewFork:output_type -> orchestrator.v1.PreviewForkResponse
-	11, // 71: orchestrator.v1.Runs.DryRun:output_type -> orchestrator.v1.DryRunResponse
-	2,  // 72: orchestrator.v1.Runs.SendSignal:output_type -> orchestrator.v1.Run
-	36, // 73: orchestrator.v1.Runs.GetGraph:output_type -> orchestrator.v1.Graph
-	35, // 74: orchestrator.v1.Runs.GetDefinition:output_type -> orchestrator.v1.Definition
-	55, // [55:75] is the sub-list for method output_type
-	35, // [35:55] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	2,  // 27: orchestrator.v1.RunDiff.a:type_name -> orchestrator.v1.Run
+	2,  // 28: orchestrator.v1.RunDiff.b:type_name -> orchestrator.v1.Run
+	35, // 29: orchestrator.v1.RunDiff.definition:type_name -> orchestrator.v1.DefinitionDiff
+	37, // 30: orchestrator.v1.RunDiff.inputs:type_name -> orchestrator.v1.ValueDiff
+	37, // 31: orchestrator.v1.RunDiff.outputs:type_name -> orchestrator.v1.ValueDiff
+	39, // 32: orchestrator.v1.RunDiff.first:type_name -> orchestrator.v1.StepDiff
+	39, // 33: orchestrator.v1.RunDiff.steps:type_name -> orchestrator.v1.StepDiff
+	36, // 34: orchestrator.v1.DefinitionDiff.changes:type_name -> orchestrator.v1.DefinitionChange
+	38, // 35: orchestrator.v1.ValueDiff.a:type_name -> orchestrator.v1.DiffValue
+	38, // 36: orchestrator.v1.ValueDiff.b:type_name -> orchestrator.v1.DiffValue
+	40, // 37: orchestrator.v1.StepDiff.a:type_name -> orchestrator.v1.StepSide
+	40, // 38: orchestrator.v1.StepDiff.b:type_name -> orchestrator.v1.StepSide
+	1,  // 39: orchestrator.v1.StepSide.status:type_name -> orchestrator.v1.Step.Status
+	4,  // 40: orchestrator.v1.StepSide.usage:type_name -> orchestrator.v1.Usage
+	38, // 41: orchestrator.v1.StepSide.parameters:type_name -> orchestrator.v1.DiffValue
+	38, // 42: orchestrator.v1.StepSide.output:type_name -> orchestrator.v1.DiffValue
+	3,  // 43: orchestrator.v1.StepSide.error:type_name -> orchestrator.v1.Failure
+	49, // 44: orchestrator.v1.Graph.nodes:type_name -> orchestrator.v1.GraphNode
+	50, // 45: orchestrator.v1.Graph.edges:type_name -> orchestrator.v1.GraphEdge
+	48, // 46: orchestrator.v1.Graph.arms:type_name -> orchestrator.v1.GraphArm
+	2,  // 47: orchestrator.v1.WhyRunResponse.run:type_name -> orchestrator.v1.Run
+	60, // 48: orchestrator.v1.WhyRunResponse.causes:type_name -> orchestrator.v1.Cause
+	10, // 49: orchestrator.v1.Runs.CreateRun:input_type -> orchestrator.v1.CreateRunRequest
+	14, // 50: orchestrator.v1.Runs.ListRuns:input_type -> orchestrator.v1.ListRunsRequest
+	16, // 51: orchestrator.v1.Runs.GetRun:input_type -> orchestrator.v1.GetRunRequest
+	17, // 52: orchestrator.v1.Runs.ListSteps:input_type -> orchestrator.v1.ListStepsRequest
+	19, // 53: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
+	21, // 54: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
+	22, // 55: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
+	51, // 56: orchestrator.v1.Runs.WhyRun:input_type -> orchestrator.v1.WhyRunRequest
+	23, // 57: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
+	24, // 58: orchestrator.v1.Runs.PauseRun:input_type -> orchestrator.v1.PauseRunRequest
+	25, // 59: orchestrator.v1.Runs.ResumeRun:input_type -> orchestrator.v1.ResumeRunRequest
+	26, // 60: orchestrator.v1.Runs.RetryRun:input_type -> orchestrator.v1.RetryRunRequest
+	27, // 61: orchestrator.v1.Runs.RerunRun:input_type -> orchestrator.v1.RerunRunRequest
+	28, // 62: orchestrator.v1.Runs.ForkRun:input_type -> orchestrator.v1.ForkRunRequest
+	29, // 63: orchestrator.v1.Runs.ReplayRun:input_type -> orchestrator.v1.ReplayRunRequest
+	30, // 64: orchestrator.v1.Runs.PreviewFork:input_type -> orchestrator.v1.PreviewForkRequest
+	33, // 65: orchestrator.v1.Runs.DiffRuns:input_type -> orchestrator.v1.DiffRunsRequest
+	41, // 66: orchestrator.v1.Runs.ExportRun:input_type -> orchestrator.v1.ExportRunRequest
+	43, // 67: orchestrator.v1.Runs.ImportRun:input_type -> orchestrator.v1.ImportRunRequest
+	10, // 68: orchestrator.v1.Runs.DryRun:input_type -> orchestrator.v1.CreateRunRequest
+	13, // 69: orchestrator.v1.Runs.SendSignal:input_type -> orchestrator.v1.SendSignalRequest
+	44, // 70: orchestrator.v1.Runs.GetGraph:input_type -> orchestrator.v1.GetGraphRequest
+	45, // 71: orchestrator.v1.Runs.GetDefinition:input_type -> orchestrator.v1.GetDefinitionRequest
+	2,  // 72: orchestrator.v1.Runs.CreateRun:output_type -> orchestrator.v1.Run
+	15, // 73: orchestrator.v1.Runs.ListRuns:output_type -> orchestrator.v1.ListRunsResponse
+	2,  // 74: orchestrator.v1.Runs.GetRun:output_type -> orchestrator.v1.Run
+	18, // 75: orchestrator.v1.Runs.ListSteps:output_type -> orchestrator.v1.ListStepsResponse
+	20, // 76: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
+	8,  // 77: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
+	9,  // 78: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
+	52, // 79: orchestrator.v1.Runs.WhyRun:output_type -> orchestrator.v1.WhyRunResponse
+	2,  // 80: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
+	2,  // 81: orchestrator.v1.Runs.PauseRun:output_type -> orchestrator.v1.Run
+	2,  // 82: orchestrator.v1.Runs.ResumeRun:output_type -> orchestrator.v1.Run
+	2,  // 83: orchestrator.v1.Runs.RetryRun:output_type -> orchestrator.v1.Run
+	2,  // 84: orchestrator.v1.Runs.RerunRun:output_type -> orchestrator.v1.Run
+	2,  // 85: orchestrator.v1.Runs.ForkRun:output_type -> orchestrator.v1.Run
+	2,  // 86: orchestrator.v1.Runs.ReplayRun:output_type -> orchestrator.v1.Run
+	31, // 87: orchestrator.v1.Runs.PreviewFork:output_type -> orchestrator.v1.PreviewForkResponse
+	34, // 88: orchestrator.v1.Runs.DiffRuns:output_type -> orchestrator.v1.RunDiff
+	42, // 89: orchestrator.v1.Runs.ExportRun:output_type -> orchestrator.v1.ExportRunResponse
+	2,  // 90: orchestrator.v1.Runs.ImportRun:output_type -> orchestrator.v1.Run
+	11, // 91: orchestrator.v1.Runs.DryRun:output_type -> orchestrator.v1.DryRunResponse
+	2,  // 92: orchestrator.v1.Runs.SendSignal:output_type -> orchestrator.v1.Run
+	47, // 93: orchestrator.v1.Runs.GetGraph:output_type -> orchestrator.v1.Graph
+	46, // 94: orchestrator.v1.Runs.GetDefinition:output_type -> orchestrator.v1.Definition
+	72, // [72:95] is the sub-list for method output_type
+	49, // [49:72] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_orchestrator_v1_runs_proto_init() }
@@ -3826,6 +4656,7 @@ func file_orchestrator_v1_runs_proto_init() {
 	if File_orchestrator_v1_runs_proto != nil {
 		return
 	}
+	file_orchestrator_v1_causes_proto_init()
 	file_orchestrator_v1_options_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3833,7 +4664,7 @@ func file_orchestrator_v1_runs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orchestrator_v1_runs_proto_rawDesc), len(file_orchestrator_v1_runs_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   48,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

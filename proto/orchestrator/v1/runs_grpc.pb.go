@@ -35,6 +35,9 @@ const (
 	Runs_ForkRun_FullMethodName       = "/orchestrator.v1.Runs/ForkRun"
 	Runs_ReplayRun_FullMethodName     = "/orchestrator.v1.Runs/ReplayRun"
 	Runs_PreviewFork_FullMethodName   = "/orchestrator.v1.Runs/PreviewFork"
+	Runs_DiffRuns_FullMethodName      = "/orchestrator.v1.Runs/DiffRuns"
+	Runs_ExportRun_FullMethodName     = "/orchestrator.v1.Runs/ExportRun"
+	Runs_ImportRun_FullMethodName     = "/orchestrator.v1.Runs/ImportRun"
 	Runs_DryRun_FullMethodName        = "/orchestrator.v1.Runs/DryRun"
 	Runs_SendSignal_FullMethodName    = "/orchestrator.v1.Runs/SendSignal"
 	Runs_GetGraph_FullMethodName      = "/orchestrator.v1.Runs/GetGraph"
@@ -89,6 +92,17 @@ type RunsClient interface {
 	// PreviewFork says what RetryRun, RerunRun or ForkRun would do with each step; it
 	// stores and starts nothing. In REST, these with preview do it.
 	PreviewFork(ctx context.Context, in *PreviewForkRequest, opts ...grpc.CallOption) (*PreviewForkResponse, error)
+	// DiffRuns says in what two runs differ: their definitions, inputs, outputs, and
+	// what became of each step.
+	DiffRuns(ctx context.Context, in *DiffRunsRequest, opts ...grpc.CallOption) (*RunDiff, error)
+	// ExportRun sends a finished run as one file: with its log, its definition, the
+	// files that it came with, what it printed, published and asked. In REST, GET
+	// /v1/runs/{id}:export gives the file.
+	ExportRun(ctx context.Context, in *ExportRunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportRunResponse], error)
+	// ImportRun takes the file of another server's run. The run keeps its id, has the
+	// label imported, and can be read, compared and forked; it never runs. A file that
+	// is not whole stores nothing. In REST, POST the file to /v1/runs:import.
+	ImportRun(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportRunRequest, Run], error)
 	// DryRun says what CreateRun would run, with which command lines and prompts;
 	// it stores and starts nothing. In REST, POST /v1/runs with dry_run does it.
 	DryRun(ctx context.Context, in *CreateRunRequest, opts ...grpc.CallOption) (*DryRunResponse, error)
@@ -287,6 +301,48 @@ func (c *runsClient) PreviewFork(ctx context.Context, in *PreviewForkRequest, op
 	return out, nil
 }
 
+func (c *runsClient) DiffRuns(ctx context.Context, in *DiffRunsRequest, opts ...grpc.CallOption) (*RunDiff, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RunDiff)
+	err := c.cc.Invoke(ctx, Runs_DiffRuns_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *runsClient) ExportRun(ctx context.Context, in *ExportRunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportRunResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Runs_ServiceDesc.Streams[2], Runs_ExportRun_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportRunRequest, ExportRunResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Runs_ExportRunClient = grpc.ServerStreamingClient[ExportRunResponse]
+
+func (c *runsClient) ImportRun(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportRunRequest, Run], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Runs_ServiceDesc.Streams[3], Runs_ImportRun_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ImportRunRequest, Run]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Runs_ImportRunClient = grpc.ClientStreamingClient[ImportRunRequest, Run]
+
 func (c *runsClient) DryRun(ctx context.Context, in *CreateRunRequest, opts ...grpc.CallOption) (*DryRunResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DryRunResponse)
@@ -375,6 +431,17 @@ type RunsServer interface {
 	// PreviewFork says what RetryRun, RerunRun or ForkRun would do with each step; it
 	// stores and starts nothing. In REST, these with preview do it.
 	PreviewFork(context.Context, *PreviewForkRequest) (*PreviewForkResponse, error)
+	// DiffRuns says in what two runs differ: their definitions, inputs, outputs, and
+	// what became of each step.
+	DiffRuns(context.Context, *DiffRunsRequest) (*RunDiff, error)
+	// ExportRun sends a finished run as one file: with its log, its definition, the
+	// files that it came with, what it printed, published and asked. In REST, GET
+	// /v1/runs/{id}:export gives the file.
+	ExportRun(*ExportRunRequest, grpc.ServerStreamingServer[ExportRunResponse]) error
+	// ImportRun takes the file of another server's run. The run keeps its id, has the
+	// label imported, and can be read, compared and forked; it never runs. A file that
+	// is not whole stores nothing. In REST, POST the file to /v1/runs:import.
+	ImportRun(grpc.ClientStreamingServer[ImportRunRequest, Run]) error
 	// DryRun says what CreateRun would run, with which command lines and prompts;
 	// it stores and starts nothing. In REST, POST /v1/runs with dry_run does it.
 	DryRun(context.Context, *CreateRunRequest) (*DryRunResponse, error)
@@ -442,6 +509,15 @@ func (UnimplementedRunsServer) ReplayRun(context.Context, *ReplayRunRequest) (*R
 }
 func (UnimplementedRunsServer) PreviewFork(context.Context, *PreviewForkRequest) (*PreviewForkResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PreviewFork not implemented")
+}
+func (UnimplementedRunsServer) DiffRuns(context.Context, *DiffRunsRequest) (*RunDiff, error) {
+	return nil, status.Error(codes.Unimplemented, "method DiffRuns not implemented")
+}
+func (UnimplementedRunsServer) ExportRun(*ExportRunRequest, grpc.ServerStreamingServer[ExportRunResponse]) error {
+	return status.Error(codes.Unimplemented, "method ExportRun not implemented")
+}
+func (UnimplementedRunsServer) ImportRun(grpc.ClientStreamingServer[ImportRunRequest, Run]) error {
+	return status.Error(codes.Unimplemented, "method ImportRun not implemented")
 }
 func (UnimplementedRunsServer) DryRun(context.Context, *CreateRunRequest) (*DryRunResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DryRun not implemented")
@@ -750,6 +826,42 @@ func _Runs_PreviewFork_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Runs_DiffRuns_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiffRunsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunsServer).DiffRuns(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runs_DiffRuns_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunsServer).DiffRuns(ctx, req.(*DiffRunsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Runs_ExportRun_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportRunRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RunsServer).ExportRun(m, &grpc.GenericServerStream[ExportRunRequest, ExportRunResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Runs_ExportRunServer = grpc.ServerStreamingServer[ExportRunResponse]
+
+func _Runs_ImportRun_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(RunsServer).ImportRun(&grpc.GenericServerStream[ImportRunRequest, Run]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Runs_ImportRunServer = grpc.ClientStreamingServer[ImportRunRequest, Run]
+
 func _Runs_DryRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CreateRunRequest)
 	if err := dec(in); err != nil {
@@ -886,6 +998,10 @@ var Runs_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Runs_PreviewFork_Handler,
 		},
 		{
+			MethodName: "DiffRuns",
+			Handler:    _Runs_DiffRuns_Handler,
+		},
+		{
 			MethodName: "DryRun",
 			Handler:    _Runs_DryRun_Handler,
 		},
@@ -912,6 +1028,16 @@ var Runs_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "ReadLogs",
 			Handler:       _Runs_ReadLogs_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "ExportRun",
+			Handler:       _Runs_ExportRun_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ImportRun",
+			Handler:       _Runs_ImportRun_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "orchestrator/v1/runs.proto",
