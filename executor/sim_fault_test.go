@@ -239,24 +239,37 @@ func (w *simWorld) strike(kind string, p *simProc, d time.Duration) {
 	case "cut":
 		w.hit(c, kind, d)
 		c.cut = until
-		w.later(d, c.all)
+		w.ringsAfter(d, c)
 	case "outage":
 		for _, p := range w.procs {
 			w.hit(p.client, kind, d)
 		}
 		w.outage = until
 		for _, p := range w.procs {
-			w.later(d, p.client.all)
+			w.ringsAfter(d, p.client)
 		}
 	case "deafness":
 		w.hit(c, kind, d)
 		c.deaf = until
-		w.later(d, c.all)
+		w.ringsAfter(d, c)
 	case "clock jump":
 		w.hit(c, kind, 0)
 		p.clock.Add(int64((2*w.draw("jump", c.number) - 1) * float64(20*time.Second)))
 	}
 	w.db.mu.Unlock()
+}
+
+// ringsAfter rings, at the end of a fault, the bell of those who may have missed
+// one. Faults that the calm has ended have had theirs.
+func (w *simWorld) ringsAfter(d time.Duration, c *simClient) {
+	w.later(d, func() {
+		w.db.mu.Lock()
+		calm := w.calm
+		w.db.mu.Unlock()
+		if !calm {
+			c.all()
+		}
+	})
 }
 
 func (w *simWorld) thaw(c *simClient, thaw chan struct{}) {

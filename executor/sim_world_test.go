@@ -300,7 +300,7 @@ func (w *simWorld) created(r *simRow) {
 		at := w.moment("signal", n, i)
 		send := func(id2 string) {
 			w.insist("signaller", 100*n+i, func(p *simProc) bool {
-				err := p.client.Send(context.Background(), id, store.Message{ID: store.MessageID(id2), Kind: store.MessageSignal, Actor: "ann", Body: body})
+				err := p.client.Send(byPeople(), id, store.Message{ID: store.MessageID(id2), Kind: store.MessageSignal, Actor: "ann", Body: body})
 				return err == nil || pipeline.KindOf(err) == pipeline.Conflict
 			})
 		}
@@ -316,7 +316,7 @@ func (w *simWorld) created(r *simRow) {
 		w.count.faults["cancel"]++
 		w.later(w.moment("cancel at", n), func() {
 			w.insist("canceller", n, func(p *simProc) bool {
-				err := p.client.Send(context.Background(), id, store.Message{ID: store.MessageID(fmt.Sprint("cancel-", n)), Kind: store.MessageCancel, Actor: "ann"})
+				err := p.client.Send(byPeople(), id, store.Message{ID: store.MessageID(fmt.Sprint("cancel-", n)), Kind: store.MessageCancel, Actor: "ann"})
 				return err == nil || pipeline.KindOf(err) == pipeline.Conflict
 			})
 		})
@@ -358,7 +358,7 @@ func (w *simWorld) asked(id pipeline.ApprovalID, a *pipeline.Approval) {
 	}
 	w.later(at, func() {
 		w.insist("decider", n, func(p *simProc) bool {
-			_, err := p.client.Decide(context.Background(), id, d)
+			_, err := p.client.Decide(byPeople(), id, d)
 			return err == nil || pipeline.KindOf(err) != pipeline.Unavailable && !errors.Is(err, errSimDead)
 		})
 	})
