@@ -103,6 +103,7 @@ var examples = map[string]example{
 	"artifacts.yaml":       {want: `{"poem":"Roses are red\nviolets are blue","versions":[1,2]}`},
 	"prompt-files.yaml":    {want: `{"busiest":"Ada"}`},
 	"auto.yaml":            {want: `{"baked":"3 layers of cherry","cake":{"candles":7,"layers":3,"taste":"cherry","text":"With congratulations for all"}}`},
+	"concurrency.yaml":     {want: `{"deployed":"to staging"}`},
 	"settings.yaml":        {want: `{"attempts":2,"broken":"failed","where":"settings"}`},
 	"vars.yaml":            {want: `{"sign":"night-owls: up to 5 people"}`},
 	"context.yaml":         {want: `{"last":20,"said":"Good evening, Mr Fogg"}`},
