@@ -106,6 +106,8 @@ type Executor struct {
 	beat     atomic.Int64 // when the newest acknowledged heartbeat was sent: nanoseconds after start, on the monotonic clock
 	start    time.Time
 	signer   atomic.Pointer[[]byte] // the key of attempt tokens
+	// listening: inboxes are being read although no bell has rung.
+	listening atomic.Bool
 	// orphaned counts attempts whose runs have other owners.
 	orphaned sync.WaitGroup
 
@@ -309,11 +311,13 @@ func (e *Executor) heartbeat(ctx context.Context) {
 	tick := time.NewTicker(e.cfg.Heartbeat)
 	defer tick.Stop()
 	e.reclaim(ctx) // what a dead process left behind goes on at once
+	listen := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			listen = true
 		case <-e.alarm.rung:
 		}
 		news, _ := e.gates.asked()
@@ -326,6 +330,10 @@ func (e *Executor) heartbeat(ctx context.Context) {
 			continue
 		}
 		e.gates.learned(news, p.Gates)
+		if listen {
+			listen = false
+			e.listenAgain()
+		}
 		if p.Expired {
 			e.reclaim(ctx)
 		}

@@ -170,6 +170,7 @@ type sleepers struct {
 
 	mu   sync.Mutex
 	runs map[pipeline.RunID]*time.Timer // nil: only a bell wakes it
+	told map[store.MessageID]bool       // messages that the newest heartbeat has found
 	over bool
 }
 

@@ -43,7 +43,8 @@ type simRow struct {
 	log    []simRecord
 	inbox  []store.Message
 	key    string // of idempotency
-	taken  time.Time
+	taken  time.Time // when it was claimed or created
+	freed  time.Time // when it had an owner at last
 }
 
 // simRecord is one committed event, as bytes: what is read is a fresh copy.
@@ -141,7 +142,7 @@ func (d *simDB) free(epoch int64) int {
 	n := 0
 	for _, r := range d.order {
 		if r.epoch == epoch {
-			r.epoch, r.run.Status, r.queued = 0, pipeline.RunQueued, true
+			r.epoch, r.run.Status, r.queued, r.freed = 0, pipeline.RunQueued, true, time.Now()
 			n++
 		}
 	}
@@ -228,14 +229,14 @@ func (d *simDB) commit(epoch int64, b *store.Batch) (res store.Result, bell stor
 	}
 	for _, id := range b.Yield {
 		if r := d.runs[id]; r != nil && r.epoch == epoch {
-			r.epoch, r.run.Status, r.queued = 0, pipeline.RunQueued, true
+			r.epoch, r.run.Status, r.queued, r.freed = 0, pipeline.RunQueued, true, time.Now()
 		}
 	}
 	for i := range b.Park {
 		p := &b.Park[i]
 		if r := d.runs[p.Run.ID]; r != nil && r.epoch == epoch {
 			r.row(p.Run)
-			r.epoch, r.due = 0, p.Wake
+			r.epoch, r.due, r.freed = 0, p.Wake, time.Now()
 			d.w.tell("run %d is parked; wake %s", r.number, simClock(p.Wake))
 		}
 	}
@@ -405,6 +406,7 @@ func (d *simDB) leave(r *simRow, m store.Message, bell *store.Bell) {
 	if !slices.ContainsFunc(r.inbox, func(o store.Message) bool { return o.ID == m.ID }) {
 		r.inbox = append(r.inbox, m)
 		d.w.tell("run %d gets a message: %s %s", r.number, m.Kind, m.Body)
+		d.w.mustBeHeard(r, m)
 	}
 	if r.parked() {
 		r.queued, bell.Queued = true, true
