@@ -325,7 +325,11 @@ func (e *Executor) bookOf(ctx context.Context, run *pipeline.Run, prog *program)
 			if ev.Data.Fork == nil {
 				return nil, errors.New("read log: it does not say whose results it uses")
 			}
-			if b, err = e.openBook(ctx, ev.Data.Fork, prog); err != nil {
+			if b, err = e.openBook(ctx, ev.Data.Fork, prog); pipeline.KindOf(err) == pipeline.NotFound {
+				e.log.Warn("the run whose results are used is gone; all steps run again", "run", run.ID, "source", run.ForkedFrom)
+				b, err = e.lostBook(ev.Data.Fork, prog)
+			}
+			if err != nil {
 				return nil, err
 			}
 			continue

@@ -23,6 +23,7 @@ type program struct {
 	impure    map[*pipeline.StepDef]bool // some field reads files or the clock; nil: the run's own outputs
 	detached  []int                      // units that some step begins as runs of their own
 	children  children
+	kept      time.Time // when it was put last, for a submission; zero: not by this process
 }
 
 func newProgram(plan *pipeline.Plan) (*program, error) {

@@ -47,7 +47,7 @@ func (e *Executor) keep(ctx context.Context, s *pipeline.Submission) (*program, 
 			return nil, err
 		}
 	}
-	if prog, ok := e.plans.GetIfPresent(s.PlanDigest); ok {
+	if prog, ok := e.plans.GetIfPresent(s.PlanDigest); ok && e.cfg.Now().Sub(prog.kept) < planKept {
 		return prog, e.unpack(ctx, prog.plan.Bundle)
 	}
 	prog, err := newProgram(s.Plan)
@@ -76,6 +76,7 @@ func (e *Executor) keep(ctx context.Context, s *pipeline.Submission) (*program, 
 	if err := e.unpack(ctx, s.Plan.Bundle); err != nil {
 		return nil, err
 	}
+	prog.kept = e.cfg.Now()
 	e.plans.Set(s.PlanDigest, prog)
 	return prog, nil
 }
@@ -202,6 +203,9 @@ func (e *Executor) read(run *pipeline.Run) (*program, past, []store.Message, err
 		return nil, past{}, nil, err
 	}
 	if p.m != nil {
+		if p.lost, err = e.receiveFiles(ctx, run, p.m.Files()); err != nil {
+			return nil, past{}, nil, err
+		}
 		if err := e.receiveUploads(ctx, run, prog.plan, p.m.Uploads()); err != nil {
 			return nil, past{}, nil, err
 		}

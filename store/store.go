@@ -32,6 +32,8 @@ type Store interface {
 	Queues
 	Keys
 	Peers
+	Keeper
+	Archive
 
 	// OpenLane takes a new lease. The lane must be renewed by Heartbeat.
 	OpenLane(ctx context.Context, replica ReplicaID) (Lane, error)
@@ -187,7 +189,7 @@ type Finish struct {
 // queue it.
 type Park struct {
 	Run  *pipeline.Run
-	Wake time.Time // zero: only a message wakes it
+	Wake time.Time // by the store's clock; zero: only a message wakes it
 }
 
 // Result tells the fate of each Create with an idempotency key, by index:
@@ -211,6 +213,8 @@ type Pulse struct {
 	// NextDue is when the time of the next parked run comes, or a rate lets the
 	// next run of a queue start, always later than now; zero: of none.
 	NextDue time.Time
+	// Now is the store's clock when it answered.
+	Now time.Time
 	// Fires says that some schedule is due: TakeSchedules. Else FireIn is how long
 	// it takes until the next one is, by the store's clock; 0: none is set.
 	Fires  bool

@@ -42,6 +42,7 @@ type storageConfig struct {
 	Backend          string `key:"backend" values:"sqlite,postgres" doc:"where runs are kept; default: postgres when there is a connection_string, else sqlite"`
 	ConnectionString string `key:"connection_string" doc:"the URL of the Postgres database; also DATABASE_URL"`
 	PoolSize         int    `key:"pool_size" default:"20" doc:"connections to Postgres"`
+	RetentionDays    int    `key:"retention_days" zero:"ok" doc:"how many days of finished runs a server keeps; 0, the default: all"`
 	Path             string `key:"path" doc:"the file of the sqlite backend; default: orchestrator.db in the home"`
 }
 
@@ -81,7 +82,7 @@ type cacheConfig struct {
 // planned are keys of the documented tree that this version cannot honour. To
 // accept them would promise what is not kept.
 var planned = []string{
-	"storage.checkpoint_compression", "storage.retention_days",
+	"storage.checkpoint_compression",
 	"execution.default_timeout", "execution.max_retries", "execution.retry_backoff_factor",
 	"models.registry_path", "models.selection_policy", "models.fallback_enabled", "models.local_models_path",
 	"sandbox", "security.api_key_required", "security.rate_limiting", "security.allowed_actions", "security.forbidden_modules",
@@ -147,7 +148,7 @@ func (s setting) set(text string) error {
 		s.value.SetInt(int64(d))
 	case int:
 		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 {
+		if err != nil || n < 1 && (n < 0 || s.field.Tag.Get("zero") == "") {
 			return fmt.Errorf("%q is not a whole number above 0", text)
 		}
 		s.value.SetInt(int64(n))

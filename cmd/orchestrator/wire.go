@@ -170,13 +170,16 @@ func (h *house) build(ctx context.Context, p plan) error {
 		return err
 	}
 	h.server, err = server.New(server.Config{
-		Store: h.store, Submitter: h.engine, Preview: h.engine, Forks: h.engine, Catalog: h.engine.Catalog, Skill: installed(filepath.Join(p.home, "skills")), Hosts: p.cfg.Server.Hosts,
+		Store: h.store, Submitter: h.engine, Preview: h.engine, Forks: h.engine, Archives: h.engine, Catalog: h.engine.Catalog, Skill: installed(filepath.Join(p.home, "skills")), Hosts: p.cfg.Server.Hosts,
 		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue),
 	})
 	if err != nil {
 		return err
 	}
 	h.start(ctx, "api", p.log, h.server.Run)
+	if p.lanes && p.queue {
+		h.start(ctx, "retention", p.log, executor.NewRetention(h.engine, p.cfg.Storage.RetentionDays).Run)
+	}
 	if p.lanes {
 		h.start(ctx, "engine", p.log, h.engine.Run)
 	}

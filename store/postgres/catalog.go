@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	planThere  = `SELECT EXISTS (SELECT FROM plan WHERE digest = $1)`
-	insertPlan = `INSERT INTO plan (digest, source, compiled, format) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`
-	readPlan   = `SELECT digest, source, compiled, format FROM plan WHERE digest = $1`
+	planThere  = `SELECT EXISTS (SELECT FROM plan WHERE digest = $1 AND used_at > statement_timestamp() - $2::interval)`
+	insertPlan = `INSERT INTO plan (digest, source, compiled, format, used_at) VALUES ($1, $2, $3, $4, statement_timestamp())
+		ON CONFLICT (digest) DO UPDATE SET used_at = EXCLUDED.used_at`
+	readPlan = `SELECT digest, source, compiled, format FROM plan WHERE digest = $1`
 )
 
 // PutPlan implements store.Store.
@@ -24,7 +25,7 @@ func (s *Store) PutPlan(ctx context.Context, p store.Plan) error {
 	digest := store.Clean(string(p.Digest))
 	return s.do(ctx, "store a plan", func(c *pgxpool.Conn) error {
 		var there bool
-		if err := c.QueryRow(ctx, planThere, digest).Scan(&there); err != nil || there { // the common case costs no write
+		if err := c.QueryRow(ctx, planThere, digest, store.UseFresh).Scan(&there); err != nil || there { // the common case costs no write
 			return err
 		}
 		_, err := c.Exec(ctx, insertPlan, digest, nonNil(p.Source), nonNil(p.Compiled), p.Format)

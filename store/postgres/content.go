@@ -13,9 +13,10 @@ import (
 )
 
 const (
-	bundleThere  = `SELECT EXISTS (SELECT FROM bundle WHERE digest = $1)`
-	insertBundle = `INSERT INTO bundle (digest, size, data) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
-	readBundle   = `SELECT size, data FROM bundle WHERE digest = $1`
+	bundleThere  = `SELECT EXISTS (SELECT FROM bundle WHERE digest = $1 AND used_at > statement_timestamp() - $2::interval)`
+	insertBundle = `INSERT INTO bundle (digest, size, data, used_at) VALUES ($1, $2, $3, statement_timestamp())
+		ON CONFLICT (digest) DO UPDATE SET used_at = EXCLUDED.used_at`
+	readBundle = `SELECT size, data FROM bundle WHERE digest = $1`
 )
 
 // PutBundle implements store.Store.
@@ -26,7 +27,7 @@ func (s *Store) PutBundle(ctx context.Context, d pipeline.Digest, b pipeline.Bun
 	const what = "store the files of a pipeline"
 	digest := store.Clean(string(d))
 	var there bool
-	err := s.do(ctx, what, func(c *pgxpool.Conn) error { return c.QueryRow(ctx, bundleThere, digest).Scan(&there) })
+	err := s.do(ctx, what, func(c *pgxpool.Conn) error { return c.QueryRow(ctx, bundleThere, digest, store.UseFresh).Scan(&there) })
 	if err != nil || there { // the common case costs no write
 		return err
 	}

@@ -90,9 +90,7 @@ func ensureDay(ctx context.Context, c *pgx.Conn, day time.Time) error {
 	return c.SendBatch(ctx, b).Close()
 }
 
-const sweepKeys = `DELETE FROM idempotency WHERE expires_at < clock_timestamp()`
-
-// newDay looks after the partitions and expired keys once a day.
+// newDay looks after the partitions once a day.
 func (s *Store) newDay(ctx context.Context) {
 	today := time.Now().UTC().Truncate(24 * time.Hour)
 	s.mu.Lock()
@@ -102,9 +100,6 @@ func (s *Store) newDay(ctx context.Context) {
 		return
 	}
 	err := s.ensureDays(ctx, today.AddDate(0, 0, -1), today.AddDate(0, 0, daysAhead))
-	if err == nil {
-		_, err = s.pool.Exec(ctx, sweepKeys)
-	}
 	if err != nil {
 		s.cfg.Logger.Warn("the partitions of the coming days are not there yet, will try again", "err", err)
 		return

@@ -12,17 +12,19 @@ import (
 )
 
 const (
-	insertPlan = `INSERT INTO plan (digest, source, compiled, format) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`
-	readPlan   = `SELECT digest, source, compiled, format FROM plan WHERE digest = ?`
+	insertPlan = `INSERT INTO plan (digest, source, compiled, format, used_at) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (digest) DO UPDATE SET used_at = excluded.used_at`
+	planThere = `SELECT 1 FROM plan WHERE digest = ? AND used_at > ?`
+	readPlan  = `SELECT digest, source, compiled, format FROM plan WHERE digest = ?`
 )
 
 // PutPlan implements store.Store.
 func (s *Store) PutPlan(ctx context.Context, p store.Plan) error {
-	if _, err := s.plan(ctx, p.Digest); err == nil { // the common case costs no write
+	if there, err := s.there(ctx, planThere, text(p.Digest), freshSince()); err == nil && there { // the common case costs no write
 		return nil
 	}
 	return s.writer.do(ctx, "store a plan", func(t *tx) error {
-		_, err := t.exec(insertPlan, text(p.Digest), nonNil(p.Source), nonNil(p.Compiled), p.Format)
+		_, err := t.exec(insertPlan, text(p.Digest), nonNil(p.Source), nonNil(p.Compiled), p.Format, t.now.UnixMicro())
 		return err
 	})
 }

@@ -10,11 +10,12 @@ import (
 )
 
 const (
-	insertBundle = `INSERT INTO bundle (digest, size, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`
-	bundleThere  = `SELECT 1 FROM bundle WHERE digest = ?`
-	readBundle   = `SELECT size, data FROM bundle WHERE digest = ?`
-	blobThere    = `SELECT 1 FROM blob WHERE day = ? AND sha = ?`
-	readBlob     = `SELECT size, data FROM blob WHERE day = ? AND sha = ?`
+	insertBundle = `INSERT INTO bundle (digest, size, data, used_at) VALUES (?, ?, ?, ?)
+		ON CONFLICT (digest) DO UPDATE SET used_at = excluded.used_at`
+	bundleThere = `SELECT 1 FROM bundle WHERE digest = ? AND used_at > ?`
+	readBundle  = `SELECT size, data FROM bundle WHERE digest = ?`
+	blobThere   = `SELECT 1 FROM blob WHERE day = ? AND sha = ?`
+	readBlob    = `SELECT size, data FROM blob WHERE day = ? AND sha = ?`
 )
 
 // there tells whether a query gives a row.
@@ -27,12 +28,15 @@ func (s *Store) there(ctx context.Context, query string, args ...any) (bool, err
 	return found, err
 }
 
+// freshSince is the time since when a put need not be written again.
+func freshSince() int64 { return time.Now().Add(-store.UseFresh).UnixMicro() }
+
 // PutBundle implements store.Store.
 func (s *Store) PutBundle(ctx context.Context, d pipeline.Digest, b pipeline.Bundle) error {
 	if d == "" && len(b) == 0 {
 		return nil
 	}
-	if there, err := s.there(ctx, bundleThere, text(d)); err == nil && there { // the common case costs no write
+	if there, err := s.there(ctx, bundleThere, text(d), freshSince()); err == nil && there { // the common case costs no write
 		return nil
 	}
 	data, size, err := store.EncodeBundle(d, b)
@@ -40,7 +44,7 @@ func (s *Store) PutBundle(ctx context.Context, d pipeline.Digest, b pipeline.Bun
 		return err
 	}
 	return s.writer.do(ctx, "store the files of a pipeline", func(t *tx) error {
-		_, err := t.exec(insertBundle, text(d), size, data)
+		_, err := t.exec(insertBundle, text(d), size, data, t.now.UnixMicro())
 		return err
 	})
 }
