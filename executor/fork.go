@@ -13,6 +13,7 @@ import (
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
+	"github.com/orchestrator-project/orchestrator/store"
 )
 
 // maxInherited bounds the files, in bytes, that a run gets from the one whose
@@ -86,7 +87,8 @@ func (e *Executor) forkOf(ctx context.Context, f *pipeline.Forking) (*pipeline.S
 			return nil, err
 		}
 	}
-	s.Labels, s.Priority = source.Labels, source.Priority
+	s.Labels, s.Priority = maps.Clone(source.Labels), source.Priority
+	delete(s.Labels, store.LabelImported)
 	s.Queue, s.FairKey = source.Queue, source.FairKey
 	return &s, nil
 }

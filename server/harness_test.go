@@ -224,7 +224,7 @@ func start(t testing.TB, change ...func(*Config)) *fixture {
 		t.Fatal(err)
 	}
 	f.engine = &engine{t: t, st: f.st, lane: lane, seq: map[pipeline.RunID]int32{}, runs: map[pipeline.RunID]*pipeline.Run{}}
-	cfg := Config{Store: f.st, Submitter: f.engine, Preview: f.engine, Forks: f.engine, Catalog: testCatalog, Version: "test", Hosts: []string{"orchestrator.example"}, Grace: 5 * time.Second}
+	cfg := Config{Store: f.st, Submitter: f.engine, Preview: f.engine, Forks: f.engine, Archives: f.engine, Catalog: testCatalog, Version: "test", Hosts: []string{"orchestrator.example"}, Grace: 5 * time.Second}
 	for _, c := range change {
 		c(&cfg)
 	}

@@ -98,6 +98,9 @@ func (s *Server) Handler(dashboard http.Handler) http.Handler {
 				s.serveWebSocket(out, r, run)
 				return
 			}
+			if s.serveArchive(out, r) {
+				return
+			}
 			s.serveREST(out, r, gateway)
 		default:
 			r.Body = http.MaxBytesReader(out, r.Body, int64(s.cfg.Limits.Request))

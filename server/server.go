@@ -48,12 +48,13 @@ type Preview interface {
 	DryRun(ctx context.Context, sub pipeline.Submission) ([]pipeline.Planned, error)
 }
 
-// Config is what a Server needs. Store, Submitter, Preview, Forks and Catalog must be set.
+// Config is what a Server needs. Store, Submitter, Preview, Forks, Archives and Catalog must be set.
 type Config struct {
 	Store     store.Store
 	Submitter Submitter
 	Preview   Preview
 	Forks     Forks
+	Archives  Archives
 	// Catalog returns the actions that pipelines may use now.
 	Catalog func() pipeline.Catalog
 	// Skill returns the files of a skill that this server has installed, by path
@@ -132,13 +133,14 @@ type Server struct {
 	client  *grpc.ClientConn
 	gate    gate
 	hooks   chan struct{} // as many as webhooks are under way
+	imports chan struct{} // as many as archives are being taken in
 	drained sync.Once
 }
 
 // New returns a server that answers once Run runs.
 func New(cfg Config) (*Server, error) {
-	if cfg.Store == nil || cfg.Submitter == nil || cfg.Preview == nil || cfg.Forks == nil || cfg.Catalog == nil {
-		return nil, errors.New("server: Store, Submitter, Preview, Forks and Catalog must be set")
+	if cfg.Store == nil || cfg.Submitter == nil || cfg.Preview == nil || cfg.Forks == nil || cfg.Archives == nil || cfg.Catalog == nil {
+		return nil, errors.New("server: Store, Submitter, Preview, Forks, Archives and Catalog must be set")
 	}
 	if cfg.Skill == nil {
 		cfg.Skill = func(string) (pipeline.Bundle, error) { return nil, nil }
@@ -159,7 +161,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Grace = 10 * time.Second
 	}
 	cfg.Limits.fill()
-	s := &Server{cfg: cfg, log: cfg.Logger, memory: bufconn.Listen(1 << 20), hooks: make(chan struct{}, hooksAtOnce)}
+	s := &Server{cfg: cfg, log: cfg.Logger, memory: bufconn.Listen(1 << 20), hooks: make(chan struct{}, hooksAtOnce), imports: make(chan struct{}, importsAtOnce)}
 	s.plans = newLRU[pipeline.Digest, *compiled](cfg.Limits.Plans)
 	s.needs = newLRU[[sha256.Size]byte, []string](cfg.Limits.Plans / 64)
 	s.hub = newHub(cfg.Store, cfg.Logger, cfg.Limits.Folded, func(e *pipeline.Event) { s.metrics.event(e) })

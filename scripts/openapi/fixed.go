@@ -53,6 +53,7 @@ func fixedSchemas() object {
 
 func fixedPaths() object {
 	health := object{"application/json": object{"schema": object{"$ref": "#/components/schemas/Health"}}}
+	archive := object{"application/zstd": object{"schema": object{"type": "string", "format": "binary"}}}
 	return object{
 		"/v1/runs/{id}/ws": object{"get": object{
 			"operationId": "WatchRunSocket",
@@ -65,6 +66,24 @@ func fixedPaths() object {
 			},
 			"responses": object{
 				"101":     object{"description": "The events follow."},
+				"default": object{"$ref": "#/components/responses/Error"},
+			},
+		}},
+		"/v1/runs/{id}:export": object{"get": object{
+			"operationId": "ExportRun", "tags": []any{"Runs"}, "summary": "A finished run as one file.",
+			"description": "A tar, compressed with zstd, with the run, its log, its definition and files, what its steps printed and published and what people were asked.",
+			"parameters":  []any{object{"name": "id", "in": "path", "required": true, "schema": object{"type": "string"}}},
+			"responses": object{
+				"200":     object{"description": "The file.", "content": archive},
+				"default": object{"$ref": "#/components/responses/Error"},
+			},
+		}},
+		"/v1/runs:import": object{"post": object{
+			"operationId": "ImportRun", "tags": []any{"Runs"}, "summary": "Takes the file of another server's run.",
+			"description": "The run keeps its id and has the label imported. It can be read, compared and forked; it never runs. A file that is not whole stores nothing.",
+			"requestBody": object{"required": true, "content": archive},
+			"responses": object{
+				"200":     object{"description": "The run.", "content": object{"application/json": object{"schema": object{"$ref": "#/components/schemas/Run"}}}},
 				"default": object{"$ref": "#/components/responses/Error"},
 			},
 		}},
