@@ -154,7 +154,11 @@ func (r *runState) repeatAbroad(j *job, why error) {
 		return
 	}
 	if !errors.Is(why, errDeclined) && j.a.effect == pipeline.EffectAtMostOnce {
-		r.doubt(&j.task, j.work.key, j.promised(), "The worker "+j.a.worker+" that ran the step "+string(j.task.Path)+" is gone, and the step may have taken effect.")
+		what := " is gone"
+		if errors.Is(why, errHandedBack) {
+			what = " has given it back"
+		}
+		r.doubt(&j.task, j.work.key, j.promised(), "The worker "+j.a.worker+" that ran the step "+string(j.task.Path)+what+", and the step may have taken effect.")
 		r.pump()
 		return
 	}
@@ -191,7 +195,19 @@ func (j *job) sendAway(s seat) func() bool {
 // travels reports whether a task is for a worker. What has become of an attempt
 // elsewhere, or of one that nobody may repeat, is settled here.
 func (r *runState) travels(t *pipeline.Task) bool {
-	return r.lane.ex.abroad(t.Def) && r.settling(t.Path) == nil && !(t.Interrupted && t.Def.Effect == pipeline.EffectAtMostOnce)
+	return r.lane.ex.abroad(t.Def) && r.settling(t.Path) == nil && !(t.Interrupted && r.lane.ex.effectAbroad(t.Def) == pipeline.EffectAtMostOnce)
+}
+
+// effectAbroad is what is known of a step's effect before its parameters are: what
+// the step says, else its action.
+func (e *Executor) effectAbroad(def *pipeline.StepDef) pipeline.Effect {
+	if def.Effect != "" || def.Kind != pipeline.KindAction || def.Action == "" {
+		return def.Effect
+	}
+	if a := e.actions[def.Action]; a != nil {
+		return a.Spec.Effect
+	}
+	return e.crew.brought(def.Action).Spec.Effect
 }
 
 // sleep remembers a run that is parked until a worker comes.

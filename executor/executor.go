@@ -88,9 +88,11 @@ type Executor struct {
 	logs     *logBook
 	plans    *otter.Cache[pipeline.Digest, *program]
 	bundles  holders
+	saving   chan struct{} // holds one for each directory that is being saved
 	capacity *capacity
 	watch    *watcher
 	alarm    *alarm
+	clock    storeClock
 	books    sync.Map // of the forks that a lane is about to take: *book by run
 	// sleepers are kept by a Selective executor only.
 	sleepers *sleepers
@@ -158,7 +160,7 @@ func New(cfg Config) (*Executor, error) {
 	}
 	e := &Executor{
 		cfg: cfg, log: cfg.Logger, actions: map[string]*Action{}, met: newMetrics(cfg.Metrics), plans: plans,
-		work: context.Background(), start: time.Now(),
+		work: context.Background(), start: time.Now(), saving: make(chan struct{}, savesAtOnce),
 	}
 	e.catalog, err = e.buildCatalog()
 	if err != nil {
@@ -168,7 +170,7 @@ func New(cfg Config) (*Executor, error) {
 	e.pool = newPool(cfg.Steps, e.grant)
 	e.logs = newLogBook(cfg.Store, cfg.Logger, cfg.Now)
 	e.watch = newWatcher(e)
-	e.alarm = &alarm{now: cfg.Now, rung: make(chan struct{}, 1)}
+	e.alarm = &alarm{now: cfg.Now, most: cfg.Heartbeat, rung: make(chan struct{}, 1)}
 	e.fires = newScheduler(e)
 	e.crew = newCrew(e)
 	e.sleepers = &sleepers{now: cfg.Now, wake: e.wake, runs: map[pipeline.RunID]*time.Timer{}}
@@ -340,8 +342,8 @@ func (e *Executor) heartbeat(ctx context.Context) {
 		if p.Queued {
 			e.claim()
 		}
-		if !e.cfg.Selective && (!p.Queued || p.NextDue.After(e.cfg.Now())) {
-			e.alarm.set(p.NextDue)
+		if !e.cfg.Selective && (!p.Queued || p.NextDue.After(e.clock.theirs(e.cfg.Now()))) {
+			e.alarm.set(e.clock.ours(p.NextDue))
 		}
 		if !e.cfg.Selective {
 			e.fires.heard(p)

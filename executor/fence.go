@@ -15,11 +15,12 @@ const beatAgain = 500 * time.Millisecond
 // this process's monotonic clock. Lanes that had begun nothing for want of one go
 // on.
 func (e *Executor) renew(ctx context.Context) (store.Pulse, error) {
-	sent := time.Since(e.start)
+	sent, before := time.Since(e.start), e.cfg.Now()
 	p, err := e.cfg.Store.Heartbeat(ctx, e.cfg.Replica)
 	if err != nil {
 		return p, err
 	}
+	e.clock.heard(p.Now, before, e.cfg.Now())
 	for {
 		old := e.beat.Load()
 		if old >= int64(sent) || e.beat.CompareAndSwap(old, int64(sent)) {

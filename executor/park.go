@@ -76,6 +76,9 @@ func (r *runState) rest() {
 		})
 		return
 	}
+	if r.saveFiles() {
+		return
+	}
 	if r.m.Run.Status != pipeline.RunWaiting {
 		r.record(pipeline.RunIsWaiting, "", 0, pipeline.Data{Reason: reason})
 	}
@@ -89,7 +92,7 @@ func (r *runState) park(wake time.Time) {
 	l.withoutRow(r)
 	r.unheeded()
 	run := r.m.Run
-	l.batch.Park = append(l.batch.Park, store.Park{Run: &run, Wake: wake})
+	l.batch.Park = append(l.batch.Park, store.Park{Run: &run, Wake: l.ex.clock.theirs(wake)})
 	l.eager = true
 	r.parked = true
 	r.stopTimers()
@@ -100,6 +103,7 @@ func (r *runState) park(wake time.Time) {
 // queue has it once a message has come, but a Selective executor takes nothing
 // from there.
 func (e *Executor) parked(r *runState, wake time.Time) {
+	wake = e.clock.ours(wake)
 	e.crew.sleep(r)
 	if e.cfg.Selective {
 		if r.rung {
@@ -115,16 +119,29 @@ func (e *Executor) parked(r *runState, wake time.Time) {
 // for it before. Only the nearest time is kept: a heartbeat tells the next one.
 type alarm struct {
 	now  func() time.Time
+	most time.Duration // between two heartbeats
 	rung chan struct{} // capacity 1
 
 	mu    sync.Mutex
-	at    time.Time // zero: not set
+	at    time.Time     // zero: not set
+	gap   time.Duration // the last wait for a time that had come
 	timer *time.Timer
 }
 
 // clockGap is how long to wait where the time has come by our clock but not by
-// the store's.
+// the store's. It doubles while that stays so, up to the period of heartbeats.
 const clockGap = 100 * time.Millisecond
+
+// wait is how long it takes until the alarm rings for a time.
+func (a *alarm) wait(at time.Time) time.Duration {
+	wait := at.Sub(a.now())
+	if wait > 0 {
+		a.gap = 0
+		return wait
+	}
+	a.gap = min(max(2*a.gap, clockGap), max(a.most, clockGap))
+	return a.gap
+}
 
 // set makes the alarm ring at that time, if not before. A zero time means never.
 func (a *alarm) set(at time.Time) {
@@ -139,12 +156,8 @@ func (a *alarm) set(at time.Time) {
 	if a.timer != nil {
 		a.timer.Stop()
 	}
-	wait := at.Sub(a.now())
-	if wait <= 0 {
-		wait = clockGap
-	}
 	a.at = at
-	a.timer = time.AfterFunc(wait, func() {
+	a.timer = time.AfterFunc(a.wait(at), func() {
 		a.mu.Lock()
 		if a.at.Equal(at) {
 			a.at = time.Time{}

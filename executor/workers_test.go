@@ -3,7 +3,9 @@ package executor_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -260,6 +262,41 @@ func TestLostWorkersStepIsBegunAgainElsewhere(t *testing.T) {
 	run, view := e.wait(id)
 	if run.Status != pipeline.RunCompleted || view.Step("train").Output != "trained" {
 		t.Errorf("the run is %s, its step %+v", run.Status, view.Step("train"))
+	}
+}
+
+// A step that may run once is not begun again by itself where its worker is lost:
+// the run asks a person, whether the step or its action says so.
+func TestLostWorkersStepThatMayRunOnceAsks(t *testing.T) {
+	pay := pipeline.ActionSpec{Key: "pay", Name: "pay", Effect: pipeline.EffectAtMostOnce, Open: true, Returns: pipeline.Type{Kind: "string"}}
+	for name, src := range map[string]string{
+		"the step says so":   "steps:\n- {id: pay, action: probe, worker: [gpu], effect: at_most_once, parameters: {do: x}}\noutputs: {said: '{{ pay }}'}",
+		"its action says so": "steps:\n- {id: pay, action: pay}\noutputs: {said: '{{ pay }}'}",
+	} {
+		for _, ownerLives := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, the owner lives: %t", name, ownerLives), func(t *testing.T) {
+				s := storetest.Open(t)
+				e := start(t, s, nil, brief)
+				one := hire(t, e, pipeline.Worker{Name: "one", Labels: []string{"gpu"}, Actions: []pipeline.ActionSpec{pay}}).welcomed()
+				id := e.submit(src, nil)
+				one.assigned()
+				if !ownerLives {
+					e.stop()
+				}
+				one.gone()
+				if !ownerLives {
+					e = start(t, s, nil, brief)
+				}
+				a := e.approval(id)
+				if a.Kind != pipeline.ApprovalDecide || a.Path != "pay" || !strings.Contains(a.Question, "may run only once") {
+					t.Errorf("asked is %+v", a)
+				}
+				e.decide(a, "done", "paid by hand", "ann")
+				if run, view := e.wait(id); run.Status != pipeline.RunCompleted || run.Outputs["said"] != "paid by hand" || view.Step("pay").Attempt != 1 {
+					t.Errorf("the run is %s, its step %+v", run.Status, view.Step("pay"))
+				}
+			})
+		}
 	}
 }
 

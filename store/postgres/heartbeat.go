@@ -41,7 +41,8 @@ const heartbeat = `WITH mine AS (UPDATE lane_lease SET expires_at = clock_timest
 		least((SELECT due_at FROM run_timer WHERE due_at > statement_timestamp() ORDER BY due_at LIMIT 1),
 			(SELECT statement_timestamp() + min(wait) * interval '1 microsecond' FROM gate WHERE ready AND wait > 0)),
 		` + gatesOf + `,
-		(SELECT extract(epoch FROM due_at - statement_timestamp())::float8 FROM schedule WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1)`
+		(SELECT extract(epoch FROM due_at - statement_timestamp())::float8 FROM schedule WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1),
+		clock_timestamp()`
 
 // Heartbeat implements store.Store. An expired lease that still stands is
 // renewed like any other.
@@ -61,7 +62,7 @@ func (s *Store) Heartbeat(ctx context.Context, replica store.ReplicaID) (store.P
 	beat, cancel := context.WithTimeout(ctx, s.cfg.LeaseTTL)
 	defer cancel()
 	err := s.do(beat, "renew the leases", func(c *pgxpool.Conn) error {
-		return c.QueryRow(beat, heartbeat, s.cfg.LeaseTTL, epochs, newest).Scan(&mine, &p.Expired, &p.Queued, &next, &p.Gates.Queues, &p.Gates.Pipelines, &fire)
+		return c.QueryRow(beat, heartbeat, s.cfg.LeaseTTL, epochs, newest).Scan(&mine, &p.Expired, &p.Queued, &next, &p.Gates.Queues, &p.Gates.Pipelines, &fire, &p.Now)
 	})
 	if beat.Err() != nil && ctx.Err() == nil {
 		err = s.fail(ctx, "renew the leases", beat.Err())

@@ -343,7 +343,7 @@ func (s *Store) Heartbeat(ctx context.Context, _ store.ReplicaID) (store.Pulse, 
 	if err := s.watch.refresh(ctx); err != nil {
 		return p, storeError("look for work", err)
 	}
-	p.Queued, p.NextDue, p.Gates = s.watch.queued, s.watch.next, s.watch.gates
+	p.Queued, p.NextDue, p.Gates, p.Now = s.watch.queued, s.watch.next, s.watch.gates, time.Now()
 	if fire := s.watch.fire; !fire.IsZero() {
 		p.FireIn = max(time.Until(fire), 0)
 		p.Fires = p.FireIn == 0

@@ -296,26 +296,18 @@ func heartbeat(t *testing.T, h Harness) {
 	s := h.Open(t)
 	other := h.Again(t, s)
 	l := openLane(t, s, "a")
-	pulse := func(x store.Store, r store.ReplicaID) store.Pulse {
-		t.Helper()
-		p, err := x.Heartbeat(t.Context(), r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	equal(t, "idle", pulse(s, "a"), store.Pulse{})
+	equal(t, "idle", pulse(t, s, "a"), store.Pulse{})
 	submit(t, l, pipeline.RunQueued)
-	equal(t, "queued", pulse(s, "a"), store.Pulse{Queued: true})
-	equal(t, "queued, elsewhere", pulse(other, "b"), store.Pulse{Queued: true})
+	equal(t, "queued", pulse(t, s, "a"), store.Pulse{Queued: true})
+	equal(t, "queued, elsewhere", pulse(t, other, "b"), store.Pulse{Queued: true})
 	if _, err := l.Claim(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "claimed", pulse(s, "a"), store.Pulse{})
-	equal(t, "claimed, elsewhere", pulse(other, "b"), store.Pulse{})
+	equal(t, "claimed", pulse(t, s, "a"), store.Pulse{})
+	equal(t, "claimed, elsewhere", pulse(t, other, "b"), store.Pulse{})
 	start := time.Now()
 	for range 100 {
-		pulse(s, "a")
+		pulse(t, s, "a")
 	}
 	if d := time.Since(start); d > 5*time.Second {
 		t.Errorf("100 heartbeats took %v", d)

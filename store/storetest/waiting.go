@@ -29,6 +29,10 @@ func pulse(t testing.TB, s store.Store, r store.ReplicaID) store.Pulse {
 	if err != nil {
 		t.Fatalf("heartbeat: %v", err)
 	}
+	if off := time.Since(p.Now); off.Abs() > time.Minute {
+		t.Errorf("the store's clock is %s: %s ago", p.Now, off)
+	}
+	p.Now = time.Time{}
 	return p
 }
 
