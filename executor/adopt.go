@@ -34,6 +34,7 @@ func (l *lane) adopt(run *pipeline.Run, prog *program, p past, messages []store.
 	r := l.take(run, prog, p.m)
 	r.saved = p.saved
 	r.durable = r.m.Seq
+	r.files.touched = !fresh && r.m.Run.Status != pipeline.RunWaiting
 	switch {
 	case r.m.Run.Status.Final():
 		// Its end was recorded but its row was not: only possible after a defect.
@@ -48,6 +49,9 @@ func (l *lane) adopt(run *pipeline.Run, prog *program, p past, messages []store.
 	case r.m.Paused() && !r.m.InFlight(): // it was parked so
 	case !fresh:
 		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: loss(parting(p.m), messages)})
+	}
+	if p.lost != nil {
+		r.record(pipeline.WorkspaceLost, "", 0, *p.lost)
 	}
 	if r.m.Ending() == pipeline.SignalCancel {
 		r.cancelChildren()

@@ -147,6 +147,7 @@ func (r *runState) end(d pipeline.Data) {
 	if r.run.Workspace == "" { // only what is empty
 		_ = os.Remove(r.workspace)
 		_ = os.Remove(r.lane.ex.runDir(r.run))
+		_ = os.Remove(r.lane.ex.markOf(r.run.ID))
 	}
 }
 

@@ -244,6 +244,7 @@ func (j *job) launch() {
 		return
 	}
 	ctx, cancel := context.WithCancelCause(ex.work)
+	j.r.files.touched = true
 	j.a.cancel = cancel
 	j.r.attempts[j.task.Path] = j.a
 	j.begun = ex.cfg.Now()

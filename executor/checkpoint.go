@@ -144,6 +144,7 @@ type past struct {
 	m      *pipeline.Machine // nil: the log makes no sense, as broken says
 	broken error
 	saved  saving
+	lost   *pipeline.Data // of workspace_lost, where that is to be recorded
 }
 
 // recall folds a run's log, from the newest snapshot on where there is one.

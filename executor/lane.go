@@ -58,6 +58,7 @@ type lane struct {
 	check    bool        // ask the store whether the lease still stands
 	stopping bool
 	parted   bool // the runs were told that their owner leaves
+	hurried  bool // there is no time left to save files
 	fenced   bool
 	broken   error // why the store does not answer, for /readyz
 }
@@ -168,11 +169,12 @@ func (l *lane) run(ctx context.Context, held store.Lane) {
 			for _, r := range l.runs {
 				r.cancelAttempts(errStopped)
 			}
+			l.hurryFiles()
 		}
-		if l.stopping && !l.fenced && !l.parted && l.idle() {
+		if l.stopping && !l.fenced && !l.parted && l.idle() && l.filesSaved() {
 			l.part()
 		}
-		if l.fenced && (l.sent == nil || l.sent.failed) || l.stopping && l.idle() {
+		if l.fenced && (l.sent == nil || l.sent.failed) || l.stopping && l.parted && l.idle() {
 			break
 		}
 		l.flush()

@@ -77,6 +77,9 @@ func (r *runState) restPaused() {
 	if r.createdIn != nil || r.running+r.looking > 0 || len(r.attempts)+len(r.adoptions)+len(r.backlog) > 0 {
 		return
 	}
+	if r.saveFiles() {
+		return
+	}
 	for i := range r.deferred {
 		delete(r.lane.taken, r.deferred[i].ID)
 	}

@@ -42,6 +42,7 @@ type runState struct {
 	resolved  []resolution      // <AUTO> tags that were filled in and are not recorded yet
 	gone      bool              // the lane has let go of it
 	saved     saving
+	files     saves
 	distant   int             // steps with workers, or in line for them
 	later     []pipeline.Task // for workers, beyond what the run may have there
 

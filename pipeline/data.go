@@ -83,6 +83,9 @@ func AppendData(b []byte, d *Data) []byte {
 		in.marshal("parts", s.Parts)
 		o.b = in.end()
 	}
+	if d.Workspace != nil {
+		o.marshal("workspace", d.Workspace)
+	}
 	return o.end()
 }
 
@@ -237,6 +240,7 @@ type storedData struct {
 	Reused     *Reused         `json:"reused"`
 	Given      Digest          `json:"given"`
 	Snapshot   *storedSnapshot `json:"snapshot"`
+	Workspace  *WorkspaceRef   `json:"workspace"`
 }
 
 type storedSnapshot struct {
@@ -287,7 +291,7 @@ func DecodeData(b []byte) (Data, error) {
 		Rule: s.Rule, Error: s.Error, Due: s.Due, Reason: s.Reason, RunStatus: s.RunStatus, Done: s.Done, Pass: s.Pass,
 		Uploads: s.Uploads, Signal: s.Signal, Actor: s.Actor, Child: s.Child, Model: s.Model, Usage: s.Usage, Cached: s.Cached,
 		Fork: s.Fork, Reused: s.Reused, Given: s.Given,
-		Snapshot: (*SnapshotRef)(s.Snapshot),
+		Snapshot: (*SnapshotRef)(s.Snapshot), Workspace: s.Workspace,
 	}
 	var r reader
 	d.Parameters = r.value(s.Parameters)

@@ -23,6 +23,7 @@ const (
 	ApprovalIsDecided EventType = "approval_decided"
 	SignalReceived    EventType = "signal_received"
 	Checkpoint        EventType = "checkpoint"
+	WorkspaceLost     EventType = "workspace_lost"
 	EventLog          EventType = "log"
 )
 
@@ -88,6 +89,17 @@ type Data struct {
 	Reused     *Reused        // step_finished: the record of another run that it is
 	Given      Digest         // step_started, step_waiting, step_finished: of what it was given besides its parameters and artifacts; empty: nothing
 	Snapshot   *SnapshotRef   // checkpoint
+	Workspace  *WorkspaceRef  // checkpoint: the files were saved; workspace_lost: which are gone
+}
+
+// WorkspaceRef says what a run's directory held when it was saved, and where that
+// is kept.
+type WorkspaceRef struct {
+	Save     int32  `json:"save"`               // counts from 1 within the run
+	Manifest Digest `json:"manifest,omitempty"` // blob of the run that lists the files; empty: they are too large and only with Holder
+	Files    int32  `json:"files"`
+	Size     int64  `json:"size"` // bytes of the files together
+	Holder   string `json:"holder,omitempty"`
 }
 
 // SnapshotRef says where the snapshot of a checkpoint is kept, and what it holds.
@@ -99,8 +111,8 @@ type SnapshotRef struct {
 
 // Waiting is what a step waits for.
 type Waiting struct {
-	For      string        // timer, signal, files, approval, worker
-	Due      time.Time     // of a timer: its end; else the deadline; zero: none
+	For      string        // timer, signal, files, approval, worker, retry
+	Due      time.Time     // of a timer or retry: its end; else the deadline; zero: none
 	Signal   string        // of a signal: its name
 	Files    string        // of files: the pattern
 	Count    int           // of files

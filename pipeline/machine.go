@@ -117,12 +117,13 @@ type Machine struct {
 	answer  map[Path]map[string]*Answer
 	homes   map[*StepDef]*Unit // of the steps of called pipelines, once asked for
 
-	uploads  Digest // of the files that came with the submission
-	late     bool   // its own timeout has passed
-	handed   bool   // the owner has left in good order, and nothing has happened since
-	critical int32  // seq of the end of the newest step that is marked so; 0: none
-	begun    int32  // instances that events have named
-	order    int64  // of the newest task
+	uploads  Digest        // of the files that came with the submission
+	files    *WorkspaceRef // the newest save of its directory
+	late     bool          // its own timeout has passed
+	handed   bool          // the owner has left in good order, and nothing has happened since
+	critical int32         // seq of the end of the newest step that is marked so; 0: none
+	begun    int32         // instances that events have named
+	order    int64         // of the newest task
 }
 
 // NewMachine returns the machine of a run before its first event.
@@ -282,6 +283,8 @@ func (m *Machine) Apply(e *Event) error {
 		if e.Data.Reason != ReasonWoken && e.Data.Reason != ReasonUnpaused {
 			m.resume(e)
 		}
+	case Checkpoint, WorkspaceLost:
+		m.filed(e)
 	case SignalReceived:
 		m.signal(e)
 	case AutoResolved:

@@ -8,6 +8,22 @@ import "slices"
 // Uploads names the files that came with the submission; empty: none did.
 func (m *Machine) Uploads() Digest { return m.uploads }
 
+// Files is the newest save of the run's directory; nil: there is none. Where the
+// files were lost, it has a number and no files.
+func (m *Machine) Files() *WorkspaceRef { return m.files }
+
+// filed notes where the run's files are.
+func (m *Machine) filed(e *Event) {
+	w := e.Data.Workspace
+	switch {
+	case w == nil:
+	case e.Type == WorkspaceLost:
+		m.files = &WorkspaceRef{Save: w.Save}
+	default:
+		m.files = w
+	}
+}
+
 // Late reports whether the run's own timeout has passed.
 func (m *Machine) Late() bool { return m.late }
 
@@ -26,10 +42,10 @@ func (m *Machine) Decision(path Path) *Decision {
 	return nil
 }
 
-// parting notes whether an event is the last word of an owner. A checkpoint says
-// nothing of the run itself.
+// parting notes whether an event is the last word of an owner. What is said of
+// snapshots and files says nothing of the run itself.
 func (m *Machine) parting(e *Event) {
-	if e.Type != Checkpoint {
+	if e.Type != Checkpoint && e.Type != WorkspaceLost {
 		m.handed = e.Type == SignalReceived && e.Data.Signal == SignalHandedOver ||
 			e.Type == RunResumed && e.Data.Reason == ReasonHandedOver
 	}

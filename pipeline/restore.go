@@ -42,6 +42,7 @@ func (r *restoring) machine() {
 	m.critical, m.begun = r.short(), r.short()
 	m.order = r.number()
 	m.uploads = Digest(r.text())
+	m.files = r.data().Workspace
 	m.answers = r.mapping()
 	for range r.count() {
 		name := r.text()

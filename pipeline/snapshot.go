@@ -11,7 +11,7 @@ import (
 
 // SnapshotFormat is the version of a snapshot's encoding. A snapshot of another
 // version is no error of anybody's: the log is folded instead.
-const SnapshotFormat = 1
+const SnapshotFormat = 2
 
 // ErrSnapshot is the error of a snapshot that cannot be used: its version is
 // unknown, it is damaged, or it is of another plan.
@@ -50,6 +50,7 @@ func (m *Machine) Snapshot() *Snapshot {
 	p.number(int64(m.begun))
 	p.number(m.order)
 	p.text(string(m.uploads))
+	p.data(&Data{Workspace: m.files})
 	p.mapping(m.answers)
 	p.count(len(m.signals))
 	for _, name := range slices.Sorted(maps.Keys(m.signals)) {

@@ -59,6 +59,7 @@ func (d *driver) knowsTheSame(twin *pipeline.Machine) {
 		Begun                    int
 		Late, Handed, Aborting   bool
 		Uploads                  pipeline.Digest
+		Files                    *pipeline.WorkspaceRef
 		Answers                  map[string]any
 		Signal                   any
 		Tries, Deaths, Cancelled map[pipeline.Path]int
@@ -69,7 +70,7 @@ func (d *driver) knowsTheSame(twin *pipeline.Machine) {
 	of := func(m *pipeline.Machine) knowledge {
 		k := knowledge{
 			Seq: m.Seq, Critical: m.Critical(), Begun: m.Begun(), Late: m.Late(), Handed: m.HandedOver(), Aborting: m.Aborting(),
-			Uploads: m.Uploads(), Answers: m.Answers(), Outputs: m.RunOutputs(),
+			Uploads: m.Uploads(), Files: m.Files(), Answers: m.Answers(), Outputs: m.RunOutputs(),
 			Tries: map[pipeline.Path]int{}, Deaths: map[pipeline.Path]int{}, Cancelled: map[pipeline.Path]int{},
 			Decisions: map[pipeline.Path]*pipeline.Decision{}, Rules: map[pipeline.Path]*pipeline.Rule{},
 		}
@@ -202,7 +203,7 @@ func TestSnapshotStandsStill(t *testing.T) {
 func TestSnapshotKnowsEveryField(t *testing.T) {
 	known := map[string]string{
 		"Machine": "Plan Run Seq unit dir insts bodies queue compactAt busy waiting finishing cancel aborts deaths signals answers answer homes " +
-			"uploads late handed critical begun order",
+			"uploads files late handed critical begun order",
 		"unit":  "def call inputs vars state isState root finally soft abort versions consumed",
 		"frame": "body info unit owner parent final index prefix space insts left failed halt jumps order",
 		"space": "tops visits",
