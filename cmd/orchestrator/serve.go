@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -63,9 +62,9 @@ func (c *cli) serve(ctx context.Context, cfg *config) error {
 	if open {
 		log.Warn("security.allow_unauthenticated is set: everybody who reaches this address may run commands on this machine", "listen", cfg.Server.Listen)
 	}
-	c.tuneMemory()
+	_, set := c.env("GOGC")
 	opening, stop := c.endOnSignal(ctx)
-	h, err := build(opening, plan{cfg: cfg, log: log, home: c.home(), lanes: true, queue: true})
+	h, err := build(opening, plan{cfg: cfg, log: log, home: c.home(), lanes: true, queue: true, collects: !set})
 	if err == nil {
 		if rerr := h.ready(opening); rerr != nil {
 			h.close()
@@ -183,12 +182,4 @@ func visible(addr string) string {
 		host = "127.0.0.1"
 	}
 	return net.JoinHostPort(host, port)
-}
-
-// tuneMemory collects a small heap less often than Go would, which a busy server
-// pays for with processor time. The usual variables win.
-func (c *cli) tuneMemory() {
-	if _, set := c.env("GOGC"); !set {
-		debug.SetGCPercent(200)
-	}
 }

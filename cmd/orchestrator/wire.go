@@ -117,6 +117,7 @@ type plan struct {
 	environ   []string // what their commands inherit
 	secret    func(name string) (string, bool)
 	grace     time.Duration
+	collects  bool // the house decides how often its heap is collected
 }
 
 // build joins the rooms and brings them to life. The house must be closed.
@@ -170,11 +171,14 @@ func (h *house) build(ctx context.Context, p plan) error {
 		return err
 	}
 	h.server, err = server.New(server.Config{
-		Store: h.store, Submitter: h.engine, Preview: h.engine, Forks: h.engine, Archives: h.engine, Catalog: h.engine.Catalog, Skill: installed(filepath.Join(p.home, "skills")), Hosts: p.cfg.Server.Hosts,
+		Store: h.store, Submitter: h.engine, Preview: h.engine, Forks: h.engine, Archives: h.engine, Catalog: h.engine.Catalog, Skill: installed(filepath.Join(p.home, "skills")), Hosts: p.cfg.Server.Hosts, RetentionDays: p.cfg.Storage.RetentionDays,
 		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue),
 	})
 	if err != nil {
 		return err
+	}
+	if p.queue {
+		h.start(ctx, "memory", p.log, memory{own: p.collects}.run)
 	}
 	h.start(ctx, "api", p.log, h.server.Run)
 	if p.lanes && p.queue {
