@@ -1,7 +1,9 @@
 package postgres_test
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -57,6 +59,56 @@ func BenchmarkHeartbeat(b *testing.B) {
 				b.Fatal("living replicas are held to be dead")
 			}
 			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)*float64(replicas)/3e6, "busy/all") // if all beat every 3 s
+		})
+	}
+}
+
+// BenchmarkBell is what it costs until one bell has been heard by all listeners of
+// a database, each with a connection of its own.
+func BenchmarkBell(b *testing.B) {
+	for _, listeners := range []int{1, 10, 50} {
+		b.Run(fmt.Sprint(listeners), func(b *testing.B) {
+			url := storetest.Migrated(b)
+			heard := make(chan error, listeners)
+			var all sync.WaitGroup
+			ctx, cancel := context.WithCancel(b.Context())
+			defer all.Wait()
+			defer cancel()
+			for range listeners {
+				conn, err := pgx.Connect(ctx, url)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := conn.Exec(ctx, `LISTEN orchestrator_bell`); err != nil {
+					b.Fatal(err)
+				}
+				all.Go(func() {
+					defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+					for {
+						_, err := conn.WaitForNotification(ctx)
+						if ctx.Err() != nil {
+							return
+						}
+						heard <- err
+					}
+				})
+			}
+			ringer, err := pgx.Connect(ctx, url)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = ringer.Close(context.WithoutCancel(ctx)) }()
+			for b.Loop() {
+				if _, err := ringer.Exec(ctx, `SELECT pg_notify('orchestrator_bell', 'nobody .r0123456789012345678901')`); err != nil {
+					b.Fatal(err)
+				}
+				for range listeners {
+					if err := <-heard; err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(listeners)/1e3, "us/listener")
 		})
 	}
 }
