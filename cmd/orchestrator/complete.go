@@ -20,7 +20,7 @@ func (c *cli) completeFlags(root *cobra.Command) {
 			cmd.ValidArgsFunction = yamlFiles
 		}
 	}
-	for _, verb := range []string{"get", "watch", "logs", "artifacts", "cancel", "pause", "resume", "retry", "rerun", "fork", "replay"} {
+	for _, verb := range []string{"get", "watch", "logs", "artifacts", "cancel", "pause", "resume", "retry", "rerun", "fork", "replay", "diff", "export"} {
 		if cmd, _, err := root.Find([]string{"runs", verb}); err == nil {
 			cmd.ValidArgsFunction = c.completeRun(verb)
 		}
@@ -32,6 +32,9 @@ func (c *cli) completeFlags(root *cobra.Command) {
 		if cmd, _, err := root.Find([]string{"approvals", verb}); err == nil {
 			cmd.ValidArgsFunction = c.completeApproval(verb)
 		}
+	}
+	if cmd, _, err := root.Find([]string{"report"}); err == nil {
+		cmd.ValidArgsFunction = c.completeRun("report")
 	}
 	if cmd, _, err := root.Find([]string{"pipelines", "get"}); err == nil {
 		cmd.ValidArgsFunction = c.completePipeline
@@ -65,6 +68,7 @@ func (c *cli) completeFlags(root *cobra.Command) {
 	flag([]string{"approvals", "list"}, "run", c.completeRun("get"))
 	flag([]string{"runs", "list"}, "pipeline", c.completePipeline)
 	flag([]string{"runs", "logs"}, "step", c.completeStep)
+	flag([]string{"report"}, "format", cobra.FixedCompletions([]string{"md", "html", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = root.RegisterFlagCompletionFunc("config", yamlFiles)
 	_ = root.RegisterFlagCompletionFunc("server", cobra.FixedCompletions([]string{"http://127.0.0.1:8080"}, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -87,7 +91,7 @@ func (c *cli) completing(open func(context.Context) (*client, error), do func(co
 // completeRun offers the newest runs that the verb makes sense for.
 func (c *cli) completeRun(verb string) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if len(args) > 0 {
+		if len(args) > 0 && (verb != "diff" || len(args) > 1) {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		filter := ""
@@ -100,7 +104,7 @@ func (c *cli) completeRun(verb string) cobra.CompletionFunc {
 			filter = "status:queued,running,waiting"
 		case "retry":
 			filter = "status:failed,cancelled"
-		case "rerun", "replay":
+		case "rerun", "replay", "export":
 			filter = "status:completed,failed,cancelled"
 		}
 		return c.completing(c.reader, func(ctx context.Context, cl *client) []string {

@@ -57,8 +57,8 @@ orchestrator serve`,
 		}
 	}
 	add("pipelines", c.runCommand(), c.validateCommand(), c.explainCommand(), c.pipelinesCommand(), c.schedulesCommand(), c.schemaCommand())
-	add("runs", c.runsCommand(), c.queuesCommand(), c.approvalsCommand(), c.signalCommand())
-	add("operations", c.serveCommand(), c.workerCommand(), c.workersCommand(), c.doctorCommand(), c.versionCommand(), configurationTopic())
+	add("runs", c.runsCommand(), c.reportCommand(), c.queuesCommand(), c.approvalsCommand(), c.signalCommand())
+	add("operations", c.serveCommand(), c.storageCommand(), c.backupCommand(), c.restoreCommand(), c.workerCommand(), c.workersCommand(), c.doctorCommand(), c.versionCommand(), configurationTopic())
 	root.SetCompletionCommandGroupID("operations")
 	root.SetHelpCommandGroupID("operations")
 	c.completeFlags(root)
