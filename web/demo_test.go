@@ -128,6 +128,7 @@ func demo() *fake {
 	w.tell("run_waiting", "", epoch.Add(time.Minute))
 	f.releasing(12)
 	f.released(13)
+	f.operating()
 	c := f.begin(11, "summarise", demoGraph(), demoSource)
 	c.start(epoch)
 	c.finish(api.Run_CANCELLED, epoch.Add(80*time.Second), func(r *api.Run) { r.Reason = "cancelled_by_user" })

@@ -40,6 +40,7 @@ type fake struct {
 	signals   []*api.SendSignalRequest
 	blobs     map[string]string // content by digest
 	calls     map[string]int
+	ops       *operations
 	// create, if set, answers CreateRun instead.
 	create func(*api.CreateRunRequest) (*api.Run, error)
 }
@@ -61,7 +62,9 @@ type story struct {
 var epoch = time.Now().Add(-5 * time.Minute).Truncate(time.Second)
 
 func newFake() *fake {
-	return &fake{runs: map[string]*story{}, calls: map[string]int{}, blobs: map[string]string{}}
+	f := &fake{runs: map[string]*story{}, calls: map[string]int{}, blobs: map[string]string{}}
+	f.ops = &operations{f: f}
+	return f
 }
 
 // dial serves f over memory and returns the connection to it.
@@ -78,6 +81,9 @@ func dial(t testing.TB, f *fake) *grpc.ClientConn {
 	api.RegisterPipelinesServer(srv, f)
 	api.RegisterApprovalsServer(srv, f)
 	api.RegisterArtifactsServer(srv, f)
+	api.RegisterQueuesServer(srv, f.ops)
+	api.RegisterSchedulesServer(srv, f.ops)
+	api.RegisterWorkersServer(srv, f.ops)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -250,6 +256,10 @@ func (f *fake) ListRuns(_ context.Context, r *api.ListRunsRequest) (*api.ListRun
 				fits = fits && slices.Contains(strings.Split(strings.ToUpper(v), ","), run.Status.String())
 			case k == "pipeline" && ok:
 				fits = fits && run.Pipeline == v
+			case k == "parent" && ok:
+				fits = fits && run.ParentRun == v
+			case k == "forked_from" && ok:
+				fits = fits && run.ForkedFrom == v
 			case strings.HasPrefix(term, "label."):
 				k, v, _ := strings.Cut(strings.TrimPrefix(term, "label."), "=")
 				fits = fits && run.Labels[k] == v

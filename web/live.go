@@ -302,7 +302,7 @@ func (f *feed) changed(ctx context.Context, done bool) ([]fragment, error) {
 	if ch.run || ch.steps {
 		out = append(out, fragment{"run-head", runHead(v.head(sc))})
 	}
-	if ch.waits {
+	if ch.waits || ch.run {
 		d, err := f.site.waitsData(ctx, v, sc)
 		if err != nil {
 			return nil, err

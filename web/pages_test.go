@@ -96,7 +96,7 @@ func TestHomeShowsWhatGoesOn(t *testing.T) {
 
 func TestEmptyPagesNameTheCommand(t *testing.T) {
 	url := serve(t, newFake()).URL
-	for _, path := range []string{"/", "/runs", "/pipelines"} {
+	for _, path := range []string{"/", "/runs", "/pipelines", "/queues", "/schedules", "/workers"} {
 		doc, _, _ := get(t, url+path)
 		if got := textOf(byID(t, doc, "main")); !strings.Contains(got, "orchestrator ") {
 			t.Errorf("%s says %q, which names no command", path, got)

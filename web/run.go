@@ -39,14 +39,19 @@ type runData struct {
 	Screen screen
 	Seq    int32
 	Live   bool
+	Refused string // what the API said of a form on the page
 	Waits  waitsData
 	Body   templ.Component
 	Drawer templ.Component // nil: closed
 }
 
 func (s *site) run(w http.ResponseWriter, r *http.Request) {
+	s.showRun(w, r, http.StatusOK, readScreen(chi.URLParam(r, "id"), r.URL.Query()), "")
+}
+
+// showRun shows a run's page; refused is what the API said of a form on it.
+func (s *site) showRun(w http.ResponseWriter, r *http.Request, code int, sc screen, refused string) {
 	ctx := r.Context()
-	sc := readScreen(chi.URLParam(r, "id"), r.URL.Query())
 	wait := patience
 	if sc.Step != "" || sc.At > 0 || sc.Status != "" || sc.Under != "" || sc.Query != "" {
 		wait = longPatience
@@ -75,9 +80,9 @@ func (s *site) run(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	d := runData{Head: v.head(sc), Screen: sc, Seq: v.at(), Waits: waits, Body: body, Drawer: drawer}
+	d := runData{Head: v.head(sc), Screen: sc, Seq: v.at(), Refused: refused, Waits: waits, Body: body, Drawer: drawer}
 	d.Live = !finalRun(d.Head.Run.GetStatus()) || d.Head.Reading > 0
-	s.show(w, r, http.StatusOK, page{d.Head.Run.GetPipeline() + " " + short(sc.Run), "runs", runPage(d)})
+	s.show(w, r, code, page{d.Head.Run.GetPipeline() + " " + short(sc.Run), "runs", runPage(d)})
 }
 
 // open returns the run's view, up to date. It asks the API for the run first,
@@ -177,12 +182,3 @@ func (v *view) current() *api.Run {
 }
 
 func (v *view) final() bool { return finalRun(v.current().GetStatus()) }
-
-func (s *site) cancelRun(w http.ResponseWriter, r *http.Request) {
-	id := chi.URLParam(r, "id")
-	if _, err := s.runs.CancelRun(r.Context(), &api.CancelRunRequest{Id: id}); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	http.Redirect(w, r, backTo(r.FormValue("back"), pathOfRun(id)), http.StatusSeeOther) //nolint:gosec // the run's own page
-}

@@ -29,6 +29,7 @@ type stepData struct {
 	Def      string // address of the definition at that line
 	Log      []logLine
 	Autos    []autoAnswer // values that were filled in
+	Final    bool         // the run has ended: it can be run again from here
 	Screen   screen
 	Now      time.Time
 }
@@ -55,7 +56,7 @@ func (s *site) drawer(ctx context.Context, v *view, sc screen) (templ.Component,
 }
 
 func (s *site) stepData(ctx context.Context, v *view, sc screen) (stepData, error) {
-	d := stepData{Path: sc.Step, Screen: sc, Now: time.Now()}
+	d := stepData{Path: sc.Step, Final: v.final(), Screen: sc, Now: time.Now()}
 	step, err := v.step(ctx, s.runs, sc.Step)
 	if err != nil {
 		return d, err

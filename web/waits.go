@@ -22,6 +22,8 @@ const (
 // waitsData is what a run waits for: for people, with their forms, and for the
 // rest of the world.
 type waitsData struct {
+	Status api.Run_Status
+	Causes []cause // why it is where it is, besides what follows
 	Asks   []question
 	More   bool // there are more questions than are shown
 	Waits  []waitLine
@@ -40,13 +42,19 @@ type waitLine struct {
 // waitsData gathers what the run waits for now.
 func (s *site) waitsData(ctx context.Context, v *view, sc screen) (waitsData, error) {
 	d := waitsData{Screen: sc, Now: time.Now()}
-	asking := false
+	asking, told := false, map[string]bool{}
 	v.mu.Lock()
-	if finalRun(v.run.GetStatus()) {
+	run := v.run
+	d.Status = run.GetStatus()
+	if finalRun(d.Status) {
 		v.mu.Unlock()
+		if asksWhy(d.Status) && run.GetError() == nil { // else the failure itself says it
+			d.Causes = causes(s.whyCauses(ctx, sc.Run), told, sc)
+		}
 		return d, nil
 	}
 	for i, w := range v.waits {
+		told[v.steps[i].Path] = true
 		if w.GetFor() == "approval" {
 			asking = true
 			continue
@@ -56,6 +64,9 @@ func (s *site) waitsData(ctx context.Context, v *view, sc screen) (waitsData, er
 	}
 	asking = asking || !v.complete
 	v.mu.Unlock()
+	if asksWhy(d.Status) {
+		d.Causes = causes(s.whyCauses(ctx, sc.Run), told, sc)
+	}
 	slices.SortFunc(d.Waits, func(a, b waitLine) int { return strings.Compare(a.Path, b.Path) })
 	if d.Left = len(d.Waits) - waitsShown; d.Left > 0 {
 		d.Waits = d.Waits[:waitsShown]

@@ -49,6 +49,10 @@ type site struct {
 	pipelines api.PipelinesClient
 	approvals api.ApprovalsClient
 	artifacts api.ArtifactsClient
+	storage   api.StorageClient
+	queues    api.QueuesClient
+	schedules api.SchedulesClient
+	workers   api.WorkersClient
 	views     *views
 	inbox     *inbox
 	version   string
@@ -62,6 +66,10 @@ func newSite(cfg Config) *site {
 		pipelines: api.NewPipelinesClient(conn),
 		approvals: api.NewApprovalsClient(conn),
 		artifacts: api.NewArtifactsClient(conn),
+		storage:   api.NewStorageClient(conn),
+		queues:    api.NewQueuesClient(conn),
+		schedules: api.NewSchedulesClient(conn),
+		workers:   api.NewWorkersClient(conn),
 		views:     newViews(),
 		version:   cfg.Version,
 		log:       cmp.Or(cfg.Logger, slog.Default()),
@@ -80,7 +88,12 @@ func New(cfg Config) http.Handler {
 	r.Get("/", s.home)
 	r.Get("/runs", s.runList)
 	r.Get("/runs/{id}", s.run)
-	r.Post("/runs/{id}/cancel", s.cancelRun)
+	for verb, ask := range map[string]wish{
+		"cancel": s.cancelRun, "pause": s.pauseRun, "resume": s.resumeRun,
+		"retry": s.retryRun, "rerun": s.rerunRun, "replay": s.replayRun,
+	} {
+		r.Post("/runs/{id}/"+verb, s.steer(ask))
+	}
 	r.Post("/runs/{id}/signal", s.sendSignal)
 	r.Get("/runs/{id}/artifact", s.artifact)
 	r.Get("/approvals", s.approvalList)
@@ -92,7 +105,24 @@ func New(cfg Config) http.Handler {
 	r.Post("/new/check", s.checkRun)
 	r.Get("/pipelines", s.pipelineList)
 	r.Get("/pipelines/{id}", s.pipeline)
+	r.Get("/runs/{id}/fork", s.forkPlanner)
+	r.Post("/runs/{id}/fork", s.submitFork)
+	r.Get("/queues", s.queueList)
+	r.Get("/queues/{name}", s.queue)
+	r.Post("/queues/{name}/pause", s.pauseQueue(true))
+	r.Post("/queues/{name}/resume", s.pauseQueue(false))
+	r.Post("/queues/{name}/limits", s.setQueue)
+	r.Get("/schedules", s.scheduleList)
+	r.Post("/schedules", s.createSchedule)
+	r.Get("/schedules/new", s.newSchedule)
+	r.Get("/schedules/{id}", s.schedule)
+	r.Post("/schedules/{id}/pause", s.pauseSchedule(true))
+	r.Post("/schedules/{id}/resume", s.pauseSchedule(false))
+	r.Post("/schedules/{id}/backfill", s.backfill)
+	r.Get("/workers", s.workerList)
+	r.Post("/workers/{name}/drain", s.drainWorker)
 	r.Get("/about", s.about)
+	r.Get("/storage", s.storagePage)
 	r.NotFound(s.notFound)
 	r.MethodNotAllowed(s.notFound)
 	return r
