@@ -89,6 +89,7 @@ func (r *Retention) cut(now time.Time) store.Cut {
 // sweep reports whether all was done that could be done.
 func (r *Retention) sweep(ctx context.Context) bool {
 	began := time.Now()
+	r.ex.sweepWorkspaces(ctx, r.cut(r.ex.cfg.Now()).Drop)
 	report, err := r.ex.cfg.Store.Sweep(ctx, r.cut(r.ex.cfg.Now()))
 	r.days.Add(float64(len(report.Days)))
 	r.runs.Add(float64(report.Runs + report.Thinned))

@@ -306,3 +306,24 @@ func (e *Executor) restoreDir(ctx context.Context, run pipeline.RunID, dir strin
 	}
 	return e.writeMark(run, ref)
 }
+
+// sweepWorkspaces removes the directories on this machine of runs of days before
+// the given one that the store no longer has, whichever process removed them there.
+func (e *Executor) sweepWorkspaces(ctx context.Context, before time.Time) {
+	entries, err := os.ReadDir(e.cfg.Workspaces)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		id := pipeline.RunID(entry.Name())
+		key, ok := store.RunKey(id)
+		if !ok || !entry.IsDir() || store.DayOf(key) >= before.Unix()/(24*60*60) {
+			continue
+		}
+		if _, err := e.cfg.Store.Run(ctx, id); pipeline.KindOf(err) != pipeline.NotFound {
+			continue
+		}
+		removeSealed(filepath.Join(e.cfg.Workspaces, string(id)))
+		_ = os.Remove(e.markOf(id))
+	}
+}

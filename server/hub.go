@@ -34,6 +34,7 @@ type hub struct {
 	segments list.List // of *segment that hold events, newest use first
 	viewed   int64     // bytes of views
 	encoded  int64     // bytes of encoded events
+	asking   bool      // whoever watches is woken by the clock
 	fresh    fresh
 }
 
@@ -49,7 +50,12 @@ func newHub(st store.Store, log *slog.Logger, limit int64, seen func(*pipeline.E
 func (h *hub) listen(ctx context.Context) {
 	const pause = time.Second
 	for ctx.Err() == nil {
-		err := h.store.Listen(ctx, h.bell)
+		err := h.store.Listen(ctx, func(b store.Bell) {
+			h.bell(b)
+			if b.All {
+				h.ask() // the bells may be lost for good
+			}
+		})
 		if ctx.Err() != nil {
 			return
 		}
@@ -123,6 +129,7 @@ func (h *hub) open(ctx context.Context, id pipeline.RunID) (*folded, error) {
 	}
 	r.users++
 	h.mu.Unlock()
+	h.ask()
 	if err := r.begin(ctx); err != nil {
 		h.release(r)
 		return nil, err

@@ -359,7 +359,7 @@ func (c *archiveCheck) approval(line []byte) error {
 var eventTypes = []pipeline.EventType{
 	pipeline.RunCreated, pipeline.RunStarted, pipeline.RunResumed, pipeline.RunIsWaiting, pipeline.RunIsPaused, pipeline.RunFinished,
 	pipeline.StepStarted, pipeline.StepRetrying, pipeline.StepIsWaiting, pipeline.StepFinished, pipeline.StepWasSkipped, pipeline.StateSet,
-	pipeline.AutoResolved, pipeline.ApprovalIsDecided, pipeline.SignalReceived, pipeline.Checkpoint,
+	pipeline.AutoResolved, pipeline.ApprovalIsDecided, pipeline.SignalReceived, pipeline.Checkpoint, pipeline.WorkspaceLost,
 }
 
 // event checks one record against those before it.

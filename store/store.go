@@ -32,6 +32,7 @@ type Store interface {
 	Queues
 	Keys
 	Peers
+	Hearing
 	Keeper
 	Archive
 

@@ -2,6 +2,7 @@ package web
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
@@ -102,6 +103,7 @@ type eventBrief struct {
 	Signal, Actor, Reason string
 	Value                 json.RawMessage
 	Child                 string
+	Workspace             *struct{ Files, Size int64 }
 }
 
 // summary says in a line what an event tells, where that is more than its type.
@@ -126,6 +128,10 @@ func summary(e *api.Event, b *eventBrief) string {
 		}
 	case "signal_received":
 		return signalSummary(b)
+	case "checkpoint", "workspace_lost":
+		if w := b.Workspace; w != nil {
+			return filesSummary(e.GetType(), b.Reason, w.Files, w.Size)
+		}
 	case "step_waiting":
 		if w := b.Step.Waiting; w != nil {
 			return "waits for " + waitWord(&api.Waiting{For: w.For, Signal: w.Signal, Files: w.Files})
@@ -154,6 +160,18 @@ func summary(e *api.Event, b *eventBrief) string {
 		return "started run " + short(b.Child)
 	}
 	return ""
+}
+
+// filesSummary says what became of the files of a run's workspace.
+func filesSummary(typ, reason string, files, size int64) string {
+	text := fmt.Sprintf("%d files with %s", files, bytesOf(size))
+	switch {
+	case typ == "checkpoint":
+		return text + " in the workspace"
+	case reason == "too_large":
+		return text + " stayed on another machine: they are too large to move"
+	}
+	return text + " could not be restored"
 }
 
 // signalSummary says which signal came.

@@ -106,6 +106,9 @@ func (r *plain) tell(p *progress, c change) {
 	case "run_resumed":
 		r.say("continued")
 		return
+	case "workspace_lost":
+		r.say("%s the workspace is lost: %s were on another machine, or could not be restored", icon("FAILED"), c.lost)
+		return
 	case "signal_received":
 		if c.sign == "cancel" {
 			r.say("cancelling: running steps are stopped, finally steps still run")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -172,6 +173,10 @@ type eventData struct {
 	Step   *stepFacts `json:"step"`
 	Due    time.Time  `json:"due"`
 	Signal string     `json:"signal"`
+	Files  *struct {
+		Files int64 `json:"files"`
+		Size  int64 `json:"size"`
+	} `json:"workspace"`
 }
 
 // change is what an event has changed.
@@ -181,6 +186,7 @@ type change struct {
 	step *stepFacts
 	due  time.Time // of step_retrying: when the next attempt starts
 	sign string    // of signal_received
+	lost string    // of workspace_lost: what the workspace held
 }
 
 // apply folds an event.
@@ -190,6 +196,9 @@ func (p *progress) apply(e *api.Event) change {
 		return change{kind: e.GetType(), at: moment(e.GetAt())} // an event of a later version: shown by its type at most
 	}
 	c := change{kind: e.GetType(), at: moment(e.GetAt()), due: d.Due, sign: d.Signal}
+	if d.Files != nil {
+		c.lost = fmt.Sprintf("%d files with %s", d.Files.Files, mebibytes(d.Files.Size))
+	}
 	if d.Run != nil {
 		p.run = *d.Run
 	}

@@ -27,6 +27,7 @@ type presence struct {
 	replicas  map[int64]bool // by key: whether the lock was asked for on the present connection
 	listeners int
 	listening bool          // on the present connection
+	deaf      bool          // and no bell comes
 	changed   chan struct{} // closed whenever something above has changed
 	interrupt func()        // ends the wait for notifications
 	sparing   time.Time     // until then nobody is called dead
@@ -185,11 +186,13 @@ func (p *presence) serve(ctx context.Context) (worked bool, err error) {
 			}
 		}
 		if listen != listening {
-			statement := `LISTEN ` + channel
-			if !listen {
-				statement = `UNLISTEN ` + channel
+			var err error
+			if listen {
+				err = p.listenOn(ctx, conn)
+			} else {
+				_, err = conn.Exec(ctx, `UNLISTEN `+channel)
 			}
-			if _, err := conn.Exec(ctx, statement); err != nil {
+			if err != nil {
 				cancel()
 				return worked, err
 			}
@@ -226,6 +229,7 @@ func (p *presence) hear(ctx context.Context, conn *pgx.Conn) error {
 		if err != nil {
 			return err
 		}
+		p.hearsAfterAll()
 		from, text, _ := strings.Cut(n.Payload, " ")
 		if from != p.s.self {
 			p.s.bus.Deliver(store.DecodeBell(text))

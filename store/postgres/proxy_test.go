@@ -18,6 +18,7 @@ type proxy struct {
 	listener   net.Listener
 	work       sync.WaitGroup
 	statements atomic.Int64
+	mute       atomic.Bool // bells do not pass, as behind a pooler
 	swallow    atomic.Bool // the next answer of the server is lost, and its connection with it
 
 	mu    sync.Mutex
@@ -75,6 +76,10 @@ func (p *proxy) serve(client net.Conn) {
 	var both sync.WaitGroup
 	both.Go(func() {
 		defer client.Close()
+		if p.mute.Load() {
+			p.silence(bufio.NewReader(server), client)
+			return
+		}
 		buf := make([]byte, 32<<10)
 		for {
 			n, err := server.Read(buf)
@@ -115,6 +120,26 @@ func (p *proxy) forward(client io.Reader, server io.Writer) {
 			return
 		}
 		if _, err := server.Write(append(head, body...)); err != nil {
+			return
+		}
+	}
+}
+
+// silence passes the server's messages on, but for notifications.
+func (p *proxy) silence(server io.Reader, client io.Writer) {
+	for {
+		head := make([]byte, 5)
+		if _, err := io.ReadFull(server, head); err != nil {
+			return
+		}
+		body := make([]byte, binary.BigEndian.Uint32(head[1:])-4)
+		if _, err := io.ReadFull(server, body); err != nil {
+			return
+		}
+		if head[0] == 'A' && p.mute.Load() {
+			continue
+		}
+		if _, err := client.Write(append(head, body...)); err != nil {
 			return
 		}
 	}
