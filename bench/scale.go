@@ -30,10 +30,10 @@ func (b *bench) idle(ctx context.Context) error {
 		if err := s.finish(ctx, chain(steps)); err != nil {
 			return err
 		}
-		if err := sleep(ctx, 10*time.Second); err != nil {
+		if err := sleep(ctx, 12*time.Second); err != nil { // until the counts of its start are handed in
 			return err
 		}
-		rate, err := pg.statements(ctx, 20*time.Second)
+		rate, err := pg.statements(ctx, 30*time.Second)
 		if err != nil {
 			return err
 		}

@@ -154,7 +154,7 @@ func (b *bench) embedded(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := sleep(ctx, 5*time.Second); err != nil {
+	if err := sleep(ctx, 15*time.Second); err != nil {
 		return err
 	}
 	if now, _ := s.memory(); now > 0 {
