@@ -54,6 +54,7 @@ func (s *Server) gateway() http.Handler {
 		orchestratorv1.RegisterSchedulesHandlerClient(ctx, mux, orchestratorv1.NewSchedulesClient(s.client)),
 		orchestratorv1.RegisterWorkersHandlerClient(ctx, mux, orchestratorv1.NewWorkersClient(s.client)),
 		orchestratorv1.RegisterQueuesHandlerClient(ctx, mux, orchestratorv1.NewQueuesClient(s.client)),
+		orchestratorv1.RegisterStorageHandlerClient(ctx, mux, orchestratorv1.NewStorageClient(s.client)),
 	} {
 		if register != nil {
 			panic("server: register the gateway: " + register.Error())

@@ -67,6 +67,8 @@ type Config struct {
 	// Secret gives the secrets that webhooks are signed with, by name. Default: there
 	// are none.
 	Secret func(name string) (string, bool)
+	// RetentionDays is how many days of finished runs are kept; 0: all.
+	RetentionDays int
 	// Now is the clock that the age of webhooks is told by; default time.Now.
 	Now func() time.Time
 	// Fills says that a model fills in the <AUTO> tags that have neither an
@@ -77,9 +79,11 @@ type Config struct {
 	Hosts []string
 	// Version is told by /openapi.json and the metrics.
 	Version string
-	Logger  *slog.Logger         // default: none
-	Metrics *prometheus.Registry // default: one of its own
-	Limits  Limits
+	// Profiling serves profiles of this process under /debug/pprof/.
+	Profiling bool
+	Logger    *slog.Logger         // default: none
+	Metrics   *prometheus.Registry // default: one of its own
+	Limits    Limits
 	// Grace is how long requests under way may take when the server shuts
 	// down; default 10 s.
 	Grace time.Duration
@@ -133,8 +137,10 @@ type Server struct {
 	client  *grpc.ClientConn
 	gate    gate
 	hooks   chan struct{} // as many as webhooks are under way
-	imports chan struct{} // as many as archives are being taken in
-	drained sync.Once
+	// counting holds one while somebody counts what the store takes.
+	counting chan struct{}
+	imports  chan struct{} // as many as archives are being taken in
+	drained  sync.Once
 }
 
 // New returns a server that answers once Run runs.
@@ -161,7 +167,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Grace = 10 * time.Second
 	}
 	cfg.Limits.fill()
-	s := &Server{cfg: cfg, log: cfg.Logger, memory: bufconn.Listen(1 << 20), hooks: make(chan struct{}, hooksAtOnce), imports: make(chan struct{}, importsAtOnce)}
+	s := &Server{cfg: cfg, log: cfg.Logger, memory: bufconn.Listen(1 << 20), hooks: make(chan struct{}, hooksAtOnce), counting: make(chan struct{}, 1), imports: make(chan struct{}, importsAtOnce)}
 	s.plans = newLRU[pipeline.Digest, *compiled](cfg.Limits.Plans)
 	s.needs = newLRU[[sha256.Size]byte, []string](cfg.Limits.Plans / 64)
 	s.hub = newHub(cfg.Store, cfg.Logger, cfg.Limits.Folded, func(e *pipeline.Event) { s.metrics.event(e) })
@@ -183,6 +189,7 @@ func New(cfg Config) (*Server, error) {
 	orchestratorv1.RegisterSchedulesServer(s.grpc, schedules{Server: s})
 	orchestratorv1.RegisterWorkersServer(s.grpc, workers{Server: s})
 	orchestratorv1.RegisterQueuesServer(s.grpc, queues{Server: s})
+	orchestratorv1.RegisterStorageServer(s.grpc, storage{Server: s})
 	s.client, err = grpc.NewClient("passthrough:///memory",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.memory.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),

@@ -67,6 +67,7 @@ var everyPage = []struct{ name, path string }{
 	{"workers", "/workers"},
 	{"workers-none", "/workers?label=arm"},
 	{"about", "/about"},
+	{"storage", "/storage"},
 	{"missing", "/nothing/here"},
 }
 

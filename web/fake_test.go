@@ -29,6 +29,7 @@ type fake struct {
 	api.UnimplementedPipelinesServer
 	api.UnimplementedApprovalsServer
 	api.UnimplementedArtifactsServer
+	api.UnimplementedStorageServer
 
 	mu        sync.Mutex
 	runs      map[string]*story
@@ -81,6 +82,7 @@ func dial(t testing.TB, f *fake) *grpc.ClientConn {
 	api.RegisterPipelinesServer(srv, f)
 	api.RegisterApprovalsServer(srv, f)
 	api.RegisterArtifactsServer(srv, f)
+	api.RegisterStorageServer(srv, f)
 	api.RegisterQueuesServer(srv, f.ops)
 	api.RegisterSchedulesServer(srv, f.ops)
 	api.RegisterWorkersServer(srv, f.ops)

@@ -29,6 +29,7 @@ type client struct {
 	workers   api.WorkersClient
 	schedules api.SchedulesClient
 	queues    api.QueuesClient
+	storage   api.StorageClient
 	house     *house // nil: the API is another process's
 	close     func()
 }
@@ -36,7 +37,7 @@ type client struct {
 func newClient(conn grpc.ClientConnInterface) *client {
 	return &client{
 		runs: api.NewRunsClient(conn), approvals: api.NewApprovalsClient(conn), artifacts: api.NewArtifactsClient(conn),
-		pipelines: api.NewPipelinesClient(conn), workers: api.NewWorkersClient(conn), schedules: api.NewSchedulesClient(conn), queues: api.NewQueuesClient(conn), close: func() {},
+		pipelines: api.NewPipelinesClient(conn), workers: api.NewWorkersClient(conn), schedules: api.NewSchedulesClient(conn), queues: api.NewQueuesClient(conn), storage: api.NewStorageClient(conn), close: func() {},
 	}
 }
 

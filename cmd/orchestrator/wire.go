@@ -172,7 +172,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 	}
 	h.server, err = server.New(server.Config{
 		Store: h.store, Submitter: h.engine, Preview: h.engine, Forks: h.engine, Archives: h.engine, Catalog: h.engine.Catalog, Skill: installed(filepath.Join(p.home, "skills")), Hosts: p.cfg.Server.Hosts, RetentionDays: p.cfg.Storage.RetentionDays,
-		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue),
+		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace, Profiling: p.cfg.Monitoring.Profiling, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue),
 	})
 	if err != nil {
 		return err
