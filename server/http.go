@@ -80,6 +80,9 @@ func (s *Server) Handler(dashboard http.Handler) http.Handler {
 			s.serveHook(out, r)
 		case !s.safe(out, r):
 			route = "refused"
+		case s.cfg.Profiling && strings.HasPrefix(r.URL.Path, profilePath):
+			route = "profile"
+			serveProfile(out, r)
 		case plain[r.URL.Path] != nil:
 			route = r.URL.Path
 			if changes(r.Method) {

@@ -487,3 +487,17 @@ func TestAnIdleServerLeavesTheStoreAlone(t *testing.T) {
 		t.Errorf("%d pings that nobody asked for", n)
 	}
 }
+
+func TestProfilesAreServedOnlyWhereTheyShallBe(t *testing.T) {
+	for _, on := range []bool{false, true} {
+		f := start(t, func(c *Config) { c.Profiling = on })
+		resp, err := f.client.Get(f.url + "/debug/pprof/heap") //nolint:noctx // of this test
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if got := resp.StatusCode == http.StatusOK && resp.Header.Get("Content-Type") == "application/octet-stream"; got != on {
+			t.Errorf("profiling %v: %s %s", on, resp.Status, resp.Header.Get("Content-Type"))
+		}
+	}
+}

@@ -68,6 +68,7 @@ type securityConfig struct {
 
 type monitoringConfig struct {
 	LogLevel          string `key:"log_level" default:"info" values:"debug,info,warn,error" doc:"the least that is logged"`
+	Profiling         bool   `key:"profiling" doc:"serve profiles of the process under /debug/pprof/, for those who look for where its time and memory go"`
 	StructuredLogging bool   `key:"structured_logging" default:"true" doc:"log JSON; false: lines for people"`
 }
 
