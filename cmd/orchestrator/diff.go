@@ -105,7 +105,8 @@ func printDiff(w io.Writer, d *api.RunDiff) {
 		fmt.Fprintln(w, dim(fmt.Sprintf("  … and %d more; --limit N lists more", d.GetMore())))
 	}
 	printValues(w, "Outputs", d.GetOutputs())
-	fmt.Fprintln(w, dim(fmt.Sprintf("\n%s the same, %d differ, %d only in A, %d only in B",
+	fmt.Fprintln(w)
+	fmt.Fprintln(w, dim(fmt.Sprintf("%s the same, %d differ, %d only in A, %d only in B",
 		plural(int(d.GetStepsSame()), "step"), d.GetStepsChanged(), d.GetStepsOnlyA(), d.GetStepsOnlyB())))
 }
 
