@@ -93,6 +93,9 @@ func TestPagesAreAccessible(t *testing.T) {
 							webtest.Until(t, ctx, `document.querySelector(".editor.on .gutter div") !== null`, 5*time.Second)
 						}
 						webtest.Accessible(t, ctx)
+						if got := webtest.Eval[int64](t, ctx, `document.documentElement.scrollWidth`); got > size.w {
+							t.Errorf("the page is %d wide in a window of %d", got, size.w)
+						}
 						picture(t, ctx, shots, p.name+"-"+scheme+"-"+size.name)
 					})
 				}

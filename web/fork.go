@@ -305,14 +305,14 @@ func (s *site) previewFork(ctx context.Context, id string, req forked, d *forkDa
 }
 
 // forkDecision is how a decision about a step is told.
-type forkDecision struct{ Word, Text, Icon, Class string }
+type forkDecision struct{ Word, Text, Counted, Icon, Class string }
 
 // forkDecisions are in the order in which the summary counts them.
 var forkDecisions = []forkDecision{
-	{"reuse", "Reuse", "completed", "s-completed"},
-	{"rerun", "Rerun", "again", "s-running"},
-	{"skip", "Skip", "skipped", "s-skipped"},
-	{"unknown", "It depends", "unknown", "s-waiting"},
+	{"reuse", "Reuse", "reused", "completed", "s-completed"},
+	{"rerun", "Rerun", "run again", "again", "s-queued"},
+	{"skip", "Skip", "skipped", "skipped", "s-skipped"},
+	{"unknown", "It depends", "not known yet", "unknown", "s-waiting"},
 }
 
 func decisionOf(word string) forkDecision {
@@ -328,7 +328,7 @@ func (d forkData) Summary() string {
 	var parts []string
 	for _, c := range forkDecisions {
 		if n := d.Tally[c.Word]; n > 0 {
-			parts = append(parts, count(n)+" "+strings.ToLower(c.Text))
+			parts = append(parts, count(n)+" "+c.Counted)
 		}
 	}
 	return sentence(strings.Join(parts, ", "))

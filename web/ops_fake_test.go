@@ -258,6 +258,7 @@ func (f *fake) born(from string, m proto.Message) (*api.Run, error) {
 	f.ops.asks(m)
 	made := f.begin(2000+len(f.ops.asked), s.run.Pipeline, s.graph, s.definition.Source)
 	made.do(func(r *api.Run) { r.ForkedFrom, r.ForkSeq = from, int32(len(s.events)) })
+	made.tell("run_created", "", epoch)
 	return made.run, nil
 }
 
@@ -353,4 +354,5 @@ func (f *fake) operating() {
 	s.do(func(r *api.Run) {
 		r.ForkedFrom, r.ForkSeq, r.ParentRun, r.Queue, r.ConcurrencyKey = idOf(3), 41, idOf(4), "reports", "acme"
 	})
+	s.tell("run_finished", "", epoch.Add(70*time.Second))
 }

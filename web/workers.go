@@ -66,7 +66,7 @@ func (s *site) drainWorker(w http.ResponseWriter, r *http.Request) {
 func workerState(w *api.Worker) state {
 	switch w.GetStatus() {
 	case "connected":
-		return "running"
+		return "completed"
 	case "draining":
 		return "waiting"
 	case "lost":
