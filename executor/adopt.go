@@ -34,6 +34,7 @@ func (l *lane) adopt(run *pipeline.Run, prog *program, p past, messages []store.
 	r := l.take(run, prog, p.m)
 	r.saved = p.saved
 	r.durable = r.m.Seq
+	r.arriving = true
 	r.files.touched = !fresh && r.m.Run.Status != pipeline.RunWaiting
 	switch {
 	case r.m.Run.Status.Final():
@@ -46,7 +47,7 @@ func (l *lane) adopt(run *pipeline.Run, prog *program, p past, messages []store.
 		r.limitTime()
 	case r.m.Run.Status == pipeline.RunWaiting:
 		r.asleep = true // until something happens
-	case r.m.Paused() && !r.m.InFlight(): // it was parked so
+	case r.m.Paused() && (!r.m.InFlight() || run.Status == pipeline.RunPaused): // it was parked so, and begins nothing
 	case !fresh:
 		r.record(pipeline.RunResumed, "", 0, pipeline.Data{Reason: loss(parting(p.m), messages)})
 	}
@@ -65,6 +66,7 @@ func (l *lane) adopt(run *pipeline.Run, prog *program, p past, messages []store.
 
 // setOff sets a run going that the lane has just taken.
 func (r *runState) setOff() {
+	r.arriving = false
 	if r.barred != nil && !r.over() {
 		r.end(pipeline.Data{RunStatus: pipeline.RunFailed, Reason: "vars_failed", Error: r.barred})
 		return

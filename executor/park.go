@@ -26,6 +26,9 @@ var weight = map[string]int{waitApproval: 5, waitSignal: 4, waitFiles: 3, waitTi
 // rest lets go of a run that only waits, unless that is soon over. It then costs
 // rows and nothing else.
 func (r *runState) rest() {
+	if r.arriving {
+		return
+	}
 	if !r.over() && !r.busy && r.m.Paused() {
 		r.restPaused()
 		return

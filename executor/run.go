@@ -33,6 +33,7 @@ type runState struct {
 	rowIn     *store.Batch      // the newest batch that holds its row
 	looking   int               // looks at files and decisions under way elsewhere
 	staying   bool              // it only waits, but not for long
+	arriving  bool              // it was taken, and hears what was said before it rests
 	asleep    bool              // it was parked and nothing has happened since
 	late      bool              // its own timeout has ended it
 	barred    *pipeline.Failure // why it cannot begin

@@ -67,12 +67,16 @@ func (p *simProc) well(since time.Time) bool {
 	return c.diedAt.IsZero() && !p.shut && c.thaw == nil && p.born.Before(since) && c.unwell.Before(since.Add(-4*time.Second))
 }
 
+// claims reports whether a process has been able since then to take any run from
+// the queue. The caller holds db.mu.
+func (p *simProc) claims(since time.Time) bool { return !p.aloof && p.well(since) }
+
 // takenOver looks whether the runs of a process that died are in other hands, if
 // somebody was there to take them. Promise 4.
 func (w *simWorld) takenOver(lanes map[int64]bool, since time.Time, replica int) {
 	w.db.mu.Lock()
 	defer w.db.mu.Unlock()
-	if w.weather.memory < 100 || !slices.ContainsFunc(w.procs, func(p *simProc) bool { return p.well(since) }) {
+	if w.weather.memory < 100 || !slices.ContainsFunc(w.procs, func(p *simProc) bool { return p.claims(since) }) {
 		return
 	}
 	for _, r := range w.db.order {
@@ -113,7 +117,7 @@ func (w *simWorld) ended(p *simProc) {
 	w.later(4*time.Second, func() {
 		w.db.mu.Lock()
 		defer w.db.mu.Unlock()
-		if w.weather.memory < 100 || !slices.ContainsFunc(w.procs, func(p *simProc) bool { return p.well(since) }) {
+		if w.weather.memory < 100 || !slices.ContainsFunc(w.procs, func(p *simProc) bool { return p.claims(since) }) {
 			return
 		}
 		for _, r := range left {

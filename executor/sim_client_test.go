@@ -267,7 +267,7 @@ func (c *simClient) Inbox(ctx context.Context, runs []pipeline.RunID) (list []st
 	err = c.do(ctx, "inbox", func() (string, error) {
 		for _, id := range runs {
 			if r := c.db.runs[id]; r != nil {
-				list = append(list, r.inbox...)
+				list = append(list, c.w.flaw.found(r.inbox)...)
 			}
 		}
 		store.SortMessages(list)
@@ -348,7 +348,7 @@ func (c *simClient) Listen(ctx context.Context, f func(store.Bell)) error {
 type simLane struct {
 	c     *simClient
 	epoch int64
-	doubt []*pipeline.Run // of a claim whose answer was lost
+	doubt []*pipeline.Run // of claims whose answers were lost
 }
 
 func (l *simLane) ID() int64    { return l.epoch }
@@ -386,7 +386,7 @@ func pointOf(b *store.Batch) string {
 
 func (l *simLane) Claim(ctx context.Context, n int) (runs []*pipeline.Run, err error) {
 	err = l.do(ctx, "claim", func() (_ string, err error) {
-		runs, err = l.c.db.claim(l.epoch, n-len(l.doubt))
+		runs, err = l.c.db.claim(l.epoch, max(0, n-len(l.doubt)))
 		if err != nil {
 			return "", err
 		}
@@ -403,10 +403,20 @@ func (l *simLane) Claim(ctx context.Context, n int) (runs []*pipeline.Run, err e
 }
 
 func (l *simLane) ClaimRun(ctx context.Context, id pipeline.RunID) (run *pipeline.Run, err error) {
+	named := func(run *pipeline.Run) bool { return run.ID == id }
 	err = l.do(ctx, "claim run", func() (_ string, err error) {
-		run, err = l.c.db.claimRun(l.epoch, id)
+		if i := slices.IndexFunc(l.doubt, named); i >= 0 {
+			run = l.doubt[i]
+			return "claim run", l.c.db.fence(l.epoch)
+		}
+		if run, err = l.c.db.claimRun(l.epoch, id); err == nil {
+			l.doubt = append(l.doubt, run)
+		}
 		return "claim run", err
 	})
+	if err == nil {
+		l.doubt = slices.DeleteFunc(l.doubt, named)
+	}
 	return run, err
 }
 

@@ -18,6 +18,8 @@ type simFlaws struct {
 	losesBells     bool // bells of messages are lost, and no heartbeat makes up for it
 	losesRecord    bool // one record is acknowledged and not kept
 	freesTheLiving bool // runs of lanes that hold their lease are reclaimed
+	findsLate      bool // messages for runs in memory are found only after a while
+	losesReports   bool // what is reported of attempts is acknowledged and not kept
 }
 
 // simWeather is what a simulation draws from its seed before it begins.
@@ -37,18 +39,23 @@ type simWeather struct {
 	runs      int
 	viewers   int
 	storm     time.Duration // how long faults go on
+	selective bool          // the first process takes no runs from the queue but its own
+	grace     time.Duration // for which the attempts of lost runs go on
 }
 
 func drawWeather(r *rand.Rand) simWeather {
 	pick := func(list ...time.Duration) time.Duration { return list[r.IntN(len(list))] }
 	chance := func(list ...float64) float64 { return list[r.IntN(len(list))] }
-	return simWeather{
+	w := simWeather{
 		replicas: 1 + r.IntN(3), lanes: 1 + r.IntN(2), memory: []int{1000, 1000, 2}[r.IntN(3)], slots: []int{50, 50, 2}[r.IntN(3)],
 		heartbeat: 3 * time.Second,
 		latency:   pick(300*time.Microsecond, 3*time.Millisecond, 30*time.Millisecond), slow: chance(0, 0, 0.02),
 		cutBefore: chance(0, 0, 0.03), cutAfter: chance(0, 0, 0.05), bellLoss: chance(0, 0, 0.2, 1), notices: r.IntN(3) == 0,
-		skew: pick(0, 0, 50*time.Millisecond, 5*time.Second), runs: 1 + r.IntN(3), viewers: r.IntN(2), storm: 20 * time.Second,
+		skew: pick(0, 0, 50*time.Millisecond, 5*time.Second), runs: 1 + r.IntN(3), viewers: r.IntN(2), storm: pick(20*time.Second, 20*time.Second, 45*time.Second),
 	}
+	w.selective = w.replicas > 1 && r.IntN(5) == 0
+	w.grace = pick(2*time.Second, 20*time.Second)
+	return w
 }
 
 // draw is a number in [0, 1) that depends on the seed and on what it is for, so
@@ -155,7 +162,7 @@ var simPoints = []string{
 	"commit sent", "commit done", "commit answered", "parking sent", "parking done", "parking answered",
 	"creation sent", "creation done", "creation answered", "asking done", "asking answered",
 	"consumption sent", "consumption done", "consumption answered", "finish sent", "finish done", "finish answered",
-	"claim of runs done", "claim of runs answered", "plan sent", "events sent", "events answered",
+	"claim of runs done", "claim of runs answered", "claim run done", "claim run answered", "plan sent", "events sent", "events answered",
 	"inbox with messages done", "inbox with messages answered", "release sent", "release done", "release answered",
 	"decide done", "decide answered", "send done", "send answered", "reclaim of runs done", "reclaim of runs answered",
 	"open lane done", "open lane answered", "heartbeat sent", "step begins", "step ends",
@@ -173,6 +180,12 @@ func (w *simWorld) drawFaults(r *rand.Rand) {
 			t.delay = time.Duration(r.Int64N(int64(2*w.weather.latency + time.Millisecond)))
 		}
 		w.triggers = append(w.triggers, t)
+	}
+	if w.weather.storm > 40*time.Second { // somebody loses a lease, and comes back while the next owner waits for it
+		w.triggers = append(w.triggers, &simTrigger{
+			point: []string{"step begins", "step ends"}[r.IntN(2)], left: 1 + r.IntN(3), fault: []string{"stop", "stop", "cut"}[r.IntN(3)],
+			d: simTTL + time.Duration(r.Int64N(int64(9*time.Second))),
+		})
 	}
 	for n := range r.IntN(5) {
 		kind := []string{"crash", "crash", "stop", "stop", "cut", "outage", "shutdown", "shutdown", "deafness", "clock jump"}[r.IntN(10)]

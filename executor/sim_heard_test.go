@@ -41,7 +41,7 @@ func (w *simWorld) mustBeHeard(r *simRow, m store.Message) {
 // owner who has had it since then, or any process for a run that is parked.
 func (w *simWorld) heedful(r *simRow, since time.Time) bool {
 	if r.epoch == 0 {
-		return w.weather.memory >= 100 && r.freed.Before(since) && slices.ContainsFunc(w.procs, func(p *simProc) bool { return p.well(since) })
+		return w.weather.memory >= 100 && r.freed.Before(since) && slices.ContainsFunc(w.procs, func(p *simProc) bool { return p.claims(since) })
 	}
 	return r.taken.Before(since) && slices.ContainsFunc(w.procs, func(p *simProc) bool {
 		return p.well(since) && slices.Contains(p.client.open, r.epoch)
@@ -51,12 +51,33 @@ func (w *simWorld) heedful(r *simRow, since time.Time) bool {
 // paused reports whether the run waits for somebody to resume it, by its log.
 func (r *simRow) paused() bool {
 	for _, rec := range slices.Backward(r.log) {
+		d, err := pipeline.DecodeData(rec.body)
 		switch rec.event.Type {
 		case pipeline.RunIsPaused:
 			return true
-		case pipeline.RunResumed, pipeline.RunFinished:
-			return false
+		case pipeline.RunResumed:
+			if err == nil && d.Reason == pipeline.ReasonUnpaused {
+				return false
+			}
+		case pipeline.SignalReceived:
+			if err == nil && d.Signal == pipeline.SignalCancel {
+				return false
+			}
 		}
 	}
 	return false
+}
+
+// found is what of an inbox is found.
+func (f *simFlaws) found(inbox []store.Message) []store.Message {
+	if !f.findsLate {
+		return inbox
+	}
+	var list []store.Message
+	for _, m := range inbox {
+		if time.Since(m.At) > 2*hearing {
+			list = append(list, m)
+		}
+	}
+	return list
 }

@@ -42,7 +42,7 @@ type simRow struct {
 	due    time.Time // of a parked one; zero: only a message wakes it
 	log    []simRecord
 	inbox  []store.Message
-	key    string // of idempotency
+	key    string    // of idempotency
 	taken  time.Time // when it was claimed or created
 	freed  time.Time // when it had an owner at last
 }
@@ -71,7 +71,15 @@ func newSimDB(w *simWorld) *simDB {
 	}
 }
 
-func (r *simRow) parked() bool { return r.run.Status == pipeline.RunWaiting && r.epoch == 0 }
+// parked reports whether the run waits in rows alone, for its time or a message.
+func (r *simRow) parked() bool {
+	return (r.run.Status == pipeline.RunWaiting || r.run.Status == pipeline.RunPaused) && r.epoch == 0
+}
+
+// wakes reports whether a message of this kind queues the run, which is parked.
+func (r *simRow) wakes(m store.Message) bool {
+	return r.run.Status == pipeline.RunWaiting || store.WakesPaused(m.Kind)
+}
 
 // dead reports whether others may take the lease's runs: its time is over, or its
 // process is known to be gone.
@@ -124,10 +132,24 @@ func (d *simDB) reclaim(c *simClient) int {
 		if l.owner != c && d.dead(l) {
 			delete(d.leases, epoch)
 			d.w.tell("lane %d of replica %d is reclaimed", epoch, l.owner.number)
+			if !l.owner.knownGone(time.Now()) {
+				d.noteExpired(epoch)
+			}
 			n += d.free(epoch)
 		}
 	}
 	return n
+}
+
+// noteExpired tells the next owners of a lane's runs that the last one may live.
+func (d *simDB) noteExpired(epoch int64) {
+	for _, r := range d.order {
+		if r.epoch == epoch {
+			d.messages++
+			m := store.Message{ID: store.MessageID(fmt.Sprint("m", d.messages)), Run: r.run.ID, Kind: store.MessageExpired, At: time.Now().UTC()}
+			r.inbox = append(r.inbox, m)
+		}
+	}
 }
 
 func (d *simDB) release(epoch int64) int {
@@ -183,7 +205,7 @@ func (d *simDB) claim(epoch int64, n int) ([]*pipeline.Run, error) {
 func (d *simDB) own(epoch int64, r *simRow) *pipeline.Run {
 	now := time.Now()
 	r.epoch, r.queued, r.due, r.taken = epoch, false, time.Time{}, now
-	if r.run.Status != pipeline.RunWaiting {
+	if r.run.Status != pipeline.RunWaiting && r.run.Status != pipeline.RunPaused {
 		r.run.Status = pipeline.RunRunning
 	}
 	if r.run.StartedAt.IsZero() {
@@ -202,7 +224,7 @@ func (d *simDB) claimRun(epoch int64, id pipeline.RunID) (*pipeline.Run, error) 
 	switch {
 	case r == nil:
 		return nil, simNoRun(id)
-	case r.epoch != 0 || r.run.Status != pipeline.RunQueued && r.run.Status != pipeline.RunWaiting:
+	case r.epoch != 0 || r.run.Status != pipeline.RunQueued && !r.parked():
 		return nil, &pipeline.Error{Kind: pipeline.Conflict, Reason: "run_not_queued", Text: "run is neither queued nor parked"}
 	}
 	return d.own(epoch, r), nil
@@ -259,7 +281,7 @@ func (d *simDB) commit(epoch int64, b *store.Batch) (res store.Result, bell stor
 		}
 	}
 	for i := range b.Park {
-		if r := d.runs[b.Park[i].Run.ID]; r.parked() && len(r.inbox) > 0 && !d.w.flaw.parksDeaf {
+		if r := d.runs[b.Park[i].Run.ID]; r.parked() && slices.ContainsFunc(r.inbox, r.wakes) && !d.w.flaw.parksDeaf {
 			r.queued, bell.Queued = true, true
 		}
 	}
@@ -398,7 +420,12 @@ func (d *simDB) send(id pipeline.RunID, m store.Message, bell *store.Bell) error
 }
 
 func (d *simDB) leave(r *simRow, m store.Message, bell *store.Bell) {
-	m.Run = r.run.ID
+	if m.Run = r.run.ID; m.Kind == store.MessageAttempt {
+		d.w.count.faults["attempt reported"]++
+		if d.w.flaw.losesReports {
+			return
+		}
+	}
 	if m.At.IsZero() {
 		m.At = time.Now().UTC()
 	}
@@ -408,7 +435,7 @@ func (d *simDB) leave(r *simRow, m store.Message, bell *store.Bell) {
 		d.w.tell("run %d gets a message: %s %s", r.number, m.Kind, m.Body)
 		d.w.mustBeHeard(r, m)
 	}
-	if r.parked() {
+	if r.parked() && r.wakes(m) {
 		r.queued, bell.Queued = true, true
 	}
 }

@@ -170,6 +170,8 @@ func TestSimFindsFlaws(t *testing.T) {
 		"bells that are lost, without a safety net":  {losesBells: true},
 		"a record that is acknowledged and not kept": {losesRecord: true},
 		"runs that are taken from the living":        {freesTheLiving: true},
+		"messages that are found late":               {findsLate: true},
+		"reports of attempts that are lost":          {losesReports: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			const enough = 3000

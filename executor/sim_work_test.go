@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -118,7 +119,7 @@ func (g *simWriter) step(before string, depth int, looped bool) (text, id string
 }
 
 func (g *simWriter) leaf(id, before, needs string) string {
-	with := fmt.Sprintf("takes: %d", g.r.IntN(1+[]int{5, 300, 2500}[g.r.IntN(3)]))
+	with := fmt.Sprintf("takes: %d", g.r.IntN(1+[]int{5, 5, 300, 300, 2500, 9000}[g.r.IntN(6)]))
 	if before != "" {
 		with += fmt.Sprintf(", after: %s, in: '{{ %s }}'", before, before)
 		needs = ""
@@ -247,13 +248,17 @@ func (s simStep) Run(ctx context.Context, env executor.Env) (executor.Output, er
 		return executor.Output{}, err
 	}
 	e := s.w.begins(s.c, env, &s)
+	defer s.w.leaves(env, e)
 	if s.Poison {
 		s.w.kill(s.c, "a poisoned step")
 	}
 	if err := s.c.spend(ctx, time.Duration(s.Takes)*time.Millisecond); err != nil {
 		return executor.Output{}, err
 	}
-	failed := s.w.ends(env, e, &s)
+	failed := s.w.ends(e, &s)
+	if !failed {
+		s.w.succeeds(env, e)
+	}
 	s.w.at(s.c, "step ends")
 	if err := s.c.held(); err != nil {
 		return executor.Output{}, err
@@ -276,6 +281,8 @@ type simAttempt struct {
 	number  int32
 	replica int
 	at      time.Time
+	ended   time.Time // with success
+	over    bool      // its goroutine has ended
 }
 
 // begins enters an execution in the ledger and looks whether it may be.
@@ -301,6 +308,7 @@ func (w *simWorld) begins(c *simClient, env executor.Env, s *simStep) *simEntry 
 			w.violation("run %d: attempt %d of %s runs at replica %d, and ran at replica %d at %s", r.number, env.Attempt, env.Path, c.number, a.replica, simClock(a.at))
 		}
 	}
+	w.adopts(r, c, env, e)
 	e.attempts = append(e.attempts, simAttempt{number: env.Attempt, replica: c.number, at: time.Now()})
 	if s.Once && int64(len(e.attempts)) > 1+w.retries(env) {
 		w.violation("run %d: %s may run once and runs %d times", r.number, env.Path, len(e.attempts))
@@ -328,9 +336,65 @@ func (w *simWorld) retries(env executor.Env) int64 {
 }
 
 // ends notes that an execution has come to its end, and tells whether it fails.
-func (w *simWorld) ends(_ executor.Env, e *simEntry, s *simStep) bool {
+func (w *simWorld) ends(e *simEntry, s *simStep) bool {
 	w.db.mu.Lock()
 	defer w.db.mu.Unlock()
 	e.finished++
 	return e.finished <= s.Fails
+}
+
+// succeeds notes that an execution has a result.
+func (w *simWorld) succeeds(env executor.Env, e *simEntry) {
+	w.db.mu.Lock()
+	defer w.db.mu.Unlock()
+	for i := range e.attempts {
+		if a := &e.attempts[i]; a.number == env.Attempt {
+			a.ended = time.Now()
+		}
+	}
+}
+
+// leaves notes that an execution is over, however it has ended.
+func (w *simWorld) leaves(env executor.Env, e *simEntry) {
+	w.db.mu.Lock()
+	defer w.db.mu.Unlock()
+	for i := range e.attempts {
+		if a := &e.attempts[i]; a.number == env.Attempt {
+			a.over = true
+		}
+	}
+}
+
+// adopts looks whether a step begins again although a process that is well goes on
+// with it, or has its result, and has had the time to say so.
+func (w *simWorld) adopts(r *simRow, c *simClient, env executor.Env, e *simEntry) {
+	if len(e.attempts) == 0 || w.retries(env) > 0 || w.weather.slots < 50 || w.weather.latency > 3*time.Millisecond {
+		return
+	}
+	last := e.attempts[len(e.attempts)-1]
+	if !slices.ContainsFunc(r.log, func(rec simRecord) bool {
+		return rec.event.Type == pipeline.StepStarted && rec.event.Path == env.Path && rec.event.Attempt == last.number
+	}) {
+		return // nobody but its holder knows of it
+	}
+	holder := w.procs[last.replica-1]
+	since := holder.client.unwell
+	if since.Before(last.at) {
+		since = last.at
+	}
+	if !last.ended.IsZero() {
+		since = last.ended
+	} else if last.over {
+		return // without a result
+	}
+	offer := 500 * time.Millisecond
+	if w.weather.bellLoss > 0 {
+		offer = hearing
+	}
+	if time.Since(since) < offer || holder.shut || holder.client.dead() || holder.client.thaw != nil ||
+		holder.client.unwell.After(since) || c.unwell.After(since) {
+		return
+	}
+	w.violation("adoption: run %d: attempt %d of %s begins at replica %d, and replica %d has held attempt %d or its result for %s",
+		r.number, env.Attempt, env.Path, c.number, last.replica, last.number, time.Since(since))
 }

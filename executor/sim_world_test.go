@@ -55,6 +55,7 @@ type simProc struct {
 	clock  atomic.Int64 // by how many nanoseconds it is wrong
 	born   time.Time
 	shut   bool
+	aloof  bool // it takes no runs from the queue but its own
 	done   chan struct{}
 }
 
@@ -134,8 +135,8 @@ func (w *simWorld) later(d time.Duration, f func()) {
 // spawn starts a process.
 func (w *simWorld) spawn() {
 	w.db.mu.Lock()
-	c := &simClient{w: w, db: w.db, number: len(w.procs) + 1, died: make(chan struct{}), noticed: w.weather.notices, ops: map[string]int{}}
-	p := &simProc{client: c, born: time.Now(), done: make(chan struct{})}
+	c := &simClient{w: w, db: w.db, number: len(w.procs) + 1, died: make(chan struct{}), noticed: w.weather.notices, unwell: w.outage, ops: map[string]int{}}
+	p := &simProc{client: c, born: time.Now(), done: make(chan struct{}), aloof: w.weather.selective && len(w.procs) == 0}
 	w.procs = append(w.procs, p)
 	if !w.calm {
 		p.clock.Store(int64((2*w.draw("clock", c.number) - 1) * float64(w.weather.skew)))
@@ -146,6 +147,7 @@ func (w *simWorld) spawn() {
 		Store: c, Replica: store.ReplicaID(fmt.Sprint("replica ", c.number)), Actions: []executor.Action{simAction(w, c)}, Command: simCommand(),
 		Lanes: w.weather.lanes, Runs: w.weather.memory, Steps: w.weather.slots, Workspaces: "/nonexistent/workspaces", Bundles: "/nonexistent/bundles",
 		Resources: pipeline.Resources{CPU: 4, MemoryGB: 4}, Environ: []string{"PATH=/bin"}, Heartbeat: w.weather.heartbeat, TTL: simTTL, Grace: 2 * time.Second,
+		Selective: p.aloof, AdoptionGrace: w.weather.grace,
 		Logger: slog.New(w), Now: func() time.Time { return time.Now().Add(time.Duration(p.clock.Load())) },
 	})
 	if err != nil {
@@ -311,16 +313,26 @@ func (w *simWorld) created(r *simRow) {
 			w.later(at+w.moment("again after", n, i), func() { send(m + "-again") })
 		}
 	}
+	if !w.calm && w.draw("pause", n) < 0.15 {
+		w.count.faults["pause"]++
+		w.later(w.moment("pause at", n), func() {
+			w.say(id, n, store.MessagePause)
+			w.later(w.moment("resume at", n), func() { w.say(id, n, store.MessageResume) })
+		})
+	}
 	if !w.calm && w.draw("cancel", n) < 0.12 {
 		w.meddled[id] = true
 		w.count.faults["cancel"]++
-		w.later(w.moment("cancel at", n), func() {
-			w.insist("canceller", n, func(p *simProc) bool {
-				err := p.client.Send(byPeople(), id, store.Message{ID: store.MessageID(fmt.Sprint("cancel-", n)), Kind: store.MessageCancel, Actor: "ann"})
-				return err == nil || pipeline.KindOf(err) == pipeline.Conflict
-			})
-		})
+		w.later(w.moment("cancel at", n), func() { w.say(id, n, store.MessageCancel) })
 	}
+}
+
+// say sends a message to a run, of which it gets at most one of a kind.
+func (w *simWorld) say(id pipeline.RunID, n int, kind string) {
+	w.insist(kind, n, func(p *simProc) bool {
+		err := p.client.Send(byPeople(), id, store.Message{ID: store.MessageID(fmt.Sprint(kind, "-", n)), Kind: kind, Actor: "ann"})
+		return err == nil || pipeline.KindOf(err) == pipeline.Conflict
+	})
 }
 
 // moment draws when somebody says something: while it matters most, soon, or at
@@ -352,8 +364,11 @@ func (w *simWorld) asked(id pipeline.ApprovalID, a *pipeline.Approval) {
 		d.Decision, d.Value = "answer", int64(1)
 	case pipeline.ApprovalDecide:
 		d.Decision = "retry"
-		if e := w.ledger[string(a.Run)+"/"+string(a.Path)]; e != nil && w.draw("decided", n) < 0.5 {
+		switch e, x := w.ledger[string(a.Run)+"/"+string(a.Path)], w.draw("decided", n); {
+		case e != nil && x < 0.4:
 			d.Decision, d.Value = "done", e.output
+		case x < 0.5:
+			d.Decision = "fail"
 		}
 	}
 	w.later(at, func() {
