@@ -74,7 +74,7 @@ func survey(root *os.Root) (*found, error) {
 		}
 		if err != nil {
 			s.omitted = append(s.omitted, name)
-			return nil
+			return nil //nolint:nilerr // it is told
 		}
 		info, err := d.Info()
 		if err != nil { // it is gone
@@ -91,7 +91,7 @@ func survey(root *os.Root) (*found, error) {
 			e.Link, err = root.Readlink(filepath.FromSlash(name))
 			if err != nil || leadsOut(root, name, e.Link) {
 				s.omitted = append(s.omitted, name)
-				return nil
+				return nil //nolint:nilerr // likewise
 			}
 		default:
 			s.omitted = append(s.omitted, name)

@@ -212,7 +212,7 @@ func (e *Executor) manifest(ctx context.Context, run pipeline.RunID, ref *pipeli
 		return nil, fmt.Errorf("read the list of the run's files: %w", err)
 	}
 	if json.Unmarshal(b, m) != nil || m.check() != nil {
-		return &manifest{}, nil
+		return &manifest{}, nil //nolint:nilerr // all is stored again
 	}
 	return m, nil
 }

@@ -22,6 +22,7 @@ import (
 
 // onBothStores calls f with a store of each kind.
 func onBothStores(t *testing.T, f func(t *testing.T, s store.Store)) {
+	t.Helper()
 	t.Run("sqlite", func(t *testing.T) { t.Parallel(); f(t, storetest.Open(t)) })
 	t.Run("postgres", func(t *testing.T) { t.Parallel(); f(t, openPostgres(t, storetest.Postgres(t), 0)) })
 }
