@@ -131,7 +131,7 @@ func anyList(list []string) []any {
 // files. Signals and decisions come as messages.
 func (r *runState) await(path pipeline.Path, def *pipeline.StepDef) {
 	s := r.m.Step(path)
-	if s == nil || s.Status != pipeline.StepWaiting || s.Waiting == nil {
+	if s == nil || s.Status != pipeline.StepWaiting || s.Waiting == nil || s.Waiting.For == pipeline.WaitRetry {
 		return // a delay before the next attempt is the begin task's
 	}
 	if due := s.Waiting.Due; !due.IsZero() {

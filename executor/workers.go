@@ -351,6 +351,26 @@ func (e *Executor) Workers() []pipeline.Worker {
 	return list
 }
 
+// InLine lists steps of a run that stand in line for a worker, at most that many.
+// It knows of runs that this process owns.
+func (e *Executor) InLine(run pipeline.RunID, most int) []pipeline.WorkerWant {
+	c := e.crew
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []pipeline.WorkerWant
+	for _, g := range c.order {
+		for r, wants := range g.wants {
+			if r.run.ID != run {
+				continue
+			}
+			for i := 0; i < len(wants) && len(list) < most; i++ {
+				list = append(list, pipeline.WorkerWant{Path: wants[i].task.Path, Labels: g.labels, Action: g.action})
+			}
+		}
+	}
+	return list
+}
+
 // show is a worker as people see it.
 func (h *hand) show() pipeline.Worker {
 	w := h.info

@@ -147,6 +147,7 @@ func (s *Step) apply(e *Event) {
 		}
 	case StepRetrying:
 		s.Status, s.Reason, s.Error = StepWaiting, "retrying", d.Error
+		s.Waiting = &Waiting{For: WaitRetry, Due: d.Due}
 	case StepIsWaiting:
 		s.Status, s.Reason, s.Error = StepWaiting, d.Reason, nil
 		s.Waiting = d.Waiting

@@ -53,6 +53,14 @@ type WorkerAttempt struct {
 	Since   time.Time
 }
 
+// WorkerWant is a step in line for a worker: each that is connected and could
+// take it is busy.
+type WorkerWant struct {
+	Path   Path
+	Labels []string
+	Action string // that the worker must carry out
+}
+
 // WorkerFile is a file that travels to a worker or comes back, by its content.
 type WorkerFile struct {
 	Name   string // relative to the working folder, with slashes

@@ -100,7 +100,7 @@ func fromWaiting(w *pipeline.Waiting) *orchestratorv1.Waiting {
 	if w == nil {
 		return nil
 	}
-	return &orchestratorv1.Waiting{For: w.For, Due: fromTime(w.Due), Signal: w.Signal, Files: w.Files, Approval: string(w.Approval)}
+	return &orchestratorv1.Waiting{For: w.For, Due: fromTime(w.Due), Signal: w.Signal, Files: w.Files, Approval: string(w.Approval), Labels: w.Labels}
 }
 
 func fromVersions(list []pipeline.Version) []*orchestratorv1.Artifact {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,11 @@ const (
 	// stepsLooked bounds how many steps of a run are looked at for what it waits for.
 	stepsLooked = 10_000
 	causesMost  = 50
+	// pauseLooked is how many of the newest records are looked at for who has
+	// paused a run: what was under way then is recorded after it.
+	pauseLooked = 1000
+	// refsMost bounds what one cause names.
+	refsMost = 10
 )
 
 func sinceSeconds(t time.Time) float64 { return max(0, time.Since(t).Seconds()) }
@@ -47,6 +53,7 @@ type why struct {
 	st     *store.Standing
 	run    *pipeline.Run
 	causes []pipeline.Cause
+	busy   []pipeline.Ref // steps that are being carried out, some of them
 }
 
 func (w *why) add(c pipeline.Cause) {
@@ -58,15 +65,22 @@ func (w *why) add(c pipeline.Cause) {
 func (w *why) look(ctx context.Context, s *Server) error {
 	if w.run.Status.Final() {
 		w.ended()
-		return nil
+		return w.children(ctx, s)
 	}
-	w.paused()
+	if err := w.paused(ctx, s); err != nil {
+		return err
+	}
 	w.line()
-	w.owner()
+	w.ownerGone()
 	if w.run.StartedAt.IsZero() {
 		return nil
 	}
-	return w.steps(ctx, s)
+	if err := w.steps(ctx, s); err != nil {
+		return err
+	}
+	w.inLine(s)
+	w.running()
+	return w.children(ctx, s)
 }
 
 // ended says why the run is over.
@@ -89,10 +103,33 @@ func (w *why) ended() {
 	w.add(c)
 }
 
-func (w *why) paused() {
-	if w.run.Status == pipeline.RunPaused {
-		w.add(pipeline.Cause{Code: "paused", Message: fmt.Sprintf("the run is paused; go on with: orchestrator runs resume %s", w.run.ID)})
+// paused says by whom the run was paused, if its newest records tell.
+func (w *why) paused(ctx context.Context, s *Server) error {
+	if w.run.Status != pipeline.RunPaused {
+		return nil
 	}
+	c := pipeline.Cause{Code: "paused", Message: "the run is paused"}
+	r, err := s.hub.open(ctx, w.run.ID)
+	if err != nil {
+		return err
+	}
+	defer s.hub.release(r)
+	if err := r.catchUp(ctx); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	newest := r.seq
+	r.mu.Unlock()
+	for e, err := range s.cfg.Store.Events(ctx, w.run.ID, max(0, newest-pauseLooked)) {
+		if err != nil {
+			return err
+		}
+		if e.Type == pipeline.RunIsPaused {
+			c.Since, c.Message = e.At, "the run was paused by "+e.Data.Actor
+		}
+	}
+	w.add(c)
+	return nil
 }
 
 // line says what holds a run that waits for its turn.
@@ -109,10 +146,10 @@ func (w *why) line() {
 	q := st.Queue
 	queue := pipeline.Ref{Kind: "queue", ID: q.Name}
 	if p := q.Paused; p != nil {
-		w.add(pipeline.Cause{Code: "queue_paused", Since: p.At, Refs: []pipeline.Ref{queue}, Message: fmt.Sprintf("the queue %s was paused by %s; go on with: orchestrator queues resume %s", q.Name, p.By, q.Name)})
+		w.add(pipeline.Cause{Code: "queue_paused", Since: p.At, Refs: []pipeline.Ref{queue}, Message: fmt.Sprintf("the queue %s was paused by %s", q.Name, p.By)})
 	}
 	if p := st.Pipeline; p != nil {
-		w.add(pipeline.Cause{Code: "pipeline_paused", Since: p.At, Refs: []pipeline.Ref{{Kind: "pipeline", ID: w.run.Pipeline}}, Message: fmt.Sprintf("the pipeline %s was paused by %s; go on with: orchestrator pipelines resume %s", w.run.Pipeline, p.By, w.run.Pipeline)})
+		w.add(pipeline.Cause{Code: "pipeline_paused", Since: p.At, Refs: []pipeline.Ref{{Kind: "pipeline", ID: w.run.Pipeline}}, Message: fmt.Sprintf("the pipeline %s was paused by %s", w.run.Pipeline, p.By)})
 	}
 	if k := w.run.Concurrency; k.Key != "" && len(st.Holders) >= int(min(k.Max, 10)) {
 		c := pipeline.Cause{Code: "concurrency", Since: st.Since, Message: fmt.Sprintf("at most %d runs of the key %q may be under way, and as many are", k.Max, k.Key)}
@@ -144,7 +181,7 @@ func ahead(n int32) string {
 // replicas says who could take the run.
 func (w *why) replicas() {
 	if len(w.st.Replicas) == 0 {
-		w.add(pipeline.Cause{Code: "no_replica", Message: "no server is alive that could take the run; start one with: orchestrator serve"})
+		w.add(pipeline.Cause{Code: "no_replica", Message: "no server is alive that could take the run"})
 		return
 	}
 	owned := 0
@@ -157,11 +194,96 @@ func (w *why) replicas() {
 	w.add(c)
 }
 
-// owner says what became of the process that has the run.
-func (w *why) owner() {
-	if st := w.st; st.Replica != "" && st.Dead {
-		w.add(pipeline.Cause{Code: "owner_died", Until: st.Expires, Refs: []pipeline.Ref{{Kind: "replica", ID: string(st.Replica)}}, Message: "the server that had the run is gone; another one takes the run when its lease is over"})
+// ownerGone says when another server takes a run whose own is gone.
+func (w *why) ownerGone() {
+	st := w.st
+	if st.Replica == "" || !st.Dead {
+		return
 	}
+	c := pipeline.Cause{Code: "owner_died", Refs: []pipeline.Ref{{Kind: "replica", ID: string(st.Replica)}}}
+	switch {
+	case len(st.Replicas) == 0:
+		c.Message = fmt.Sprintf("the server %s that had the run is gone, and no other one is alive that could take it", st.Replica)
+	case st.Expires.After(time.Now()):
+		c.Until = st.Expires
+		c.Message = fmt.Sprintf("the server %s that had the run is gone; another one takes the run when its lease is over", st.Replica)
+	default:
+		c.Message = fmt.Sprintf("the server %s that had the run is gone; another one takes the run with its next heartbeat", st.Replica)
+	}
+	w.add(c)
+}
+
+// running says what is carried out, and by whom, where nothing else holds the run.
+func (w *why) running() {
+	by, st := "", w.st
+	var owner []pipeline.Ref
+	if st.Replica != "" && !st.Dead {
+		by, owner = " by the server "+string(st.Replica), []pipeline.Ref{{Kind: "replica", ID: string(st.Replica)}}
+	}
+	switch {
+	case len(w.busy) > 0:
+		w.add(pipeline.Cause{Code: "running", Since: w.run.StartedAt, Refs: append(w.busy, owner...), Message: "steps are being carried out" + by})
+	case len(w.causes) == 0 && by != "":
+		w.add(pipeline.Cause{Code: "owned", Until: st.Expires, Refs: owner, Message: fmt.Sprintf("the server %s has the run and keeps it until its lease is over; it begins a step as soon as it has room", st.Replica)})
+	}
+}
+
+// inLine says which steps wait for a worker that has room. Only the server that
+// has the run knows of them.
+func (w *why) inLine(s *Server) {
+	if s.cfg.Workers == nil {
+		return
+	}
+	list := s.cfg.Workers.InLine(w.run.ID, refsMost)
+	if len(list) == 0 {
+		return
+	}
+	workers := s.cfg.Workers.Workers()
+	for _, want := range list {
+		c := pipeline.Cause{Code: "worker_busy", Refs: []pipeline.Ref{{Kind: "step", ID: string(want.Path)}}}
+		for i := range workers {
+			if have := &workers[i]; len(c.Refs) <= refsMost && have.Status == pipeline.WorkerConnected && !slices.ContainsFunc(want.Labels, func(l string) bool { return !slices.Contains(have.Labels, l) }) {
+				c.Refs = append(c.Refs, pipeline.Ref{Kind: "worker", ID: have.Name})
+			}
+		}
+		c.Message = fmt.Sprintf("the step %s waits until a worker%s has room", want.Path, labelled(want.Labels))
+		w.add(c)
+	}
+}
+
+func labelled(labels []string) string {
+	switch len(labels) {
+	case 0:
+		return ""
+	case 1:
+		return " with the label " + labels[0]
+	}
+	return " with the labels " + strings.Join(labels, ", ")
+}
+
+// children names runs that the run has begun and that have not ended.
+func (w *why) children(ctx context.Context, s *Server) error {
+	page, err := s.cfg.Store.Runs(ctx, store.Query{Parent: w.run.ID, Limit: refsMost, Status: []pipeline.RunStatus{
+		pipeline.RunQueued, pipeline.RunRunning, pipeline.RunWaiting, pipeline.RunPaused,
+	}})
+	if err != nil || len(page.Runs) == 0 {
+		return err
+	}
+	c := pipeline.Cause{Code: "children", Since: page.Runs[len(page.Runs)-1].CreatedAt}
+	for _, run := range page.Runs {
+		c.Refs = append(c.Refs, pipeline.Ref{Kind: "run", ID: string(run.ID)})
+	}
+	switch n := len(page.Runs); {
+	case page.More:
+		c.Message = fmt.Sprintf("%d or more runs that it began have not ended", n)
+	case n == 1:
+		c.Message = "1 run that it began has not ended"
+	default:
+		c.Message = fmt.Sprintf("%d runs that it began have not ended", n)
+	}
+	c.Message += "; it does not wait for them"
+	w.add(c)
+	return nil
 }
 
 // steps says what the steps of the run do or wait for.
@@ -174,20 +296,16 @@ func (w *why) steps(ctx context.Context, s *Server) error {
 	if err := r.catchUp(ctx); err != nil {
 		return err
 	}
-	var running []pipeline.Ref
 	_, err = r.steps(ctx, 0, stepsLooked, func(step *pipeline.Step) bool {
 		ref := pipeline.Ref{Kind: "step", ID: string(step.Path)}
 		switch {
 		case step.Status == pipeline.StepWaiting:
 			w.add(waitingFor(step, ref))
-		case step.Status == pipeline.StepRunning && !step.Kind.Block() && len(running) < 10:
-			running = append(running, ref)
+		case step.Status == pipeline.StepRunning && !step.Kind.Block() && len(w.busy) < refsMost:
+			w.busy = append(w.busy, ref)
 		}
 		return true
 	})
-	if len(running) > 0 {
-		w.add(pipeline.Cause{Code: "running", Since: w.run.StartedAt, Refs: running, Message: "steps are being carried out"})
-	}
 	return err
 }
 
@@ -195,25 +313,35 @@ func waitingFor(step *pipeline.Step, ref pipeline.Ref) pipeline.Cause {
 	c := pipeline.Cause{Code: step.Reason, Since: step.StartedAt, Refs: []pipeline.Ref{ref}}
 	wait := step.Waiting
 	if wait == nil {
-		c.Code, c.Message = "retry", fmt.Sprintf("the step %s is tried again after a pause", step.Path)
-		if step.Error != nil {
-			c.Message += ": " + step.Error.Message
-		}
+		c.Message = fmt.Sprintf("the step %s waits", step.Path)
 		return c
 	}
 	c.Code, c.Until = wait.For, wait.Due
 	switch wait.For {
+	case pipeline.WaitRetry:
+		c.Message = fmt.Sprintf("the step %s is tried again after a pause", step.Path)
+		if step.Error != nil {
+			c.Message += "; attempt " + fmt.Sprint(step.Attempt) + " failed: " + step.Error.Message
+		}
 	case "signal":
 		c.Refs = append(c.Refs, pipeline.Ref{Kind: "signal", ID: wait.Signal})
 		c.Message = fmt.Sprintf("the step %s waits for the signal %s", step.Path, wait.Signal)
 	case "approval":
 		c.Refs = append(c.Refs, pipeline.Ref{Kind: "approval", ID: string(wait.Approval)})
 		c.Message = fmt.Sprintf("the step %s waits for a person to decide approval %s", step.Path, wait.Approval)
+		if step.Reason == pipeline.ReasonUnknown {
+			c.Code = string(pipeline.ApprovalDecide)
+			c.Message = fmt.Sprintf("the step %s may run only once, and nobody knows whether it took effect; a person must decide approval %s", step.Path, wait.Approval)
+		}
 	case "files":
 		c.Message = fmt.Sprintf("the step %s waits for files: %s", step.Path, wait.Files)
 	case "worker":
 		c.Code = "no_worker"
-		c.Message = fmt.Sprintf("the step %s waits for a worker with the labels %s", step.Path, strings.Join(wait.Labels, ", "))
+		what := labelled(wait.Labels)
+		if step.Action != "" && step.Kind == pipeline.KindAction {
+			what += " that carries out " + step.Action
+		}
+		c.Message = fmt.Sprintf("the step %s waits for a worker%s; none is connected that could ever take it", step.Path, what)
 	default:
 		c.Message = fmt.Sprintf("the step %s waits for its time", step.Path)
 	}

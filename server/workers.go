@@ -24,6 +24,8 @@ type Workers interface {
 	Attend(ctx context.Context, w pipeline.Worker, welcome func(pipeline.WorkerWelcome) error, hear func() (pipeline.WorkerWord, error), say func(pipeline.WorkerOrder) error) error
 	// Workers lists those that are connected, by name.
 	Workers() []pipeline.Worker
+	// InLine lists steps of a run that wait for a busy worker, at most that many.
+	InLine(run pipeline.RunID, most int) []pipeline.WorkerWant
 	// DrainWorker lets one take nothing new.
 	DrainWorker(name string) error
 	// AttemptRun is the run of the attempt that a token names; a token that is not

@@ -36,8 +36,15 @@ func (c *cli) completeFlags(root *cobra.Command) {
 	if cmd, _, err := root.Find([]string{"report"}); err == nil {
 		cmd.ValidArgsFunction = c.completeRun("report")
 	}
-	if cmd, _, err := root.Find([]string{"pipelines", "get"}); err == nil {
-		cmd.ValidArgsFunction = c.completePipeline
+	for _, verb := range []string{"get", "pause", "resume"} {
+		if cmd, _, err := root.Find([]string{"pipelines", verb}); err == nil {
+			cmd.ValidArgsFunction = c.completePipeline
+		}
+	}
+	for _, verb := range []string{"get", "set", "pause", "resume"} {
+		if cmd, _, err := root.Find([]string{"queues", verb}); err == nil {
+			cmd.ValidArgsFunction = c.completeQueue
+		}
 	}
 	for _, verb := range []string{"get", "drain"} {
 		if cmd, _, err := root.Find([]string{"workers", verb}); err == nil {
@@ -45,7 +52,7 @@ func (c *cli) completeFlags(root *cobra.Command) {
 		}
 	}
 	none := cobra.FixedCompletions(nil, cobra.ShellCompDirectiveNoFileComp)
-	for _, path := range [][]string{{"schema"}, {"serve"}, {"worker"}, {"workers", "list"}, {"doctor"}, {"version"}, {"runs", "list"}, {"pipelines", "list"}, {"approvals", "list"}} {
+	for _, path := range [][]string{{"schema"}, {"serve"}, {"worker"}, {"workers", "list"}, {"doctor"}, {"version"}, {"runs", "list"}, {"pipelines", "list"}, {"approvals", "list"}, {"queues", "list"}, {"schedules", "list"}} {
 		if cmd, _, err := root.Find(path); err == nil {
 			cmd.ValidArgsFunction = none
 		}

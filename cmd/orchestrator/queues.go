@@ -242,45 +242,20 @@ func (c *cli) pipelinesResumeCommand() *cobra.Command {
 	})
 }
 
-func (c *cli) runsWhyCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "why RUN",
-		Short: "Say why a run is where it is",
-		Long:  `Says what a run waits for: its turn in a queue, a limit, a person, a signal, a time, a server. Of a finished run it says why it ended.`,
-		Example: `
-orchestrator runs why last
-orchestrator runs why last --json`,
-		Args: args(1, 1, "the id of a run, or last", "orchestrator runs why last"),
-		RunE: func(cmd *cobra.Command, words []string) error {
-			return c.reading(cmd, func(ctx context.Context, cl *client) error {
-				id, err := cl.findRun(ctx, words[0])
-				if err != nil {
-					return err
-				}
-				resp, err := cl.runs.WhyRun(ctx, &api.WhyRunRequest{Id: id})
-				if err != nil {
-					return err
-				}
-				if c.asJSON {
-					return c.printJSON(resp)
-				}
-				w := c.painted(c.out)
-				fmt.Fprintf(w, "run %s is %s\n", id, resp.GetRun().GetStatus())
-				for _, cause := range resp.GetCauses() {
-					fmt.Fprintf(w, "  %s: %s\n", cause.GetCode(), harmlessLine(cause.GetMessage()))
-					for _, r := range cause.GetRefs() {
-						if r.GetKind() == "run" {
-							fmt.Fprintf(w, "    run %s\n", harmlessLine(r.GetId()))
-						}
-					}
-				}
-				if len(resp.GetCauses()) == 0 {
-					fmt.Fprintln(w, "  nothing holds it back")
-				}
-				return nil
-			})
-		},
+// completeQueue offers the queues that have been used or set.
+func (c *cli) completeQueue(_ *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(given) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	c.jsonFlag(cmd, "print the answer of the API")
-	return cmd
+	return c.completing(c.reader, func(ctx context.Context, cl *client) []string {
+		resp, err := cl.queues.ListQueues(ctx, &api.ListQueuesRequest{})
+		if err != nil {
+			return nil
+		}
+		var names []string
+		for _, q := range resp.GetQueues() {
+			names = append(names, q.GetName()+"\t"+strconv.Itoa(int(q.GetWaiting()))+" waiting")
+		}
+		return names
+	})
 }

@@ -1231,7 +1231,7 @@ var File_orchestrator_v1_pipelines_proto protoreflect.FileDescriptor
 
 const file_orchestrator_v1_pipelines_proto_rawDesc = "" +
 	"\n" +
-	"\x1forchestrator/v1/pipelines.proto\x12\x0forchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dorchestrator/v1/options.proto\x1a\x1aorchestrator/v1/runs.proto\"\xc0\x02\n" +
+	"\x1forchestrator/v1/pipelines.proto\x12\x0forchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1borchestrator/v1/graph.proto\x1a\x1dorchestrator/v1/options.proto\"\xc0\x02\n" +
 	"\n" +
 	"Diagnostic\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x1a\n" +
@@ -1424,8 +1424,8 @@ func file_orchestrator_v1_pipelines_proto_init() {
 	if File_orchestrator_v1_pipelines_proto != nil {
 		return
 	}
+	file_orchestrator_v1_graph_proto_init()
 	file_orchestrator_v1_options_proto_init()
-	file_orchestrator_v1_runs_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -691,16 +691,18 @@ func (x *Step) GetReusedFrom() string {
 // Waiting is what a step waits for.
 type Waiting struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// timer, signal, files, approval or retry.
+	// timer, signal, files, approval, worker or retry.
 	For string `protobuf:"bytes,1,opt,name=for,proto3" json:"for,omitempty"`
-	// When a timer ends; else the deadline.
+	// When a timer or the wait for the next attempt ends; else the deadline.
 	Due *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=due,proto3" json:"due,omitempty"`
 	// The signal's name.
 	Signal string `protobuf:"bytes,3,opt,name=signal,proto3" json:"signal,omitempty"`
 	// The pattern of files.
 	Files string `protobuf:"bytes,4,opt,name=files,proto3" json:"files,omitempty"`
 	// The approval's id.
-	Approval      string `protobuf:"bytes,5,opt,name=approval,proto3" json:"approval,omitempty"`
+	Approval string `protobuf:"bytes,5,opt,name=approval,proto3" json:"approval,omitempty"`
+	// What a worker must have.
+	Labels        []string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -768,6 +770,13 @@ func (x *Waiting) GetApproval() string {
 		return x.Approval
 	}
 	return ""
+}
+
+func (x *Waiting) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
 }
 
 // Artifact is one version of an artifact that a run has published.
@@ -3440,538 +3449,6 @@ func (x *ImportRunRequest) GetData() []byte {
 	return nil
 }
 
-type GetGraphRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetGraphRequest) Reset() {
-	*x = GetGraphRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[42]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetGraphRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetGraphRequest) ProtoMessage() {}
-
-func (x *GetGraphRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[42]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetGraphRequest.ProtoReflect.Descriptor instead.
-func (*GetGraphRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{42}
-}
-
-func (x *GetGraphRequest) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-type GetDefinitionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetDefinitionRequest) Reset() {
-	*x = GetDefinitionRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[43]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetDefinitionRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetDefinitionRequest) ProtoMessage() {}
-
-func (x *GetDefinitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[43]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetDefinitionRequest.ProtoReflect.Descriptor instead.
-func (*GetDefinitionRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{43}
-}
-
-func (x *GetDefinitionRequest) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-// Definition is the source of a run's plan.
-type Definition struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PlanDigest    string                 `protobuf:"bytes,1,opt,name=plan_digest,json=planDigest,proto3" json:"plan_digest,omitempty"`
-	File          string                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
-	Source        string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Definition) Reset() {
-	*x = Definition{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[44]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Definition) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Definition) ProtoMessage() {}
-
-func (x *Definition) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[44]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Definition.ProtoReflect.Descriptor instead.
-func (*Definition) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{44}
-}
-
-func (x *Definition) GetPlanDigest() string {
-	if x != nil {
-		return x.PlanDigest
-	}
-	return ""
-}
-
-func (x *Definition) GetFile() string {
-	if x != nil {
-		return x.File
-	}
-	return ""
-}
-
-func (x *Definition) GetSource() string {
-	if x != nil {
-		return x.Source
-	}
-	return ""
-}
-
-// Graph is the drawing of a plan: boxes and lines in pixels.
-type Graph struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Nodes  []*GraphNode           `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	Edges  []*GraphEdge           `protobuf:"bytes,2,rep,name=edges,proto3" json:"edges,omitempty"`
-	Width  float64                `protobuf:"fixed64,3,opt,name=width,proto3" json:"width,omitempty"`
-	Height float64                `protobuf:"fixed64,4,opt,name=height,proto3" json:"height,omitempty"`
-	// Of blocks that choose.
-	Arms          []*GraphArm `protobuf:"bytes,5,rep,name=arms,proto3" json:"arms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Graph) Reset() {
-	*x = Graph{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[45]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Graph) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Graph) ProtoMessage() {}
-
-func (x *Graph) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[45]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Graph.ProtoReflect.Descriptor instead.
-func (*Graph) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{45}
-}
-
-func (x *Graph) GetNodes() []*GraphNode {
-	if x != nil {
-		return x.Nodes
-	}
-	return nil
-}
-
-func (x *Graph) GetEdges() []*GraphEdge {
-	if x != nil {
-		return x.Edges
-	}
-	return nil
-}
-
-func (x *Graph) GetWidth() float64 {
-	if x != nil {
-		return x.Width
-	}
-	return 0
-}
-
-func (x *Graph) GetHeight() float64 {
-	if x != nil {
-		return x.Height
-	}
-	return 0
-}
-
-func (x *Graph) GetArms() []*GraphArm {
-	if x != nil {
-		return x.Arms
-	}
-	return nil
-}
-
-// GraphArm is one of the ways that a block may take: the part of its box where
-// the steps of the arm stand, below its label.
-type GraphArm struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The id of the block's node.
-	Block string `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`
-	// A condition, the value of a case, else or default.
-	Label         string  `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
-	X             float64 `protobuf:"fixed64,3,opt,name=x,proto3" json:"x,omitempty"`
-	Y             float64 `protobuf:"fixed64,4,opt,name=y,proto3" json:"y,omitempty"`
-	Width         float64 `protobuf:"fixed64,5,opt,name=width,proto3" json:"width,omitempty"`
-	Height        float64 `protobuf:"fixed64,6,opt,name=height,proto3" json:"height,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GraphArm) Reset() {
-	*x = GraphArm{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[46]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GraphArm) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GraphArm) ProtoMessage() {}
-
-func (x *GraphArm) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[46]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GraphArm.ProtoReflect.Descriptor instead.
-func (*GraphArm) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{46}
-}
-
-func (x *GraphArm) GetBlock() string {
-	if x != nil {
-		return x.Block
-	}
-	return ""
-}
-
-func (x *GraphArm) GetLabel() string {
-	if x != nil {
-		return x.Label
-	}
-	return ""
-}
-
-func (x *GraphArm) GetX() float64 {
-	if x != nil {
-		return x.X
-	}
-	return 0
-}
-
-func (x *GraphArm) GetY() float64 {
-	if x != nil {
-		return x.Y
-	}
-	return 0
-}
-
-func (x *GraphArm) GetWidth() float64 {
-	if x != nil {
-		return x.Width
-	}
-	return 0
-}
-
-func (x *GraphArm) GetHeight() float64 {
-	if x != nil {
-		return x.Height
-	}
-	return 0
-}
-
-// GraphNode is a step of the plan.
-type GraphNode struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The ids of the blocks around it and its own, joined by "/".
-	Id     string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Label  string `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
-	Kind   string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
-	Action string `protobuf:"bytes,4,opt,name=action,proto3" json:"action,omitempty"`
-	// The id of the block that holds it, or empty.
-	Parent string  `protobuf:"bytes,5,opt,name=parent,proto3" json:"parent,omitempty"`
-	X      float64 `protobuf:"fixed64,6,opt,name=x,proto3" json:"x,omitempty"`
-	Y      float64 `protobuf:"fixed64,7,opt,name=y,proto3" json:"y,omitempty"`
-	Width  float64 `protobuf:"fixed64,8,opt,name=width,proto3" json:"width,omitempty"`
-	Height float64 `protobuf:"fixed64,9,opt,name=height,proto3" json:"height,omitempty"`
-	Layer  int32   `protobuf:"varint,10,opt,name=layer,proto3" json:"layer,omitempty"`
-	// The line of the source that the step begins on.
-	Line          int32 `protobuf:"varint,11,opt,name=line,proto3" json:"line,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GraphNode) Reset() {
-	*x = GraphNode{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[47]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GraphNode) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GraphNode) ProtoMessage() {}
-
-func (x *GraphNode) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[47]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GraphNode.ProtoReflect.Descriptor instead.
-func (*GraphNode) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{47}
-}
-
-func (x *GraphNode) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *GraphNode) GetLabel() string {
-	if x != nil {
-		return x.Label
-	}
-	return ""
-}
-
-func (x *GraphNode) GetKind() string {
-	if x != nil {
-		return x.Kind
-	}
-	return ""
-}
-
-func (x *GraphNode) GetAction() string {
-	if x != nil {
-		return x.Action
-	}
-	return ""
-}
-
-func (x *GraphNode) GetParent() string {
-	if x != nil {
-		return x.Parent
-	}
-	return ""
-}
-
-func (x *GraphNode) GetX() float64 {
-	if x != nil {
-		return x.X
-	}
-	return 0
-}
-
-func (x *GraphNode) GetY() float64 {
-	if x != nil {
-		return x.Y
-	}
-	return 0
-}
-
-func (x *GraphNode) GetWidth() float64 {
-	if x != nil {
-		return x.Width
-	}
-	return 0
-}
-
-func (x *GraphNode) GetHeight() float64 {
-	if x != nil {
-		return x.Height
-	}
-	return 0
-}
-
-func (x *GraphNode) GetLayer() int32 {
-	if x != nil {
-		return x.Layer
-	}
-	return 0
-}
-
-func (x *GraphNode) GetLine() int32 {
-	if x != nil {
-		return x.Line
-	}
-	return 0
-}
-
-// GraphEdge says that one step waits for another.
-type GraphEdge struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	From  string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
-	To    string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
-	// declared, reference, state, sequence, jump or artifact.
-	Cause string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
-	// x and y in turn.
-	Points []float64 `protobuf:"fixed64,4,rep,packed,name=points,proto3" json:"points,omitempty"`
-	// Of jumps: success, failure, false, always or error.
-	Label string `protobuf:"bytes,5,opt,name=label,proto3" json:"label,omitempty"`
-	// A jump to a step above, or to the same one.
-	Back          bool `protobuf:"varint,6,opt,name=back,proto3" json:"back,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GraphEdge) Reset() {
-	*x = GraphEdge{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[48]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GraphEdge) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GraphEdge) ProtoMessage() {}
-
-func (x *GraphEdge) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[48]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GraphEdge.ProtoReflect.Descriptor instead.
-func (*GraphEdge) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{48}
-}
-
-func (x *GraphEdge) GetFrom() string {
-	if x != nil {
-		return x.From
-	}
-	return ""
-}
-
-func (x *GraphEdge) GetTo() string {
-	if x != nil {
-		return x.To
-	}
-	return ""
-}
-
-func (x *GraphEdge) GetCause() string {
-	if x != nil {
-		return x.Cause
-	}
-	return ""
-}
-
-func (x *GraphEdge) GetPoints() []float64 {
-	if x != nil {
-		return x.Points
-	}
-	return nil
-}
-
-func (x *GraphEdge) GetLabel() string {
-	if x != nil {
-		return x.Label
-	}
-	return ""
-}
-
-func (x *GraphEdge) GetBack() bool {
-	if x != nil {
-		return x.Back
-	}
-	return false
-}
-
 type WhyRunRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -3981,7 +3458,7 @@ type WhyRunRequest struct {
 
 func (x *WhyRunRequest) Reset() {
 	*x = WhyRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[49]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3993,7 +3470,7 @@ func (x *WhyRunRequest) String() string {
 func (*WhyRunRequest) ProtoMessage() {}
 
 func (x *WhyRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[49]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4006,7 +3483,7 @@ func (x *WhyRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhyRunRequest.ProtoReflect.Descriptor instead.
 func (*WhyRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{49}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WhyRunRequest) GetId() string {
@@ -4027,7 +3504,7 @@ type WhyRunResponse struct {
 
 func (x *WhyRunResponse) Reset() {
 	*x = WhyRunResponse{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[50]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4039,7 +3516,7 @@ func (x *WhyRunResponse) String() string {
 func (*WhyRunResponse) ProtoMessage() {}
 
 func (x *WhyRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[50]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4052,7 +3529,7 @@ func (x *WhyRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhyRunResponse.ProtoReflect.Descriptor instead.
 func (*WhyRunResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{50}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *WhyRunResponse) GetRun() *Run {
@@ -4073,7 +3550,7 @@ var File_orchestrator_v1_runs_proto protoreflect.FileDescriptor
 
 const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\n" +
-	"\x1aorchestrator/v1/runs.proto\x12\x0forchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1corchestrator/v1/causes.proto\x1a\x1dorchestrator/v1/options.proto\"\xcc\a\n" +
+	"\x1aorchestrator/v1/runs.proto\x12\x0forchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1corchestrator/v1/causes.proto\x1a\x1borchestrator/v1/graph.proto\x1a\x1dorchestrator/v1/options.proto\"\xcc\a\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bpipeline\x18\x02 \x01(\tR\bpipeline\x12\x18\n" +
@@ -4162,13 +3639,14 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\n" +
 	"\x06FAILED\x10\x05\x12\v\n" +
 	"\aSKIPPED\x10\x06\x12\r\n" +
-	"\tCANCELLED\x10\a\"\x93\x01\n" +
+	"\tCANCELLED\x10\a\"\xab\x01\n" +
 	"\aWaiting\x12\x10\n" +
 	"\x03for\x18\x01 \x01(\tR\x03for\x12,\n" +
 	"\x03due\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\x12\x16\n" +
 	"\x06signal\x18\x03 \x01(\tR\x06signal\x12\x14\n" +
 	"\x05files\x18\x04 \x01(\tR\x05files\x12\x1a\n" +
-	"\bapproval\x18\x05 \x01(\tR\bapproval\"\xbb\x01\n" +
+	"\bapproval\x18\x05 \x01(\tR\bapproval\x12\x16\n" +
+	"\x06labels\x18\x06 \x03(\tR\x06labels\"\xbb\x01\n" +
 	"\bArtifact\x12\x1a\n" +
 	"\bartifact\x18\x01 \x01(\tR\bartifact\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x1a\n" +
@@ -4395,50 +3873,7 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\x11ExportRunResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"&\n" +
 	"\x10ImportRunRequest\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"!\n" +
-	"\x0fGetGraphRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"&\n" +
-	"\x14GetDefinitionRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"Y\n" +
-	"\n" +
-	"Definition\x12\x1f\n" +
-	"\vplan_digest\x18\x01 \x01(\tR\n" +
-	"planDigest\x12\x12\n" +
-	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
-	"\x06source\x18\x03 \x01(\tR\x06source\"\xc8\x01\n" +
-	"\x05Graph\x120\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x1a.orchestrator.v1.GraphNodeR\x05nodes\x120\n" +
-	"\x05edges\x18\x02 \x03(\v2\x1a.orchestrator.v1.GraphEdgeR\x05edges\x12\x14\n" +
-	"\x05width\x18\x03 \x01(\x01R\x05width\x12\x16\n" +
-	"\x06height\x18\x04 \x01(\x01R\x06height\x12-\n" +
-	"\x04arms\x18\x05 \x03(\v2\x19.orchestrator.v1.GraphArmR\x04arms\"\x80\x01\n" +
-	"\bGraphArm\x12\x14\n" +
-	"\x05block\x18\x01 \x01(\tR\x05block\x12\x14\n" +
-	"\x05label\x18\x02 \x01(\tR\x05label\x12\f\n" +
-	"\x01x\x18\x03 \x01(\x01R\x01x\x12\f\n" +
-	"\x01y\x18\x04 \x01(\x01R\x01y\x12\x14\n" +
-	"\x05width\x18\x05 \x01(\x01R\x05width\x12\x16\n" +
-	"\x06height\x18\x06 \x01(\x01R\x06height\"\xe9\x01\n" +
-	"\tGraphNode\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
-	"\x05label\x18\x02 \x01(\tR\x05label\x12\x12\n" +
-	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x16\n" +
-	"\x06action\x18\x04 \x01(\tR\x06action\x12\x16\n" +
-	"\x06parent\x18\x05 \x01(\tR\x06parent\x12\f\n" +
-	"\x01x\x18\x06 \x01(\x01R\x01x\x12\f\n" +
-	"\x01y\x18\a \x01(\x01R\x01y\x12\x14\n" +
-	"\x05width\x18\b \x01(\x01R\x05width\x12\x16\n" +
-	"\x06height\x18\t \x01(\x01R\x06height\x12\x14\n" +
-	"\x05layer\x18\n" +
-	" \x01(\x05R\x05layer\x12\x12\n" +
-	"\x04line\x18\v \x01(\x05R\x04line\"\x87\x01\n" +
-	"\tGraphEdge\x12\x12\n" +
-	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\tR\x02to\x12\x14\n" +
-	"\x05cause\x18\x03 \x01(\tR\x05cause\x12\x16\n" +
-	"\x06points\x18\x04 \x03(\x01R\x06points\x12\x14\n" +
-	"\x05label\x18\x05 \x01(\tR\x05label\x12\x12\n" +
-	"\x04back\x18\x06 \x01(\bR\x04back\"\x1f\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x1f\n" +
 	"\rWhyRunRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"h\n" +
 	"\x0eWhyRunResponse\x12&\n" +
@@ -4484,7 +3919,7 @@ func file_orchestrator_v1_runs_proto_rawDescGZIP() []byte {
 }
 
 var file_orchestrator_v1_runs_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_orchestrator_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_orchestrator_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_orchestrator_v1_runs_proto_goTypes = []any{
 	(Run_Status)(0),               // 0: orchestrator.v1.Run.Status
 	(Step_Status)(0),              // 1: orchestrator.v1.Step.Status
@@ -4530,51 +3965,48 @@ var file_orchestrator_v1_runs_proto_goTypes = []any{
 	(*ExportRunRequest)(nil),      // 41: orchestrator.v1.ExportRunRequest
 	(*ExportRunResponse)(nil),     // 42: orchestrator.v1.ExportRunResponse
 	(*ImportRunRequest)(nil),      // 43: orchestrator.v1.ImportRunRequest
-	(*GetGraphRequest)(nil),       // 44: orchestrator.v1.GetGraphRequest
-	(*GetDefinitionRequest)(nil),  // 45: orchestrator.v1.GetDefinitionRequest
-	(*Definition)(nil),            // 46: orchestrator.v1.Definition
-	(*Graph)(nil),                 // 47: orchestrator.v1.Graph
-	(*GraphArm)(nil),              // 48: orchestrator.v1.GraphArm
-	(*GraphNode)(nil),             // 49: orchestrator.v1.GraphNode
-	(*GraphEdge)(nil),             // 50: orchestrator.v1.GraphEdge
-	(*WhyRunRequest)(nil),         // 51: orchestrator.v1.WhyRunRequest
-	(*WhyRunResponse)(nil),        // 52: orchestrator.v1.WhyRunResponse
-	nil,                           // 53: orchestrator.v1.Run.LabelsEntry
-	nil,                           // 54: orchestrator.v1.CreateRunRequest.LabelsEntry
-	nil,                           // 55: orchestrator.v1.CreateRunRequest.FilesEntry
-	nil,                           // 56: orchestrator.v1.CreateRunRequest.UploadsEntry
-	nil,                           // 57: orchestrator.v1.ForkRunRequest.FilesEntry
-	nil,                           // 58: orchestrator.v1.PreviewForkRequest.FilesEntry
-	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
-	(*Cause)(nil),                 // 60: orchestrator.v1.Cause
+	(*WhyRunRequest)(nil),         // 44: orchestrator.v1.WhyRunRequest
+	(*WhyRunResponse)(nil),        // 45: orchestrator.v1.WhyRunResponse
+	nil,                           // 46: orchestrator.v1.Run.LabelsEntry
+	nil,                           // 47: orchestrator.v1.CreateRunRequest.LabelsEntry
+	nil,                           // 48: orchestrator.v1.CreateRunRequest.FilesEntry
+	nil,                           // 49: orchestrator.v1.CreateRunRequest.UploadsEntry
+	nil,                           // 50: orchestrator.v1.ForkRunRequest.FilesEntry
+	nil,                           // 51: orchestrator.v1.PreviewForkRequest.FilesEntry
+	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
+	(*Cause)(nil),                 // 53: orchestrator.v1.Cause
+	(*GetGraphRequest)(nil),       // 54: orchestrator.v1.GetGraphRequest
+	(*GetDefinitionRequest)(nil),  // 55: orchestrator.v1.GetDefinitionRequest
+	(*Graph)(nil),                 // 56: orchestrator.v1.Graph
+	(*Definition)(nil),            // 57: orchestrator.v1.Definition
 }
 var file_orchestrator_v1_runs_proto_depIdxs = []int32{
 	0,  // 0: orchestrator.v1.Run.status:type_name -> orchestrator.v1.Run.Status
 	3,  // 1: orchestrator.v1.Run.error:type_name -> orchestrator.v1.Failure
-	53, // 2: orchestrator.v1.Run.labels:type_name -> orchestrator.v1.Run.LabelsEntry
-	59, // 3: orchestrator.v1.Run.created_at:type_name -> google.protobuf.Timestamp
-	59, // 4: orchestrator.v1.Run.started_at:type_name -> google.protobuf.Timestamp
-	59, // 5: orchestrator.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
+	46, // 2: orchestrator.v1.Run.labels:type_name -> orchestrator.v1.Run.LabelsEntry
+	52, // 3: orchestrator.v1.Run.created_at:type_name -> google.protobuf.Timestamp
+	52, // 4: orchestrator.v1.Run.started_at:type_name -> google.protobuf.Timestamp
+	52, // 5: orchestrator.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
 	4,  // 6: orchestrator.v1.Run.usage:type_name -> orchestrator.v1.Usage
 	1,  // 7: orchestrator.v1.Step.status:type_name -> orchestrator.v1.Step.Status
 	3,  // 8: orchestrator.v1.Step.error:type_name -> orchestrator.v1.Failure
-	59, // 9: orchestrator.v1.Step.started_at:type_name -> google.protobuf.Timestamp
-	59, // 10: orchestrator.v1.Step.finished_at:type_name -> google.protobuf.Timestamp
+	52, // 9: orchestrator.v1.Step.started_at:type_name -> google.protobuf.Timestamp
+	52, // 10: orchestrator.v1.Step.finished_at:type_name -> google.protobuf.Timestamp
 	4,  // 11: orchestrator.v1.Step.usage:type_name -> orchestrator.v1.Usage
 	6,  // 12: orchestrator.v1.Step.waiting:type_name -> orchestrator.v1.Waiting
 	7,  // 13: orchestrator.v1.Step.artifacts:type_name -> orchestrator.v1.Artifact
-	59, // 14: orchestrator.v1.Waiting.due:type_name -> google.protobuf.Timestamp
-	59, // 15: orchestrator.v1.Event.at:type_name -> google.protobuf.Timestamp
-	59, // 16: orchestrator.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	54, // 17: orchestrator.v1.CreateRunRequest.labels:type_name -> orchestrator.v1.CreateRunRequest.LabelsEntry
-	55, // 18: orchestrator.v1.CreateRunRequest.files:type_name -> orchestrator.v1.CreateRunRequest.FilesEntry
-	56, // 19: orchestrator.v1.CreateRunRequest.uploads:type_name -> orchestrator.v1.CreateRunRequest.UploadsEntry
+	52, // 14: orchestrator.v1.Waiting.due:type_name -> google.protobuf.Timestamp
+	52, // 15: orchestrator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	52, // 16: orchestrator.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	47, // 17: orchestrator.v1.CreateRunRequest.labels:type_name -> orchestrator.v1.CreateRunRequest.LabelsEntry
+	48, // 18: orchestrator.v1.CreateRunRequest.files:type_name -> orchestrator.v1.CreateRunRequest.FilesEntry
+	49, // 19: orchestrator.v1.CreateRunRequest.uploads:type_name -> orchestrator.v1.CreateRunRequest.UploadsEntry
 	12, // 20: orchestrator.v1.DryRunResponse.plan:type_name -> orchestrator.v1.PlannedStep
 	2,  // 21: orchestrator.v1.ListRunsResponse.runs:type_name -> orchestrator.v1.Run
 	5,  // 22: orchestrator.v1.ListStepsResponse.steps:type_name -> orchestrator.v1.Step
 	8,  // 23: orchestrator.v1.ListEventsResponse.events:type_name -> orchestrator.v1.Event
-	57, // 24: orchestrator.v1.ForkRunRequest.files:type_name -> orchestrator.v1.ForkRunRequest.FilesEntry
-	58, // 25: orchestrator.v1.PreviewForkRequest.files:type_name -> orchestrator.v1.PreviewForkRequest.FilesEntry
+	50, // 24: orchestrator.v1.ForkRunRequest.files:type_name -> orchestrator.v1.ForkRunRequest.FilesEntry
+	51, // 25: orchestrator.v1.PreviewForkRequest.files:type_name -> orchestrator.v1.PreviewForkRequest.FilesEntry
 	32, // 26: orchestrator.v1.PreviewForkResponse.steps:type_name -> orchestrator.v1.ForkStep
 	2,  // 27: orchestrator.v1.RunDiff.a:type_name -> orchestrator.v1.Run
 	2,  // 28: orchestrator.v1.RunDiff.b:type_name -> orchestrator.v1.Run
@@ -4593,62 +4025,59 @@ var file_orchestrator_v1_runs_proto_depIdxs = []int32{
 	38, // 41: orchestrator.v1.StepSide.parameters:type_name -> orchestrator.v1.DiffValue
 	38, // 42: orchestrator.v1.StepSide.output:type_name -> orchestrator.v1.DiffValue
 	3,  // 43: orchestrator.v1.StepSide.error:type_name -> orchestrator.v1.Failure
-	49, // 44: orchestrator.v1.Graph.nodes:type_name -> orchestrator.v1.GraphNode
-	50, // 45: orchestrator.v1.Graph.edges:type_name -> orchestrator.v1.GraphEdge
-	48, // 46: orchestrator.v1.Graph.arms:type_name -> orchestrator.v1.GraphArm
-	2,  // 47: orchestrator.v1.WhyRunResponse.run:type_name -> orchestrator.v1.Run
-	60, // 48: orchestrator.v1.WhyRunResponse.causes:type_name -> orchestrator.v1.Cause
-	10, // 49: orchestrator.v1.Runs.CreateRun:input_type -> orchestrator.v1.CreateRunRequest
-	14, // 50: orchestrator.v1.Runs.ListRuns:input_type -> orchestrator.v1.ListRunsRequest
-	16, // 51: orchestrator.v1.Runs.GetRun:input_type -> orchestrator.v1.GetRunRequest
-	17, // 52: orchestrator.v1.Runs.ListSteps:input_type -> orchestrator.v1.ListStepsRequest
-	19, // 53: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
-	21, // 54: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
-	22, // 55: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
-	51, // 56: orchestrator.v1.Runs.WhyRun:input_type -> orchestrator.v1.WhyRunRequest
-	23, // 57: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
-	24, // 58: orchestrator.v1.Runs.PauseRun:input_type -> orchestrator.v1.PauseRunRequest
-	25, // 59: orchestrator.v1.Runs.ResumeRun:input_type -> orchestrator.v1.ResumeRunRequest
-	26, // 60: orchestrator.v1.Runs.RetryRun:input_type -> orchestrator.v1.RetryRunRequest
-	27, // 61: orchestrator.v1.Runs.RerunRun:input_type -> orchestrator.v1.RerunRunRequest
-	28, // 62: orchestrator.v1.Runs.ForkRun:input_type -> orchestrator.v1.ForkRunRequest
-	29, // 63: orchestrator.v1.Runs.ReplayRun:input_type -> orchestrator.v1.ReplayRunRequest
-	30, // 64: orchestrator.v1.Runs.PreviewFork:input_type -> orchestrator.v1.PreviewForkRequest
-	33, // 65: orchestrator.v1.Runs.DiffRuns:input_type -> orchestrator.v1.DiffRunsRequest
-	41, // 66: orchestrator.v1.Runs.ExportRun:input_type -> orchestrator.v1.ExportRunRequest
-	43, // 67: orchestrator.v1.Runs.ImportRun:input_type -> orchestrator.v1.ImportRunRequest
-	10, // 68: orchestrator.v1.Runs.DryRun:input_type -> orchestrator.v1.CreateRunRequest
-	13, // 69: orchestrator.v1.Runs.SendSignal:input_type -> orchestrator.v1.SendSignalRequest
-	44, // 70: orchestrator.v1.Runs.GetGraph:input_type -> orchestrator.v1.GetGraphRequest
-	45, // 71: orchestrator.v1.Runs.GetDefinition:input_type -> orchestrator.v1.GetDefinitionRequest
-	2,  // 72: orchestrator.v1.Runs.CreateRun:output_type -> orchestrator.v1.Run
-	15, // 73: orchestrator.v1.Runs.ListRuns:output_type -> orchestrator.v1.ListRunsResponse
-	2,  // 74: orchestrator.v1.Runs.GetRun:output_type -> orchestrator.v1.Run
-	18, // 75: orchestrator.v1.Runs.ListSteps:output_type -> orchestrator.v1.ListStepsResponse
-	20, // 76: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
-	8,  // 77: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
-	9,  // 78: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
-	52, // 79: orchestrator.v1.Runs.WhyRun:output_type -> orchestrator.v1.WhyRunResponse
-	2,  // 80: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
-	2,  // 81: orchestrator.v1.Runs.PauseRun:output_type -> orchestrator.v1.Run
-	2,  // 82: orchestrator.v1.Runs.ResumeRun:output_type -> orchestrator.v1.Run
-	2,  // 83: orchestrator.v1.Runs.RetryRun:output_type -> orchestrator.v1.Run
-	2,  // 84: orchestrator.v1.Runs.RerunRun:output_type -> orchestrator.v1.Run
-	2,  // 85: orchestrator.v1.Runs.ForkRun:output_type -> orchestrator.v1.Run
-	2,  // 86: orchestrator.v1.Runs.ReplayRun:output_type -> orchestrator.v1.Run
-	31, // 87: orchestrator.v1.Runs.PreviewFork:output_type -> orchestrator.v1.PreviewForkResponse
-	34, // 88: orchestrator.v1.Runs.DiffRuns:output_type -> orchestrator.v1.RunDiff
-	42, // 89: orchestrator.v1.Runs.ExportRun:output_type -> orchestrator.v1.ExportRunResponse
-	2,  // 90: orchestrator.v1.Runs.ImportRun:output_type -> orchestrator.v1.Run
-	11, // 91: orchestrator.v1.Runs.DryRun:output_type -> orchestrator.v1.DryRunResponse
-	2,  // 92: orchestrator.v1.Runs.SendSignal:output_type -> orchestrator.v1.Run
-	47, // 93: orchestrator.v1.Runs.GetGraph:output_type -> orchestrator.v1.Graph
-	46, // 94: orchestrator.v1.Runs.GetDefinition:output_type -> orchestrator.v1.Definition
-	72, // [72:95] is the sub-list for method output_type
-	49, // [49:72] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	2,  // 44: orchestrator.v1.WhyRunResponse.run:type_name -> orchestrator.v1.Run
+	53, // 45: orchestrator.v1.WhyRunResponse.causes:type_name -> orchestrator.v1.Cause
+	10, // 46: orchestrator.v1.Runs.CreateRun:input_type -> orchestrator.v1.CreateRunRequest
+	14, // 47: orchestrator.v1.Runs.ListRuns:input_type -> orchestrator.v1.ListRunsRequest
+	16, // 48: orchestrator.v1.Runs.GetRun:input_type -> orchestrator.v1.GetRunRequest
+	17, // 49: orchestrator.v1.Runs.ListSteps:input_type -> orchestrator.v1.ListStepsRequest
+	19, // 50: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
+	21, // 51: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
+	22, // 52: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
+	44, // 53: orchestrator.v1.Runs.WhyRun:input_type -> orchestrator.v1.WhyRunRequest
+	23, // 54: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
+	24, // 55: orchestrator.v1.Runs.PauseRun:input_type -> orchestrator.v1.PauseRunRequest
+	25, // 56: orchestrator.v1.Runs.ResumeRun:input_type -> orchestrator.v1.ResumeRunRequest
+	26, // 57: orchestrator.v1.Runs.RetryRun:input_type -> orchestrator.v1.RetryRunRequest
+	27, // 58: orchestrator.v1.Runs.RerunRun:input_type -> orchestrator.v1.RerunRunRequest
+	28, // 59: orchestrator.v1.Runs.ForkRun:input_type -> orchestrator.v1.ForkRunRequest
+	29, // 60: orchestrator.v1.Runs.ReplayRun:input_type -> orchestrator.v1.ReplayRunRequest
+	30, // 61: orchestrator.v1.Runs.PreviewFork:input_type -> orchestrator.v1.PreviewForkRequest
+	33, // 62: orchestrator.v1.Runs.DiffRuns:input_type -> orchestrator.v1.DiffRunsRequest
+	41, // 63: orchestrator.v1.Runs.ExportRun:input_type -> orchestrator.v1.ExportRunRequest
+	43, // 64: orchestrator.v1.Runs.ImportRun:input_type -> orchestrator.v1.ImportRunRequest
+	10, // 65: orchestrator.v1.Runs.DryRun:input_type -> orchestrator.v1.CreateRunRequest
+	13, // 66: orchestrator.v1.Runs.SendSignal:input_type -> orchestrator.v1.SendSignalRequest
+	54, // 67: orchestrator.v1.Runs.GetGraph:input_type -> orchestrator.v1.GetGraphRequest
+	55, // 68: orchestrator.v1.Runs.GetDefinition:input_type -> orchestrator.v1.GetDefinitionRequest
+	2,  // 69: orchestrator.v1.Runs.CreateRun:output_type -> orchestrator.v1.Run
+	15, // 70: orchestrator.v1.Runs.ListRuns:output_type -> orchestrator.v1.ListRunsResponse
+	2,  // 71: orchestrator.v1.Runs.GetRun:output_type -> orchestrator.v1.Run
+	18, // 72: orchestrator.v1.Runs.ListSteps:output_type -> orchestrator.v1.ListStepsResponse
+	20, // 73: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
+	8,  // 74: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
+	9,  // 75: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
+	45, // 76: orchestrator.v1.Runs.WhyRun:output_type -> orchestrator.v1.WhyRunResponse
+	2,  // 77: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
+	2,  // 78: orchestrator.v1.Runs.PauseRun:output_type -> orchestrator.v1.Run
+	2,  // 79: orchestrator.v1.Runs.ResumeRun:output_type -> orchestrator.v1.Run
+	2,  // 80: orchestrator.v1.Runs.RetryRun:output_type -> orchestrator.v1.Run
+	2,  // 81: orchestrator.v1.Runs.RerunRun:output_type -> orchestrator.v1.Run
+	2,  // 82: orchestrator.v1.Runs.ForkRun:output_type -> orchestrator.v1.Run
+	2,  // 83: orchestrator.v1.Runs.ReplayRun:output_type -> orchestrator.v1.Run
+	31, // 84: orchestrator.v1.Runs.PreviewFork:output_type -> orchestrator.v1.PreviewForkResponse
+	34, // 85: orchestrator.v1.Runs.DiffRuns:output_type -> orchestrator.v1.RunDiff
+	42, // 86: orchestrator.v1.Runs.ExportRun:output_type -> orchestrator.v1.ExportRunResponse
+	2,  // 87: orchestrator.v1.Runs.ImportRun:output_type -> orchestrator.v1.Run
+	11, // 88: orchestrator.v1.Runs.DryRun:output_type -> orchestrator.v1.DryRunResponse
+	2,  // 89: orchestrator.v1.Runs.SendSignal:output_type -> orchestrator.v1.Run
+	56, // 90: orchestrator.v1.Runs.GetGraph:output_type -> orchestrator.v1.Graph
+	57, // 91: orchestrator.v1.Runs.GetDefinition:output_type -> orchestrator.v1.Definition
+	69, // [69:92] is the sub-list for method output_type
+	46, // [46:69] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_orchestrator_v1_runs_proto_init() }
@@ -4657,6 +4086,7 @@ func file_orchestrator_v1_runs_proto_init() {
 		return
 	}
 	file_orchestrator_v1_causes_proto_init()
+	file_orchestrator_v1_graph_proto_init()
 	file_orchestrator_v1_options_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4664,7 +4094,7 @@ func file_orchestrator_v1_runs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orchestrator_v1_runs_proto_rawDesc), len(file_orchestrator_v1_runs_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   57,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
