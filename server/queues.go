@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -127,11 +129,19 @@ func fromQueue(q *store.Queue) *orchestratorv1.Queue {
 }
 
 // queueGauges tell of all queues together: the label of a queue would take as many
-// values as its users like. They are read when they are asked for.
+// values as its users like. They are read when they are asked for, but not more
+// often than every few seconds, however many ask.
 type queueGauges struct {
 	s            *Server
 	waiting, age *prometheus.Desc
+
+	mu   sync.Mutex
+	read time.Time
+	list []store.Queue
 }
+
+// gaugesAge is how old the figures of queues may be.
+const gaugesAge = 10 * time.Second
 
 func newQueueGauges(s *Server) *queueGauges {
 	return &queueGauges{
@@ -150,9 +160,7 @@ func (g *queueGauges) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector. Without an answer of the store there
 // are no figures.
 func (g *queueGauges) Collect(out chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), scrapeLimit)
-	defer cancel()
-	list, err := g.s.cfg.Store.Queues(ctx)
+	list, err := g.queues()
 	if err != nil {
 		return
 	}
@@ -165,4 +173,19 @@ func (g *queueGauges) Collect(out chan<- prometheus.Metric) {
 	}
 	out <- prometheus.MustNewConstMetric(g.waiting, prometheus.GaugeValue, waiting)
 	out <- prometheus.MustNewConstMetric(g.age, prometheus.GaugeValue, age)
+}
+
+func (g *queueGauges) queues() ([]store.Queue, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if time.Since(g.read) < gaugesAge {
+		return g.list, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeLimit)
+	defer cancel()
+	list, err := g.s.cfg.Store.Queues(ctx)
+	if err == nil {
+		g.list, g.read = list, time.Now()
+	}
+	return list, err
 }

@@ -100,6 +100,9 @@ func (r *repair) unit(u *pipeline.Unit) {
 	if a := u.Settings.Auto; a != nil {
 		a.Fallback = r.value(a.Fallback)
 	}
+	if c := u.Settings.Concurrency; c != nil {
+		r.template(&c.Key)
+	}
 	r.entries(u.Vars)
 	r.entries(u.Outputs)
 	r.body(&u.Root)
