@@ -44,6 +44,7 @@ var examples = map[string]example{
 	"finally.yaml":      {want: `{"said":"worked"}`, files: map[string]string{"work/journal.txt": "work: completed\n"}},
 	"state.yaml":        {want: `{"taken":[3,9,4,1],"total":17}`},
 	"order.yaml":        {want: `{"report":"9 words\nbrown"}`},
+	"triggers.yaml":     {of: "{{ said }}", want: `"Looking at by hand, number 0"`},
 	"timeout.yaml":      {want: `{"status":"failed","why":"timeout"}`},
 	"effect.yaml":       {want: `{"keyed":true,"paid":"paid","year":` + time.Now().UTC().Format("2006") + `}`},
 	"secrets.yaml":      {want: `{"others":"another step sees ''","use":"the token is [secret API_TOKEN]"}`},
@@ -182,6 +183,9 @@ func (h *house) contains(t *testing.T, name, text string) {
 
 // alone are the examples that have a test of their own.
 var alone = []string{"code-report.yaml", "health-sweep.yaml", "secret-headers.yaml"}
+
+// elsewhere is the folder of examples whose actions a worker brings.
+const elsewhere = "workers"
 
 func TestEveryExampleIsRun(t *testing.T) {
 	for _, file := range all(t) {

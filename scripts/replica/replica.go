@@ -1,6 +1,6 @@
 // Package replica starts, kills and looks at a real `orchestrator serve`
 // process and gives it a database of its own. Measuring (bench) and torture
-// (scripts/kill-test) share it; it owns the process and the database, and ends
+// (scripts/torture) share it; it owns the process and the database, and ends
 // both.
 //
 //	db, err := replica.NewDatabase(ctx, os.Getenv("TEST_DATABASE_URL"), "bench")

@@ -35,6 +35,7 @@ const (
 // Queues are the lines in which runs wait for their start. A queue appears when a
 // run or a setting first names it.
 type QueuesClient interface {
+	// ListQueues lists the queues with what stands in them.
 	ListQueues(ctx context.Context, in *ListQueuesRequest, opts ...grpc.CallOption) (*ListQueuesResponse, error)
 	// GetQueue answers the defaults for a queue that was never used.
 	GetQueue(ctx context.Context, in *GetQueueRequest, opts ...grpc.CallOption) (*Queue, error)
@@ -43,9 +44,11 @@ type QueuesClient interface {
 	// PauseQueue lets no run of the queue start. Runs under way go on, new ones
 	// are accepted and wait.
 	PauseQueue(ctx context.Context, in *PauseQueueRequest, opts ...grpc.CallOption) (*Queue, error)
+	// ResumeQueue lets the runs of the queue start again.
 	ResumeQueue(ctx context.Context, in *ResumeQueueRequest, opts ...grpc.CallOption) (*Queue, error)
 	// PausePipeline lets no queued run of the pipeline start.
 	PausePipeline(ctx context.Context, in *PausePipelineRequest, opts ...grpc.CallOption) (*PipelinePause, error)
+	// ResumePipeline lets the runs of the pipeline start again.
 	ResumePipeline(ctx context.Context, in *ResumePipelineRequest, opts ...grpc.CallOption) (*PipelinePause, error)
 }
 
@@ -134,6 +137,7 @@ func (c *queuesClient) ResumePipeline(ctx context.Context, in *ResumePipelineReq
 // Queues are the lines in which runs wait for their start. A queue appears when a
 // run or a setting first names it.
 type QueuesServer interface {
+	// ListQueues lists the queues with what stands in them.
 	ListQueues(context.Context, *ListQueuesRequest) (*ListQueuesResponse, error)
 	// GetQueue answers the defaults for a queue that was never used.
 	GetQueue(context.Context, *GetQueueRequest) (*Queue, error)
@@ -142,9 +146,11 @@ type QueuesServer interface {
 	// PauseQueue lets no run of the queue start. Runs under way go on, new ones
 	// are accepted and wait.
 	PauseQueue(context.Context, *PauseQueueRequest) (*Queue, error)
+	// ResumeQueue lets the runs of the queue start again.
 	ResumeQueue(context.Context, *ResumeQueueRequest) (*Queue, error)
 	// PausePipeline lets no queued run of the pipeline start.
 	PausePipeline(context.Context, *PausePipelineRequest) (*PipelinePause, error)
+	// ResumePipeline lets the runs of the pipeline start again.
 	ResumePipeline(context.Context, *ResumePipelineRequest) (*PipelinePause, error)
 	mustEmbedUnimplementedQueuesServer()
 }

@@ -3887,9 +3887,9 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\n" +
 	"ListEvents\x12\".orchestrator.v1.ListEventsRequest\x1a#.orchestrator.v1.ListEventsResponse\x12F\n" +
 	"\bWatchRun\x12 .orchestrator.v1.WatchRunRequest\x1a\x16.orchestrator.v1.Event0\x01\x12H\n" +
-	"\bReadLogs\x12 .orchestrator.v1.ReadLogsRequest\x1a\x18.orchestrator.v1.LogLine0\x01\x12I\n" +
-	"\x06WhyRun\x12\x1e.orchestrator.v1.WhyRunRequest\x1a\x1f.orchestrator.v1.WhyRunResponse\x12D\n" +
-	"\tCancelRun\x12!.orchestrator.v1.CancelRunRequest\x1a\x14.orchestrator.v1.Run\x12B\n" +
+	"\bReadLogs\x12 .orchestrator.v1.ReadLogsRequest\x1a\x18.orchestrator.v1.LogLine0\x01\x12D\n" +
+	"\tCancelRun\x12!.orchestrator.v1.CancelRunRequest\x1a\x14.orchestrator.v1.Run\x12I\n" +
+	"\x06WhyRun\x12\x1e.orchestrator.v1.WhyRunRequest\x1a\x1f.orchestrator.v1.WhyRunResponse\x12B\n" +
 	"\bPauseRun\x12 .orchestrator.v1.PauseRunRequest\x1a\x14.orchestrator.v1.Run\x12D\n" +
 	"\tResumeRun\x12!.orchestrator.v1.ResumeRunRequest\x1a\x14.orchestrator.v1.Run\x12B\n" +
 	"\bRetryRun\x12 .orchestrator.v1.RetryRunRequest\x1a\x14.orchestrator.v1.Run\x12B\n" +
@@ -4034,8 +4034,8 @@ var file_orchestrator_v1_runs_proto_depIdxs = []int32{
 	19, // 50: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
 	21, // 51: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
 	22, // 52: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
-	44, // 53: orchestrator.v1.Runs.WhyRun:input_type -> orchestrator.v1.WhyRunRequest
-	23, // 54: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
+	23, // 53: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
+	44, // 54: orchestrator.v1.Runs.WhyRun:input_type -> orchestrator.v1.WhyRunRequest
 	24, // 55: orchestrator.v1.Runs.PauseRun:input_type -> orchestrator.v1.PauseRunRequest
 	25, // 56: orchestrator.v1.Runs.ResumeRun:input_type -> orchestrator.v1.ResumeRunRequest
 	26, // 57: orchestrator.v1.Runs.RetryRun:input_type -> orchestrator.v1.RetryRunRequest
@@ -4057,8 +4057,8 @@ var file_orchestrator_v1_runs_proto_depIdxs = []int32{
 	20, // 73: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
 	8,  // 74: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
 	9,  // 75: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
-	45, // 76: orchestrator.v1.Runs.WhyRun:output_type -> orchestrator.v1.WhyRunResponse
-	2,  // 77: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
+	2,  // 76: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
+	45, // 77: orchestrator.v1.Runs.WhyRun:output_type -> orchestrator.v1.WhyRunResponse
 	2,  // 78: orchestrator.v1.Runs.PauseRun:output_type -> orchestrator.v1.Run
 	2,  // 79: orchestrator.v1.Runs.ResumeRun:output_type -> orchestrator.v1.Run
 	2,  // 80: orchestrator.v1.Runs.RetryRun:output_type -> orchestrator.v1.Run

@@ -26,8 +26,8 @@ const (
 	Runs_ListEvents_FullMethodName    = "/orchestrator.v1.Runs/ListEvents"
 	Runs_WatchRun_FullMethodName      = "/orchestrator.v1.Runs/WatchRun"
 	Runs_ReadLogs_FullMethodName      = "/orchestrator.v1.Runs/ReadLogs"
-	Runs_WhyRun_FullMethodName        = "/orchestrator.v1.Runs/WhyRun"
 	Runs_CancelRun_FullMethodName     = "/orchestrator.v1.Runs/CancelRun"
+	Runs_WhyRun_FullMethodName        = "/orchestrator.v1.Runs/WhyRun"
 	Runs_PauseRun_FullMethodName      = "/orchestrator.v1.Runs/PauseRun"
 	Runs_ResumeRun_FullMethodName     = "/orchestrator.v1.Runs/ResumeRun"
 	Runs_RetryRun_FullMethodName      = "/orchestrator.v1.Runs/RetryRun"
@@ -68,9 +68,9 @@ type RunsClient interface {
 	ReadLogs(ctx context.Context, in *ReadLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogLine], error)
 	// CancelRun asks a run to end. It answers once the wish is durable; the run
 	// is CANCELLED when what ran has stopped and its finally steps have run.
+	CancelRun(ctx context.Context, in *CancelRunRequest, opts ...grpc.CallOption) (*Run, error)
 	// WhyRun says why the run is where it is, from what is recorded.
 	WhyRun(ctx context.Context, in *WhyRunRequest, opts ...grpc.CallOption) (*WhyRunResponse, error)
-	CancelRun(ctx context.Context, in *CancelRunRequest, opts ...grpc.CallOption) (*Run, error)
 	// PauseRun lets a run begin nothing more: what runs ends, then the run rests
 	// with status PAUSED. Times and messages that come wait; a cancel ends it.
 	PauseRun(ctx context.Context, in *PauseRunRequest, opts ...grpc.CallOption) (*Run, error)
@@ -211,20 +211,20 @@ func (c *runsClient) ReadLogs(ctx context.Context, in *ReadLogsRequest, opts ...
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Runs_ReadLogsClient = grpc.ServerStreamingClient[LogLine]
 
-func (c *runsClient) WhyRun(ctx context.Context, in *WhyRunRequest, opts ...grpc.CallOption) (*WhyRunResponse, error) {
+func (c *runsClient) CancelRun(ctx context.Context, in *CancelRunRequest, opts ...grpc.CallOption) (*Run, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(WhyRunResponse)
-	err := c.cc.Invoke(ctx, Runs_WhyRun_FullMethodName, in, out, cOpts...)
+	out := new(Run)
+	err := c.cc.Invoke(ctx, Runs_CancelRun_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
 }
 
-func (c *runsClient) CancelRun(ctx context.Context, in *CancelRunRequest, opts ...grpc.CallOption) (*Run, error) {
+func (c *runsClient) WhyRun(ctx context.Context, in *WhyRunRequest, opts ...grpc.CallOption) (*WhyRunResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(Run)
-	err := c.cc.Invoke(ctx, Runs_CancelRun_FullMethodName, in, out, cOpts...)
+	out := new(WhyRunResponse)
+	err := c.cc.Invoke(ctx, Runs_WhyRun_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -407,9 +407,9 @@ type RunsServer interface {
 	ReadLogs(*ReadLogsRequest, grpc.ServerStreamingServer[LogLine]) error
 	// CancelRun asks a run to end. It answers once the wish is durable; the run
 	// is CANCELLED when what ran has stopped and its finally steps have run.
+	CancelRun(context.Context, *CancelRunRequest) (*Run, error)
 	// WhyRun says why the run is where it is, from what is recorded.
 	WhyRun(context.Context, *WhyRunRequest) (*WhyRunResponse, error)
-	CancelRun(context.Context, *CancelRunRequest) (*Run, error)
 	// PauseRun lets a run begin nothing more: what runs ends, then the run rests
 	// with status PAUSED. Times and messages that come wait; a cancel ends it.
 	PauseRun(context.Context, *PauseRunRequest) (*Run, error)
@@ -483,11 +483,11 @@ func (UnimplementedRunsServer) WatchRun(*WatchRunRequest, grpc.ServerStreamingSe
 func (UnimplementedRunsServer) ReadLogs(*ReadLogsRequest, grpc.ServerStreamingServer[LogLine]) error {
 	return status.Error(codes.Unimplemented, "method ReadLogs not implemented")
 }
-func (UnimplementedRunsServer) WhyRun(context.Context, *WhyRunRequest) (*WhyRunResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method WhyRun not implemented")
-}
 func (UnimplementedRunsServer) CancelRun(context.Context, *CancelRunRequest) (*Run, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelRun not implemented")
+}
+func (UnimplementedRunsServer) WhyRun(context.Context, *WhyRunRequest) (*WhyRunResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WhyRun not implemented")
 }
 func (UnimplementedRunsServer) PauseRun(context.Context, *PauseRunRequest) (*Run, error) {
 	return nil, status.Error(codes.Unimplemented, "method PauseRun not implemented")
@@ -664,24 +664,6 @@ func _Runs_ReadLogs_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Runs_ReadLogsServer = grpc.ServerStreamingServer[LogLine]
 
-func _Runs_WhyRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(WhyRunRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(RunsServer).WhyRun(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Runs_WhyRun_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(RunsServer).WhyRun(ctx, req.(*WhyRunRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 func _Runs_CancelRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CancelRunRequest)
 	if err := dec(in); err != nil {
@@ -696,6 +678,24 @@ func _Runs_CancelRun_Handler(srv interface{}, ctx context.Context, dec func(inte
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(RunsServer).CancelRun(ctx, req.(*CancelRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Runs_WhyRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WhyRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunsServer).WhyRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runs_WhyRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunsServer).WhyRun(ctx, req.(*WhyRunRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -962,12 +962,12 @@ var Runs_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Runs_ListEvents_Handler,
 		},
 		{
-			MethodName: "WhyRun",
-			Handler:    _Runs_WhyRun_Handler,
-		},
-		{
 			MethodName: "CancelRun",
 			Handler:    _Runs_CancelRun_Handler,
+		},
+		{
+			MethodName: "WhyRun",
+			Handler:    _Runs_WhyRun_Handler,
 		},
 		{
 			MethodName: "PauseRun",

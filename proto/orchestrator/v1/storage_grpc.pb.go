@@ -28,6 +28,7 @@ const (
 //
 // Storage tells what the store takes and keeps.
 type StorageClient interface {
+	// GetStorage tells what the store takes and keeps.
 	GetStorage(ctx context.Context, in *GetStorageRequest, opts ...grpc.CallOption) (*StorageReport, error)
 }
 
@@ -55,6 +56,7 @@ func (c *storageClient) GetStorage(ctx context.Context, in *GetStorageRequest, o
 //
 // Storage tells what the store takes and keeps.
 type StorageServer interface {
+	// GetStorage tells what the store takes and keeps.
 	GetStorage(context.Context, *GetStorageRequest) (*StorageReport, error)
 	mustEmbedUnimplementedStorageServer()
 }
