@@ -20,7 +20,7 @@ func (c *cli) completeFlags(root *cobra.Command) {
 			cmd.ValidArgsFunction = yamlFiles
 		}
 	}
-	for _, verb := range []string{"get", "watch", "logs", "artifacts", "cancel", "pause", "resume", "retry", "rerun", "fork", "replay", "diff", "export"} {
+	for _, verb := range []string{"get", "watch", "logs", "artifacts", "cancel", "pause", "resume", "retry", "rerun", "fork", "replay", "diff", "export", "why"} {
 		if cmd, _, err := root.Find([]string{"runs", verb}); err == nil {
 			cmd.ValidArgsFunction = c.completeRun(verb)
 		}
