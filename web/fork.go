@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -148,9 +149,7 @@ func (s *site) planFork(w http.ResponseWriter, r *http.Request, read func(*api.R
 // with is the refusal with what the API says.
 func (f refusal) with(err error) refusal {
 	out := refused(err)
-	for k, v := range f.Inputs {
-		out.Inputs[k] = v
-	}
+	maps.Copy(out.Inputs, f.Inputs)
 	return out
 }
 

@@ -125,6 +125,17 @@ func TestARunSaysWhyItIsWhereItIs(t *testing.T) {
 	}
 }
 
+func TestWhyComesLive(t *testing.T) {
+	f := newFake()
+	s := f.running(9)
+	f.ops.causes = map[string][]*api.Cause{s.run.Id: {{Code: "paused", Message: "the run is paused"}}}
+	v := watch(t, serve(t, f).URL, s.run.Id, "")
+	if _, err := f.rest(s.run.Id, true); err != nil {
+		t.Fatal(err)
+	}
+	v.until("waits", "Why it is paused")
+}
+
 func TestWaitsThatStandBelowAreNotToldTwice(t *testing.T) {
 	f := newFake()
 	s := f.begin(1, "p", demoGraph(), "")

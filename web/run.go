@@ -35,14 +35,14 @@ type head struct {
 
 // runData is a run's page.
 type runData struct {
-	Head   head
-	Screen screen
-	Seq    int32
-	Live   bool
+	Head    head
+	Screen  screen
+	Seq     int32
+	Live    bool
 	Refused string // what the API said of a form on the page
-	Waits  waitsData
-	Body   templ.Component
-	Drawer templ.Component // nil: closed
+	Waits   waitsData
+	Body    templ.Component
+	Drawer  templ.Component // nil: closed
 }
 
 func (s *site) run(w http.ResponseWriter, r *http.Request) {

@@ -181,7 +181,9 @@ func (s *site) showNewSchedule(w http.ResponseWriter, r *http.Request, code int,
 
 // createSchedule stores a schedule, or shows the form again with what is wrong.
 func (s *site) createSchedule(w http.ResponseWriter, r *http.Request) {
-	value := func(name string) string { return strings.TrimSpace(strings.ReplaceAll(r.FormValue(name), "\r\n", "\n")) }
+	value := func(name string) string {
+		return strings.TrimSpace(strings.ReplaceAll(r.FormValue(name), "\r\n", "\n"))
+	}
 	f := scheduleForm{
 		Pipeline: value("pipeline"), ID: value("id"), Cron: value("cron"), Timezone: value("timezone"), Inputs: value("inputs"),
 		Overlap: value("overlap"), CatchUp: value("catch_up"), Jitter: value("jitter"),
@@ -205,7 +207,7 @@ func (s *site) createSchedule(w http.ResponseWriter, r *http.Request) {
 	if refused == "" {
 		made, err := s.schedules.CreateSchedule(r.Context(), req, bigAnswers)
 		if err == nil {
-			http.Redirect(w, r, pathOfSchedule(made.GetId()), http.StatusSeeOther) //nolint:gosec // begins with /schedules/
+			http.Redirect(w, r, pathOfSchedule(made.GetId()), http.StatusSeeOther)
 			return
 		}
 		var p problem

@@ -51,7 +51,7 @@ func (s *site) showWorkers(w http.ResponseWriter, r *http.Request, code int, ref
 func (s *site) drainWorker(w http.ResponseWriter, r *http.Request) {
 	_, err := s.workers.DrainWorker(r.Context(), &api.DrainWorkerRequest{Name: named(r, "name")}, bigAnswers)
 	if err == nil {
-		http.Redirect(w, r, backTo(r.FormValue("back"), "/workers"), http.StatusSeeOther)
+		http.Redirect(w, r, "/workers", http.StatusSeeOther)
 		return
 	}
 	p, code := describe(err)
