@@ -145,7 +145,7 @@ func (c *compiler) action(f *fields, w where) *pipeline.ActionSpec {
 		} else if s := c.suggest(name, c.cat.keys); s != "" && x.hint == "" {
 			x.msg += fmt.Sprintf(" (did you mean %q?)", s)
 		} else if x.hint == "" && c.found.errs <= maxDiagnostics {
-			x.hint = "there are " + quoteList(c.cat.names())
+			x.hint = "there are " + quoteList(c.cat.names()) + "; if a worker brings it, start that worker: its actions are known once it has connected"
 		}
 	}
 	c.error(x, w.in("action"))
