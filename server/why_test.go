@@ -146,7 +146,8 @@ func TestWhyARunIsWhereItIs(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s.change, s.children, crew.line = nil, c.children, c.line
 			crew.crew = []pipeline.Worker{
-				{Name: "one", Labels: []string{"gpu"}, Status: pipeline.WorkerConnected}, {Name: "two", Status: pipeline.WorkerConnected},
+				{Name: "one", Labels: []string{"gpu"}, Status: pipeline.WorkerConnected},
+				{Name: "two", Status: pipeline.WorkerConnected},
 				{Name: "three", Labels: []string{"gpu"}, Status: pipeline.WorkerDraining},
 			}
 			id := f.create()

@@ -179,7 +179,7 @@ orchestrator queues set reports --max-running 0 --rate ""`,
 				if req.Weights == nil {
 					req.Weights = map[string]int32{}
 				}
-				req.Weights[key] = int32(min(max(w, 0), 1<<30)) //nolint:gosec // within bounds
+				req.Weights[key] = int32(min(max(w, 0), 1<<30))
 			}
 			return c.reading(cmd, func(ctx context.Context, cl *client) error {
 				q, err := cl.queues.SetQueue(ctx, req)

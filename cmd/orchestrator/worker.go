@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -188,9 +189,7 @@ func environOf(base []string, t *worker.Task) []string {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
 	}
-	for k, v := range t.Env {
-		vars[k] = v
-	}
+	maps.Copy(vars, t.Env)
 	vars["PWD"] = t.Dir
 	list := make([]string, 0, len(vars))
 	for k, v := range vars {
