@@ -315,9 +315,10 @@ func (w *simWorld) created(r *simRow) {
 	}
 	if !w.calm && w.draw("pause", n) < 0.15 {
 		w.count.faults["pause"]++
+		after := w.moment("resume at", n)
 		w.later(w.moment("pause at", n), func() {
 			w.say(id, n, store.MessagePause)
-			w.later(w.moment("resume at", n), func() { w.say(id, n, store.MessageResume) })
+			w.later(after, func() { w.say(id, n, store.MessageResume) })
 		})
 	}
 	if !w.calm && w.draw("cancel", n) < 0.12 {
