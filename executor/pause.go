@@ -72,9 +72,10 @@ func (r *runState) putOff(m *store.Message) bool {
 }
 
 // restPaused parks a paused run once nothing of it is under way. Its tasks and
-// messages are found again by whoever resumes it.
+// messages are found again by whoever resumes it. A lane that stops hands it over
+// instead: attempts that were cut short there must be begun again by the next owner.
 func (r *runState) restPaused() {
-	if r.createdIn != nil || r.running+r.looking > 0 || len(r.attempts)+len(r.adoptions)+len(r.backlog) > 0 {
+	if r.lane.stopping || r.createdIn != nil || r.running+r.looking > 0 || len(r.attempts)+len(r.adoptions)+len(r.backlog) > 0 {
 		return
 	}
 	if r.saveFiles() {
