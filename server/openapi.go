@@ -38,7 +38,7 @@ func (s *Server) serveDocs(w http.ResponseWriter, _ *http.Request) {
 }
 
 const docsStyle = `:root{color-scheme:light dark}
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;background:#fff;color:#1a1d23}
+body{overflow-wrap:anywhere;font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;background:#fff;color:#1a1d23}
 a{color:#1a5dd0}code{font:14px ui-monospace,monospace;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.2rem .8rem .2rem 0;overflow-wrap:anywhere}
 section{border-top:1px solid #8888;margin-top:1rem}h3 code{font-size:1rem}

@@ -84,7 +84,9 @@ orchestrator:
 			want.Execution = executionConfig{
 				MaxConcurrentPipelines: 2000, MaxConcurrentTasks: 50, MaxTasksPerRun: 50,
 				WorkspaceRoot: filepath.Join(c.home(), "workspaces"), Grace: 10 * time.Second,
+				AdoptionGrace: 10 * time.Minute, AdoptionWait: 30 * time.Second, WorkerHeartbeat: 3 * time.Second,
 			}
+			want.Cache = cacheConfig{Enabled: true, MemoryCacheSize: 1000, TTLSeconds: 86400, CompressionEnabled: true}
 			want.Monitoring = monitoringConfig{LogLevel: "info", StructuredLogging: true}
 			tt.want(want)
 			got, err := c.loadConfig()
@@ -107,8 +109,8 @@ func TestFaultsOfAConfigurationNameTheirPlace(t *testing.T) {
 		{"unknown section", "orchestrator:\n  strage: {}\n", []string{`c.yaml:2:3: unknown key "strage" (did you mean "storage"?)`}},
 		{"far from all", "orchestrator:\n  xyzzy_plugh: {}\n", []string{`c.yaml:2:3: unknown key "xyzzy_plugh"`}},
 		{"outside", "storage: {}\n", []string{`c.yaml:1:1: unknown key "storage": all settings stand under the key orchestrator`}},
-		{"not yet", "orchestrator:\n  cache: {enabled: true}\n  security: {api_key_required: true}\n", []string{
-			"c.yaml:2:3: cache has no effect in this version; leave it out",
+		{"not yet", "orchestrator:\n  sandbox: {enabled: true}\n  security: {api_key_required: true}\n", []string{
+			"c.yaml:2:3: sandbox has no effect in this version; leave it out",
 			"c.yaml:3:14: security.api_key_required has no effect in this version; leave it out",
 		}},
 		{"a number", "orchestrator: {storage: {pool_size: many}}\n", []string{`c.yaml:1:37: storage.pool_size: "many" is not a whole number above 0`}},
