@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -54,6 +55,8 @@ func (l *load) check(t *testing.T) {
 		numbers[number] = id
 	}
 	records, results, said, woken, asked := 0, 0, 0, 0, 0
+	var longest time.Duration // that a run stood still
+	stood := ""
 	for id, known := range l.runs {
 		run := stored[id]
 		if run == nil {
@@ -68,6 +71,12 @@ func (l *load) check(t *testing.T) {
 			t.Fatal(err)
 		}
 		records += len(events)
+		for i := 1; i < len(events); i++ {
+			if gap := events[i].GetAt().AsTime().Sub(events[i-1].GetAt().AsTime()); gap > longest {
+				longest = gap
+				stood = fmt.Sprintf("run %s from event %d, %s %s, to %s %s", id, i, events[i-1].GetType(), events[i-1].GetPath(), events[i].GetType(), events[i].GetPath())
+			}
+		}
 		results += known.checkRun(id, events, effects, bad)
 		if p := known.people; p != nil {
 			said += len(known.shape.said)
@@ -90,6 +99,7 @@ func (l *load) check(t *testing.T) {
 		}
 	}
 	t.Logf("%d runs, %d records, %d step results, each once; %d effects ran, of which %d steps more than once", len(l.runs), records, results, total, repeated)
+	t.Logf("longest without a record, by clocks that are wrong: %v, %s", longest, stood)
 	t.Logf("%d signals and decisions, each taken once; %d times nobody knew whether a step that may run at most once had run; runs left memory and were woken %d times", said, asked, woken)
 }
 
