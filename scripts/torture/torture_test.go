@@ -38,7 +38,7 @@ type config struct {
 }
 
 // The clocks of the replicas are wrong by this much.
-var skews = []time.Duration{0, 75 * time.Second, -40 * time.Second}
+var skews = []time.Duration{0, 15 * time.Second, -10 * time.Second}
 
 func TestTorture(t *testing.T) {
 	if testing.Short() {
