@@ -177,7 +177,7 @@ func (b *bench) viewers(ctx context.Context) error {
 		var text strings.Builder
 		text.WriteString("id: bench-viewed\nsteps:\n  - {id: begin, wait: {signal: begin}}\n")
 		for i := range length { // one after the other, about 150 events a second
-			fmt.Fprintf(&text, "  - {id: s%d, wait: {timer: 20ms}, dependencies: [%s]}\n", i, before)
+			fmt.Fprintf(&text, "  - {id: s%d, wait: {for: 20ms}, dependencies: [%s]}\n", i, before)
 			before = fmt.Sprintf("s%d", i)
 		}
 		run, err := s.submit(ctx, text.String())
