@@ -13,7 +13,9 @@ import (
 
 // GetStorage tells of a store with one day, and an older one that a run keeps.
 func (f *fake) GetStorage(context.Context, *api.GetStorageRequest) (*api.StorageReport, error) {
-	day := func(n int) *timestamppb.Timestamp { return timestamppb.New(time.Date(2026, 3, n, 0, 0, 0, 0, time.UTC)) }
+	day := func(n int) *timestamppb.Timestamp {
+		return timestamppb.New(time.Date(2026, 3, n, 0, 0, 0, 0, time.UTC))
+	}
 	return &api.StorageReport{
 		Bytes: 3 << 30, BytesPerDay: 5 << 20, RetentionDays: 30,
 		Days: []*api.StorageDay{{Day: day(4), Bytes: 7 << 20, Runs: 1234, Tables: []*api.StorageTable{
