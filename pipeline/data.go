@@ -66,6 +66,10 @@ func AppendData(b []byte, d *Data) []byte {
 	o.value("value", d.Value)
 	o.text("actor", d.Actor)
 	o.text("child", string(d.Child))
+	if d.Call != nil {
+		o.key("call")
+		o.b = appendInvocation(o.b, d.Call)
+	}
 	o.text("model", d.Model)
 	if d.Usage != nil {
 		o.marshal("usage", d.Usage)
@@ -98,6 +102,9 @@ func appendWaiting(b []byte, w *Waiting) []byte {
 	o.number("count", int64(w.Count))
 	o.number("poll", int64(w.Poll))
 	o.text("approval", string(w.Approval))
+	if len(w.Approvals) > 0 {
+		o.marshal("approvals", w.Approvals)
+	}
 	if len(w.Labels) > 0 {
 		o.marshal("labels", w.Labels)
 	}
@@ -201,46 +208,47 @@ func (o *object) versions(k string, list []Version) {
 
 // storedData is the decoding form of Data.
 type storedData struct {
-	Kind       Kind            `json:"kind"`
-	Action     string          `json:"action"`
-	Parameters json.RawMessage `json:"parameters"`
-	Items      json.RawMessage `json:"items"`
-	Branch     *int            `json:"branch"`
-	Vars       json.RawMessage `json:"vars"`
-	Consumed   []storedVersion `json:"consumed"`
-	Worker     string          `json:"worker"`
-	Remote     bool            `json:"remote"`
-	Adopted    bool            `json:"adopted"`
-	Waiting    *storedWaiting  `json:"waiting"`
-	Status     StepStatus      `json:"status"`
-	Output     json.RawMessage `json:"output"`
-	State      json.RawMessage `json:"state"`
-	Published  []storedVersion `json:"published"`
-	Rule       int32           `json:"rule"`
-	Error      *Failure        `json:"error"`
-	Due        time.Time       `json:"due"`
-	Reason     string          `json:"reason"`
-	RunStatus  RunStatus       `json:"run_status"`
-	Outputs    json.RawMessage `json:"outputs"`
-	Collected  json.RawMessage `json:"collected"`
-	Done       bool            `json:"done"`
-	Pass       bool            `json:"pass"`
-	Answers    json.RawMessage `json:"answers"`
-	Uploads    Digest          `json:"uploads"`
-	Fork       *Fork           `json:"fork"`
-	Auto       *storedAnswer   `json:"auto"`
-	Decision   json.RawMessage `json:"decision"`
-	Signal     string          `json:"signal"`
-	Value      json.RawMessage `json:"value"`
-	Actor      string          `json:"actor"`
-	Child      RunID           `json:"child"`
-	Model      string          `json:"model"`
-	Usage      *Usage          `json:"usage"`
-	Cached     bool            `json:"cached"`
-	Reused     *Reused         `json:"reused"`
-	Given      Digest          `json:"given"`
-	Snapshot   *storedSnapshot `json:"snapshot"`
-	Workspace  *WorkspaceRef   `json:"workspace"`
+	Kind       Kind              `json:"kind"`
+	Action     string            `json:"action"`
+	Parameters json.RawMessage   `json:"parameters"`
+	Items      json.RawMessage   `json:"items"`
+	Branch     *int              `json:"branch"`
+	Vars       json.RawMessage   `json:"vars"`
+	Consumed   []storedVersion   `json:"consumed"`
+	Worker     string            `json:"worker"`
+	Remote     bool              `json:"remote"`
+	Adopted    bool              `json:"adopted"`
+	Waiting    *storedWaiting    `json:"waiting"`
+	Status     StepStatus        `json:"status"`
+	Output     json.RawMessage   `json:"output"`
+	State      json.RawMessage   `json:"state"`
+	Published  []storedVersion   `json:"published"`
+	Rule       int32             `json:"rule"`
+	Error      *Failure          `json:"error"`
+	Due        time.Time         `json:"due"`
+	Reason     string            `json:"reason"`
+	RunStatus  RunStatus         `json:"run_status"`
+	Outputs    json.RawMessage   `json:"outputs"`
+	Collected  json.RawMessage   `json:"collected"`
+	Done       bool              `json:"done"`
+	Pass       bool              `json:"pass"`
+	Answers    json.RawMessage   `json:"answers"`
+	Uploads    Digest            `json:"uploads"`
+	Fork       *Fork             `json:"fork"`
+	Auto       *storedAnswer     `json:"auto"`
+	Decision   json.RawMessage   `json:"decision"`
+	Signal     string            `json:"signal"`
+	Value      json.RawMessage   `json:"value"`
+	Actor      string            `json:"actor"`
+	Child      RunID             `json:"child"`
+	Call       *storedInvocation `json:"call"`
+	Model      string            `json:"model"`
+	Usage      *Usage            `json:"usage"`
+	Cached     bool              `json:"cached"`
+	Reused     *Reused           `json:"reused"`
+	Given      Digest            `json:"given"`
+	Snapshot   *storedSnapshot   `json:"snapshot"`
+	Workspace  *WorkspaceRef     `json:"workspace"`
 }
 
 type storedSnapshot struct {
@@ -250,14 +258,15 @@ type storedSnapshot struct {
 }
 
 type storedWaiting struct {
-	For      string        `json:"for"`
-	Due      time.Time     `json:"due"`
-	Signal   string        `json:"signal"`
-	Files    string        `json:"files"`
-	Count    int           `json:"count"`
-	Poll     time.Duration `json:"poll"`
-	Approval ApprovalID    `json:"approval"`
-	Labels   []string      `json:"labels"`
+	For       string        `json:"for"`
+	Due       time.Time     `json:"due"`
+	Signal    string        `json:"signal"`
+	Files     string        `json:"files"`
+	Count     int           `json:"count"`
+	Poll      time.Duration `json:"poll"`
+	Approval  ApprovalID    `json:"approval"`
+	Approvals []ApprovalID  `json:"approvals"`
+	Labels    []string      `json:"labels"`
 }
 
 type storedAnswer struct {
@@ -307,6 +316,9 @@ func DecodeData(b []byte) (Data, error) {
 	d.Value = r.value(s.Value)
 	if a := s.Auto; a != nil {
 		d.Auto = &Answer{Key: a.Key, Value: r.value(a.Value), From: a.From, Model: a.Model}
+	}
+	if s.Call != nil {
+		d.Call = s.Call.invocation(&r)
 	}
 	if len(s.Decision) > 0 && r.err == nil {
 		d.Decision, r.err = DecodeDecision(s.Decision)

@@ -5,7 +5,7 @@ import "time"
 // EventType is the type of a record in a run's log.
 type EventType string
 
-// The event types. Live-only messages (EventLog) are never stored and have seq 0.
+// The event types. Live-only messages (EventLog, EventDelta) are never stored and have seq 0.
 const (
 	RunCreated        EventType = "run_created"
 	RunStarted        EventType = "run_started"
@@ -20,11 +20,14 @@ const (
 	StepWasSkipped    EventType = "step_skipped"
 	StateSet          EventType = "state_set"
 	AutoResolved      EventType = "auto_resolved"
+	ModelCalled       EventType = "model_called"
+	ToolCalled        EventType = "tool_called"
 	ApprovalIsDecided EventType = "approval_decided"
 	SignalReceived    EventType = "signal_received"
 	Checkpoint        EventType = "checkpoint"
 	WorkspaceLost     EventType = "workspace_lost"
 	EventLog          EventType = "log"
+	EventDelta        EventType = "delta"
 )
 
 // SignalCancel is the name of the signal that ends a run; SignalTimeout that of
@@ -35,6 +38,10 @@ const (
 	SignalTimeout    = "timeout"
 	SignalHandedOver = "handed_over"
 )
+
+// SignalSteer is the name of the signal that says something to a running agent:
+// it stands at the path of the agent's step.
+const SignalSteer = "steer"
 
 // Event is one record of a run's log: the only input of the Machine and of
 // every View. Seq counts from 1 without gaps; Path is empty for the run.
@@ -83,8 +90,9 @@ type Data struct {
 	Value      any            // signal_received: what came with it
 	Actor      string         // signal_received: who
 	Child      RunID          // step_finished of a detached call: the run that it started
-	Model      string         // step_finished
-	Usage      *Usage         // step_finished
+	Call       *Invocation    // model_called, tool_called
+	Model      string         // step_finished, model_called
+	Usage      *Usage         // step_finished, model_called
 	Cached     bool           // step_finished
 	Reused     *Reused        // step_finished: the record of another run that it is
 	Given      Digest         // step_started, step_waiting, step_finished: of what it was given besides its parameters and artifacts; empty: nothing
@@ -118,14 +126,16 @@ type Waiting struct {
 	Count    int           // of files
 	Poll     time.Duration // of files
 	Approval ApprovalID    // of an approval
-	Labels   []string      // of a worker: what it must have
+	// Approvals are those that work waits for; it goes on when one is decided.
+	Approvals []ApprovalID
+	Labels    []string // of a worker: what it must have
 }
 
 // Answer is the value of an <AUTO> tag, recorded once and used by every attempt.
 type Answer struct {
 	Key   string // of the tag within its step
 	Value any
-	From  string // answer, fallback, model
+	From  string // answer, fallback, model, edit
 	Model string // of model
 }
 

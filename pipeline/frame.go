@@ -72,7 +72,9 @@ type inst struct {
 	// decision has settled the approval that the step asked for, whether or not
 	// the step has ended since.
 	decision *Decision
-	*block   // of blocks that have begun
+	// journal tells of the calls that the step has made; nil: none.
+	journal *journal
+	*block  // of blocks that have begun
 }
 
 // block is what a block that has begun holds.

@@ -286,12 +286,19 @@ func (m *Machine) Apply(e *Event) error {
 	case Checkpoint, WorkspaceLost:
 		m.filed(e)
 	case SignalReceived:
+		if e.Path != "" {
+			m.steered(e)
+			break
+		}
 		m.signal(e)
 	case AutoResolved:
 		m.resolved(e)
+	case ModelCalled, ToolCalled:
+		m.called(e)
 	case ApprovalIsDecided:
 		if x := m.insts[e.Path]; x != nil {
 			x.decision = e.Data.Decision
+			x.journal.decided(e)
 		}
 	case StateSet:
 		return m.applyState(e)
@@ -377,7 +384,11 @@ func (m *Machine) applyStep(e *Event) error {
 			}
 		}
 	case StepRetrying:
+		if x.journal != nil && afresh(&e.Data) {
+			x.journal.first = 0
+		}
 		switch e.Data.Reason {
+		case ReasonDecided: // nothing has failed
 		case ReasonWorkerLost:
 			m.deaths[x.path]++
 		case ReasonWorkerDeclined: // it has not begun

@@ -17,6 +17,7 @@
 package pipeline
 
 import (
+	"math"
 	"strings"
 	"time"
 
@@ -110,7 +111,34 @@ type Usage struct {
 	InputTokens  int32   `json:"input_tokens,omitempty"`
 	OutputTokens int32   `json:"output_tokens,omitempty"`
 	CostUSD      float64 `json:"cost_usd,omitempty"`
-	Steps        int32   `json:"steps,omitempty"` // finished step instances; runs only
+	// CachedTokens are those of InputTokens that the provider had kept, and
+	// CacheWriteTokens those that it keeps from now on; ReasoningTokens are those of
+	// OutputTokens that nobody sees.
+	CachedTokens     int32 `json:"cached_tokens,omitempty"`
+	CacheWriteTokens int32 `json:"cache_write_tokens,omitempty"`
+	ReasoningTokens  int32 `json:"reasoning_tokens,omitempty"`
+	Calls            int32 `json:"calls,omitempty"`     // of models
+	Estimated        bool  `json:"estimated,omitempty"` // some of it: the provider did not say
+	Steps            int32 `json:"steps,omitempty"`     // finished step instances; runs only
+}
+
+// Add adds another usage; nil adds nothing. Counts stop at the largest int32.
+func (u *Usage) Add(o *Usage) {
+	if o == nil {
+		return
+	}
+	u.InputTokens = sum32(u.InputTokens, o.InputTokens)
+	u.OutputTokens = sum32(u.OutputTokens, o.OutputTokens)
+	u.CachedTokens = sum32(u.CachedTokens, o.CachedTokens)
+	u.CacheWriteTokens = sum32(u.CacheWriteTokens, o.CacheWriteTokens)
+	u.ReasoningTokens = sum32(u.ReasoningTokens, o.ReasoningTokens)
+	u.Calls = sum32(u.Calls, o.Calls)
+	u.CostUSD += o.CostUSD
+	u.Estimated = u.Estimated || o.Estimated
+}
+
+func sum32(a, b int32) int32 {
+	return int32(min(int64(a)+int64(b), math.MaxInt32)) //nolint:gosec // bounded
 }
 
 // Run is one execution of a plan, as its viewers see it.

@@ -30,21 +30,23 @@ type Plan struct {
 // Unit is one pipeline: the one that is run, or one that it calls. Names in its
 // templates mean its own inputs, vars, state and steps.
 type Unit struct {
-	File        string     `json:"file,omitempty"` // the source's name in messages
-	ID          string     `json:"id"`
-	Name        string     `json:"name"`
-	Version     string     `json:"version"`
-	Description string     `json:"description,omitempty"`
-	Inputs      []Input    `json:"inputs,omitempty"`
-	Inferred    bool       `json:"inferred,omitempty"` // Inputs were inferred from use
-	Settings    Settings   `json:"settings"`
-	Vars        []Entry    `json:"vars,omitempty"`
-	Artifacts   []Artifact `json:"artifacts,omitempty"`
-	Root        Body       `json:"root"`
-	Finally     Body       `json:"finally"`
-	Outputs     []Entry    `json:"outputs,omitempty"`
-	HasOutputs  bool       `json:"has_outputs,omitempty"` // an outputs block stands in the source
-	State       []string   `json:"state,omitempty"`       // every state variable assigned anywhere, sorted
+	File        string       `json:"file,omitempty"` // the source's name in messages
+	ID          string       `json:"id"`
+	Name        string       `json:"name"`
+	Version     string       `json:"version"`
+	Description string       `json:"description,omitempty"`
+	Inputs      []Input      `json:"inputs,omitempty"`
+	Inferred    bool         `json:"inferred,omitempty"` // Inputs were inferred from use
+	Settings    Settings     `json:"settings"`
+	Vars        []Entry      `json:"vars,omitempty"`
+	Artifacts   []Artifact   `json:"artifacts,omitempty"`
+	Root        Body         `json:"root"`
+	Finally     Body         `json:"finally"`
+	Outputs     []Entry      `json:"outputs,omitempty"`
+	Models      []ModelAlias `json:"models,omitempty"`
+	MCPServers  []MCPServer  `json:"mcp_servers,omitempty"`
+	HasOutputs  bool         `json:"has_outputs,omitempty"` // an outputs block stands in the source
+	State       []string     `json:"state,omitempty"`       // every state variable assigned anywhere, sorted
 }
 
 // Input is a declared or inferred input.
@@ -105,6 +107,7 @@ type Settings struct {
 	Priority        int                  `json:"priority,omitempty"` // of its runs, unless the submission says otherwise
 	Queue           string               `json:"queue,omitempty"`    // of its runs, unless the submission says otherwise; empty: DefaultQueue
 	Concurrency     *ConcurrencySettings `json:"concurrency,omitempty"`
+	Budget          *Budget              `json:"budget,omitempty"`
 	Workspace       string               `json:"workspace,omitempty"` // a folder below the run's workspace that is used in its place
 }
 
@@ -216,6 +219,8 @@ type StepDef struct {
 	Parameters []Entry  `json:"parameters,omitempty"` // of actions and skills
 	Prompt     *Field   `json:"prompt,omitempty"`     // of agents and model actions; prompt_file's text is pinned here
 	Model      *Field   `json:"model,omitempty"`
+	Needs      *Needs   `json:"needs,omitempty"`   // requires_model
+	Session    *Session `json:"session,omitempty"` // of agents that are programs
 	Command    []Field  `json:"command,omitempty"` // argv
 	Run        *Field   `json:"run,omitempty"`     // a line for the shell
 	Env        []Entry  `json:"env,omitempty"`
@@ -334,15 +339,6 @@ type Skill struct {
 	Command     []string   `json:"command,omitempty"` // argv; "./x" is a file of Dir
 	Run         string     `json:"run,omitempty"`     // a line for the shell
 	Prompt      string     `json:"prompt,omitempty"`  // of skills without a command: asked of a model with the parameters
-}
-
-// Agent is an agent as it stands in the plan. An agent that is a program has a
-// Command.
-type Agent struct {
-	Name         string  `json:"name"`
-	Command      []Field `json:"command,omitempty"` // evaluated in the step's scope, with the name model
-	Input        string  `json:"input,omitempty"`   // stdin (default), argument
-	Instructions *Field  `json:"instructions,omitempty"`
 }
 
 // Wait is what a wait step waits for; exactly one of For, Until, Signal and

@@ -165,6 +165,15 @@ func (r *restoring) inst(x *inst, f *frame, i int) {
 	if x.ruled && x.rule == nil {
 		r.fail()
 	}
+	if marks&markJournal != 0 {
+		x.journal = &journal{first: r.short(), calls: r.short()}
+		for range r.size() {
+			x.journal.open = append(x.journal.open, ApprovalID(r.text()))
+			if r.err != nil {
+				return
+			}
+		}
+	}
 	if marks&markNamed != 0 {
 		x.number = r.short()
 		r.step(&x.step)

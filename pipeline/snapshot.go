@@ -11,7 +11,7 @@ import (
 
 // SnapshotFormat is the version of a snapshot's encoding. A snapshot of another
 // version is no error of anybody's: the log is folded instead.
-const SnapshotFormat = 2
+const SnapshotFormat = 3
 
 // ErrSnapshot is the error of a snapshot that cannot be used: its version is
 // unknown, it is damaged, or it is of another plan.
@@ -168,14 +168,15 @@ const (
 	markBlock
 	markNamed // an event has named it
 	markKnown // it has more than a place
-	markAll   = 1<<iota - 1
+	markJournal
+	markAll = 1<<iota - 1
 )
 
 func (m *Machine) packInst(p *packer, x *inst) {
 	marks := 0
 	for mark, set := range map[int]bool{
 		markAsked: x.asked, markOut: x.out > 0 && x.out == x.token && x.skip == "" && !x.step.Status.Final(), markStop: x.stop, markRuled: x.ruled,
-		markBlock: x.block != nil, markNamed: x.number > 0,
+		markBlock: x.block != nil, markNamed: x.number > 0, markJournal: x.journal != nil,
 		markKnown: x.skip != "" || x.tries > 0 || x.base > 0 || x.offered > 0 || !x.due.IsZero() || x.since > 0 || x.rule != nil ||
 			len(x.before) > 0 || x.decision != nil || m.deaths[x.path] > 0,
 	} {
@@ -209,6 +210,14 @@ func (m *Machine) packInst(p *packer, x *inst) {
 			p.number(int64(x.before[name]))
 		}
 		p.data(&Data{Decision: x.decision})
+	}
+	if j := x.journal; j != nil {
+		p.number(int64(j.first))
+		p.number(int64(j.calls))
+		p.count(len(j.open))
+		for _, id := range j.open {
+			p.text(string(id))
+		}
 	}
 	if marks&markNamed != 0 {
 		p.number(int64(x.number))

@@ -208,7 +208,7 @@ func TestSnapshotKnowsEveryField(t *testing.T) {
 		"frame": "body info unit owner parent final index prefix space insts left failed halt jumps order",
 		"space": "tops visits",
 		"inst": "def frame path step visit turn waits pos asked busy stop token out order number skip tries base offered due since rule ruled before " +
-			"decision block",
+			"decision journal block",
 		"block": "arm unit active items opened result errs failed halted ended close testing collecting",
 		"Step": "Path ID Kind Action Status Reason Attempt Parameters Output Error StartedAt FinishedAt Worker Remote Lost Model Usage CacheHit ReusedFrom Children Waiting " +
 			"Artifacts",

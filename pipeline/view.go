@@ -45,10 +45,14 @@ func (v *View) Apply(e *Event) *Step {
 	}
 	v.Seq = e.Seq
 	v.Run.apply(e)
+	s := v.byPath[e.Path]
+	if (e.Type == ModelCalled || e.Type == ToolCalled) && s != nil {
+		s.apply(e)
+		return s
+	}
 	if !e.Type.ofStep() {
 		return nil
 	}
-	s := v.byPath[e.Path]
 	if s == nil {
 		s = &Step{Path: e.Path, ID: e.Path.ID(), Status: StepPending}
 		v.byPath[e.Path] = s
@@ -116,11 +120,9 @@ func (r *Run) apply(e *Event) {
 		}
 	case StepFinished, StepWasSkipped:
 		r.Usage.Steps++
-		if u := d.Usage; u != nil {
-			r.Usage.InputTokens += u.InputTokens
-			r.Usage.OutputTokens += u.OutputTokens
-			r.Usage.CostUSD += u.CostUSD
-		}
+		r.Usage.Add(d.Usage)
+	case ModelCalled:
+		r.Usage.Add(d.Usage)
 	}
 }
 
@@ -129,6 +131,12 @@ func (s *Step) apply(e *Event) {
 	d := &e.Data
 	if d.Kind != "" {
 		s.Kind, s.Action = d.Kind, d.Action
+	}
+	if e.Type == ModelCalled {
+		s.Usage.Add(d.Usage)
+	}
+	if e.Type == ModelCalled || e.Type == ToolCalled {
+		return
 	}
 	s.Waiting, s.Lost = nil, ""
 	switch e.Type {
@@ -171,9 +179,7 @@ func (s *Step) apply(e *Event) {
 		if d.Reused != nil {
 			s.ReusedFrom = d.Reused.Run
 		}
-		if d.Usage != nil {
-			s.Usage = *d.Usage
-		}
+		s.Usage.Add(d.Usage)
 	case StepWasSkipped:
 		s.Status, s.Reason, s.Error = StepSkipped, d.Reason, d.Error
 		s.FinishedAt = e.At
