@@ -33,6 +33,11 @@ type Env struct {
 	// Log keeps a piece of the step's output for its viewers. stream is stdout,
 	// stderr or system. It may be called concurrently and does not block long.
 	Log func(stream, text string)
+	// Journal records the calls of models and tools; nil: the action has none.
+	Journal *Journal
+	// Delta shows a piece of a call's answer to whoever looks on. It may be nil, is
+	// safe for concurrent use and does not block.
+	Delta func(pipeline.Delta)
 }
 
 // IdempotencyKey is equal over all attempts of this step instance.
@@ -62,6 +67,8 @@ type Action struct {
 	Bind func(params map[string]any) (Runner, error)
 	// Workspace says that it uses the run's directory, which exists only then.
 	Workspace bool
+	// Journal says that it makes calls of models or tools, which Env.Journal records.
+	Journal bool
 	// Effect decides by the parameters, where Spec.Effect is empty.
 	Effect func(params map[string]any) pipeline.Effect
 }

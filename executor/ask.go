@@ -115,6 +115,9 @@ func (ev evaluation) names(f *pipeline.Field, what string) ([]string, *pipeline.
 
 // decided ends the wait for a decision that has settled an approval.
 func (r *runState) decided(d *pipeline.Decision) {
+	if r.toWork(d) {
+		return
+	}
 	for _, w := range r.m.Waits() {
 		if w.Waiting == nil || w.Waiting.Approval != d.Approval {
 			continue
@@ -194,6 +197,9 @@ func (e *Executor) deadline(id pipeline.ApprovalID) error {
 	a, err := e.cfg.Store.Approval(e.work, id)
 	if err != nil {
 		return err
+	}
+	if a.Deadline.IsZero() || a.Deadline.After(e.cfg.Now()) {
+		return nil
 	}
 	d := pipeline.Decision{Decision: a.OnTimeout, Actor: pipeline.DeadlineActor, At: e.cfg.Now().UTC()}
 	if a.OnTimeout == sayDefault {

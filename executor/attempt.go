@@ -30,6 +30,7 @@ type job struct {
 	work   *work
 	limit  time.Duration
 	begun  time.Time
+	past   journaling // of actions with a journal
 	// cacheAs is the name under which equal steps find the result; empty: it is
 	// not kept.
 	cacheAs pipeline.Digest
@@ -152,7 +153,15 @@ func (r *runState) prepare(t *pipeline.Task, s *seat) func() bool {
 			Kind: def.Kind, Action: w.key, Parameters: red.value(w.shown), Worker: string(r.lane.ex.cfg.Replica),
 			Consumed: w.consumed, Given: w.beyond(r.run.ID, def),
 		})
-		if effect == pipeline.EffectAtMostOnce || suspect {
+		if w.action.Journal {
+			j.past.first, j.past.calls = r.m.Journal(t.Path)
+			j.past.last = r.m.Seq
+			if r.journals == nil {
+				r.journals = map[pipeline.Path]*attempt{}
+			}
+			r.journals[t.Path] = j.a
+		}
+		if effect == pipeline.EffectAtMostOnce || suspect || j.past.first > 0 {
 			// Its start must be known before its effect can be.
 			r.lane.launchDurable(j, r.m.Seq)
 			return true
@@ -298,6 +307,11 @@ func (j *job) execute(ctx context.Context) (out Output, err error) {
 			return Output{}, pipeline.Failuref(pipeline.CategoryValidation, "the parameters are wrong: %s", listed(wrong))
 		}
 	}
+	if j.work.action.Journal && !j.a.abroad {
+		if err := j.openJournal(ctx); err != nil {
+			return Output{}, err
+		}
+	}
 	out, err = j.runner.Run(ctx, j.env)
 	if err == nil {
 		var fail *pipeline.Failure
@@ -333,6 +347,9 @@ func (j *job) done(out Output, err error, cause error) {
 	}
 	r.lane.ex.met.stepSeconds.WithLabelValues(string(j.task.Def.Kind)).Observe(r.lane.ex.cfg.Now().Sub(j.begun).Seconds())
 	if r.gone {
+		if errors.Is(err, ErrJournal) { // the next owner goes on from what was recorded
+			cause = errFenced
+		}
 		j.afterLoss(out, err, cause)
 		return
 	}
@@ -341,6 +358,10 @@ func (j *job) done(out Output, err error, cause error) {
 	}
 	if cause == nil && (errors.Is(err, errWorkerLost) || errors.Is(err, errDeclined) || errors.Is(err, errHandedBack)) {
 		r.do(func() { r.repeatAbroad(j, err) })
+		return
+	}
+	if s, ok := errors.AsType[*Suspension](err); ok && cause == nil {
+		r.do(func() { r.suspend(j, s) })
 		return
 	}
 	out, fail := j.outcome(out, err, cause)

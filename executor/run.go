@@ -56,6 +56,8 @@ type runState struct {
 	bequeathing bool            // its children are being told to end
 
 	book *book // what it may use of another run's log
+
+	journals map[pipeline.Path]*attempt // the newest attempts of steps with a journal
 }
 
 // over reports whether nothing more can happen to the run here.
@@ -81,6 +83,7 @@ type attempt struct {
 	worker  string  // which
 	adopted bool    // it was carried out elsewhere
 	orphan  *orphan // its run has another owner
+	news    mailbox // of actions with a journal
 }
 
 var (
@@ -107,6 +110,9 @@ func (r *runState) record(typ pipeline.EventType, path pipeline.Path, attempt in
 			r.record(pipeline.AutoResolved, list[i].path, 0, pipeline.Data{Auto: &list[i].Answer})
 		}
 	}
+	if typ == pipeline.StepFinished || typ == pipeline.StepWasSkipped {
+		r.unanswered(path)
+	}
 	e := pipeline.Event{Seq: r.m.Seq + 1, Type: typ, Path: path, Attempt: attempt, At: r.lane.ex.cfg.Now().UTC(), Data: d}
 	if err := r.m.Apply(&e); err != nil {
 		// A bug of ours; the run must not go on from a state nobody understands.
@@ -115,6 +121,9 @@ func (r *runState) record(typ pipeline.EventType, path pipeline.Path, attempt in
 	}
 	r.lane.append(r, e)
 	r.grew(&e)
+	if len(r.journals) > 0 {
+		r.overheard(&e)
+	}
 	if r.book != nil {
 		r.book.note(&e)
 	}

@@ -157,6 +157,12 @@ func (r *runState) awaitAgain(w *pipeline.Waiter) {
 	case waitSignal:
 		r.do(func() { r.takeSignal(path, def) })
 	case waitApproval:
+		if list := w.Waiting.Approvals; len(list) > 0 {
+			if len(r.m.Open(path)) < len(list) {
+				r.do(func() { r.comeBack(path) })
+			}
+			return
+		}
 		if d := r.m.Decision(path); d != nil && d.Approval == w.Waiting.Approval {
 			r.do(func() {
 				if t, _ := r.waiter(path, def, waitApproval); t != nil {
@@ -207,6 +213,11 @@ func (r *runState) due(path pipeline.Path, def *pipeline.StepDef) {
 		return
 	}
 	switch {
+	case w.For == waitApproval && len(w.Approvals) > 0:
+		for _, id := range w.Approvals {
+			r.expire(id)
+		}
+		r.after(time.Second, func() { r.due(path, def) })
 	case w.For == waitApproval:
 		r.expire(w.Approval)
 	case w.For == waitTimer && s.Reason != pipeline.ReasonTimeout:

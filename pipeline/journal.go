@@ -32,6 +32,7 @@ func (m *Machine) called(e *Event) {
 	if x.path == e.Path {
 		x.step.apply(e)
 	}
+	delete(m.deaths, x.path) // it gets on: a process that dies then is not its fault
 	if x.journal == nil {
 		x.journal = &journal{}
 	}

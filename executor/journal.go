@@ -1,0 +1,185 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+)
+
+// ErrJournal is the error of an attempt whose run has got another owner: what it
+// does is not recorded any more, so it must stop. The next owner goes on from
+// what was.
+var ErrJournal = errors.New("the run has another owner; its journal is closed")
+
+// Journal is a step's own part of the run's log: the calls of models and tools
+// that its attempts have made, what people decided about them, and what was said
+// to it meanwhile. An attempt looks there before it does anything, so that
+// nothing which is finished is done twice. It is safe for concurrent use.
+type Journal struct {
+	write func(ctx context.Context, asks []*pipeline.Approval, events []pipeline.Event) error
+
+	mu      sync.Mutex
+	past    []pipeline.Event
+	byKey   map[pipeline.Digest][]int // of finished calls that nobody has taken: indexes into past
+	next    int32
+	news    []pipeline.Event
+	changed chan struct{} // is closed by the next news
+	decided map[pipeline.ApprovalID]*pipeline.Decision
+}
+
+// NewJournal returns a journal that begins with past, oldest first, and hands
+// what is appended to write, which returns once it is durable. Tests keep it in
+// memory with a write that does nothing, or nil.
+func NewJournal(past []pipeline.Event, write func(ctx context.Context, asks []*pipeline.Approval, events []pipeline.Event) error) *Journal {
+	j := &Journal{
+		write: write, past: past, byKey: map[pipeline.Digest][]int{}, changed: make(chan struct{}),
+		decided: map[pipeline.ApprovalID]*pipeline.Decision{},
+	}
+	for i := range past {
+		if d := past[i].Data.Decision; d != nil {
+			j.decided[d.Approval] = d
+		}
+		c := past[i].Data.Call
+		if c == nil {
+			continue
+		}
+		j.next = max(j.next, c.N)
+		if c.State == pipeline.InvocationFinished && c.Key != "" {
+			j.byKey[c.Key] = append(j.byKey[c.Key], i)
+		}
+	}
+	return j
+}
+
+// Events are what was recorded before this attempt began, oldest first:
+// model_called, tool_called, approval_decided and signal_received at the step's
+// path. They must not be changed.
+func (j *Journal) Events() []pipeline.Event {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.past
+}
+
+// Take gives the oldest finished call of the type and key that was recorded
+// before this attempt began and was not taken yet; nil: there is none, and the
+// call is to be made.
+func (j *Journal) Take(typ pipeline.EventType, key pipeline.Digest) *pipeline.Event {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	list := j.byKey[key]
+	for n, i := range list {
+		if j.past[i].Type == typ {
+			j.byKey[key] = slices.Delete(list, n, n+1)
+			return &j.past[i]
+		}
+	}
+	return nil
+}
+
+// Next is a number for a call, which no other call of the step has.
+func (j *Journal) Next() int32 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.next++
+	return j.next
+}
+
+// Append records events of type model_called and tool_called together, in one
+// commit, and returns when that is durable. The error is ErrJournal, or that of
+// the context: then nobody knows whether they were recorded.
+func (j *Journal) Append(ctx context.Context, events ...pipeline.Event) error {
+	if j.write == nil {
+		return ctx.Err()
+	}
+	return j.write(ctx, nil, events)
+}
+
+// Ask asks people while the attempt goes on, and waits for their decision. call
+// is the call that it is about; it is recorded as asked, with the approval. An
+// attempt that can lay its step down returns a Suspension instead.
+func (j *Journal) Ask(ctx context.Context, a *pipeline.Approval, call pipeline.Invocation) (*pipeline.Decision, error) {
+	call.State, call.Approval = pipeline.InvocationAsked, a.ID
+	if j.write != nil {
+		if err := j.write(ctx, []*pipeline.Approval{a}, []pipeline.Event{{Type: pipeline.ToolCalled, Data: pipeline.Data{Call: &call}}}); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		changed := j.Changed()
+		if d := j.Decision(a.ID); d != nil {
+			return d, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Decision is what people decided about an approval that the step has asked for;
+// nil: nothing yet.
+func (j *Journal) Decision(id pipeline.ApprovalID) *pipeline.Decision {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.decided[id]
+}
+
+// Changed is closed as soon as something is recorded that somebody else has said:
+// a decision, or a message to the agent. Take it before looking.
+func (j *Journal) Changed() <-chan struct{} {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.changed
+}
+
+// News are the events approval_decided and signal_received that were recorded at
+// the step's path since the attempt began, or since the last call.
+func (j *Journal) News() []pipeline.Event {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	news := j.news
+	j.news = nil
+	return news
+}
+
+// tell adds what somebody else has said.
+func (j *Journal) tell(e pipeline.Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if d := e.Data.Decision; d != nil {
+		j.decided[d.Approval] = d
+	}
+	j.news = append(j.news, e)
+	close(j.changed)
+	j.changed = make(chan struct{})
+}
+
+// mailbox keeps what is said to an attempt until its journal is open.
+type mailbox struct {
+	mu      sync.Mutex
+	early   []pipeline.Event
+	journal *Journal
+}
+
+func (m *mailbox) add(e pipeline.Event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.journal == nil {
+		m.early = append(m.early, e)
+		return
+	}
+	m.journal.tell(e)
+}
+
+func (m *mailbox) open(j *Journal) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.early {
+		j.tell(e)
+	}
+	m.early, m.journal = nil, j
+}

@@ -1,0 +1,207 @@
+package executor
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+)
+
+// Suspension is the error by which a Runner with a journal lays its step down
+// until people have decided something: the step waits, at the cost of a row, and
+// the next decision begins another attempt.
+type Suspension struct {
+	Reason string // of the step's and the run's waiting, snake_case; empty: approval
+	// Asks are the approvals to ask for, each with the call that it is about, which
+	// is recorded as asked. Run, Pipeline, Path, Status and CreatedAt are filled in.
+	Asks []Asked
+	// Open are approvals that earlier attempts have asked for and still wait for.
+	Open []pipeline.ApprovalID
+	Due  time.Time // the first deadline among them all; zero: none
+}
+
+// Asked is a question about a call.
+type Asked struct {
+	Approval *pipeline.Approval
+	Type     pipeline.EventType // ToolCalled or ModelCalled
+	Call     pipeline.Invocation
+}
+
+func (s *Suspension) Error() string { return "the step waits for people" }
+
+// journaling is what the lane tells an attempt of its journal.
+type journaling struct {
+	first int32 // seq of the oldest event that it builds on; 0: none
+	last  int32 // and of the newest
+	calls int32 // the highest number that its calls have used
+}
+
+// openJournal reads what the attempt builds on.
+func (j *job) openJournal(ctx context.Context) error {
+	r := j.r
+	var past []pipeline.Event
+	if j.past.first > 0 {
+		for e, err := range r.lane.ex.cfg.Store.Events(ctx, r.run.ID, j.past.first-1) {
+			if err != nil {
+				return err
+			}
+			if e.Seq > j.past.last {
+				break
+			}
+			if e.Path != j.task.Path {
+				continue
+			}
+			switch e.Type {
+			case pipeline.ModelCalled, pipeline.ToolCalled, pipeline.ApprovalIsDecided, pipeline.SignalReceived:
+				past = append(past, e)
+			}
+		}
+	}
+	j.env.Journal = NewJournal(past, j.append)
+	j.env.Journal.next = max(j.env.Journal.next, j.past.calls)
+	j.a.news.open(j.env.Journal)
+	return nil
+}
+
+// append is the journal's write: on the lane's goroutine, and then until the
+// commit.
+func (j *job) append(ctx context.Context, asks []*pipeline.Approval, events []pipeline.Event) error {
+	done := make(chan error, 1)
+	r := j.r
+	lost := func() { done <- ErrJournal }
+	r.lane.post(func() {
+		if r.gone {
+			lost()
+			return
+		}
+		r.do(func() {
+			if s := r.m.Step(j.task.Path); r.over() || r.journals[j.task.Path] != j.a || s == nil || s.Status != pipeline.StepRunning {
+				lost()
+				return
+			}
+			for _, a := range asks {
+				r.askFor(a, j.task.Path)
+			}
+			for i := range events {
+				d := events[i].Data
+				if d.Call != nil && !j.work.redact.empty() {
+					c := *d.Call
+					c.Request, c.Response = j.work.redact.value(c.Request), j.work.redact.value(c.Response)
+					d.Call = &c
+				}
+				r.record(events[i].Type, j.task.Path, j.a.number, d)
+			}
+			r.lane.whenDurable(r, r.m.Seq, func() { done <- nil })
+			r.lane.durables[len(r.lane.durables)-1].lost = lost
+		})
+	})
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-r.lane.ended:
+		return ErrJournal
+	}
+}
+
+// askFor puts a question into the batch.
+func (r *runState) askFor(a *pipeline.Approval, path pipeline.Path) {
+	if a.ID == "" {
+		a.ID = pipeline.NewApprovalID()
+	}
+	a.Run, a.Pipeline, a.Path = r.run.ID, r.run.Pipeline, path
+	a.Status, a.CreatedAt = pipeline.ApprovalOpen, r.lane.ex.cfg.Now().UTC()
+	r.lane.batch.Ask = append(r.lane.batch.Ask, a)
+}
+
+// suspend lays the step of an attempt down until people have decided.
+func (r *runState) suspend(j *job, s *Suspension) {
+	path := j.task.Path
+	step := r.m.Step(path)
+	if r.over() || step == nil || step.Status != pipeline.StepRunning {
+		return
+	}
+	if r.m.Cancels(path) {
+		r.ended(&j.task, j.a, Output{}, nil, &pipeline.Failure{Kind: pipeline.CategoryCancelled, Message: "cancelled"})
+		r.ask()
+		r.pump()
+		return
+	}
+	wait := &pipeline.Waiting{For: waitApproval, Due: s.Due}
+	for i := range s.Asks {
+		q := &s.Asks[i]
+		r.askFor(q.Approval, path)
+		c := q.Call
+		c.State, c.Approval = pipeline.InvocationAsked, q.Approval.ID
+		c.Request = j.work.redact.value(c.Request)
+		r.record(q.Type, path, j.a.number, pipeline.Data{Call: &c})
+		wait.Approvals = append(wait.Approvals, q.Approval.ID)
+	}
+	open, decided := r.m.Open(path), false
+	for _, id := range s.Open {
+		if slices.Contains(open, id) {
+			wait.Approvals = append(wait.Approvals, id)
+		} else {
+			decided = true
+		}
+	}
+	r.record(pipeline.StepIsWaiting, path, j.a.number, pipeline.Data{Kind: j.task.Def.Kind, Action: j.work.key, Reason: s.Reason, Waiting: wait})
+	if decided || len(wait.Approvals) == 0 {
+		r.comeBack(path)
+	} else {
+		r.await(path, j.task.Def)
+	}
+	r.ask()
+	r.pump()
+}
+
+// comeBack begins another attempt of a step whose work was laid down.
+func (r *runState) comeBack(path pipeline.Path) {
+	s := r.m.Step(path)
+	r.record(pipeline.StepRetrying, path, s.Attempt, pipeline.Data{Reason: pipeline.ReasonDecided, Due: r.lane.ex.cfg.Now().UTC()})
+}
+
+// toWork hands a decision to the work that has asked for it, whether it waits or
+// goes on meanwhile. It reports whether there is such work.
+func (r *runState) toWork(d *pipeline.Decision) bool {
+	path := r.m.Asker(d.Approval)
+	if path == "" {
+		return false
+	}
+	s := r.m.Step(path)
+	r.record(pipeline.ApprovalIsDecided, path, s.Attempt, pipeline.Data{Decision: d})
+	if s.Status == pipeline.StepWaiting && s.Waiting != nil && slices.Contains(s.Waiting.Approvals, d.Approval) {
+		r.comeBack(path)
+	}
+	return true
+}
+
+// steer records something said to the agent of a step, for its next turn. It
+// reports whether there is such a step.
+func (r *runState) steer(path pipeline.Path, text, actor string) bool {
+	s := r.m.Step(path)
+	if r.over() || s == nil || s.Status.Final() || s.Kind != pipeline.KindAgent {
+		return false
+	}
+	r.record(pipeline.SignalReceived, path, s.Attempt, pipeline.Data{Signal: pipeline.SignalSteer, Value: text, Actor: actor})
+	return true
+}
+
+// overheard passes on what was recorded for an attempt with a journal.
+func (r *runState) overheard(e *pipeline.Event) {
+	if e.Type != pipeline.ApprovalIsDecided && e.Type != pipeline.SignalReceived || e.Path == "" {
+		return
+	}
+	if a := r.journals[e.Path]; a != nil {
+		a.news.add(*e)
+	}
+}
+
+// unanswered withdraws what the work of a step has asked for and nobody has
+// answered, now that it is over.
+func (r *runState) unanswered(path pipeline.Path) {
+	r.lane.batch.Withdraw = append(r.lane.batch.Withdraw, r.m.Open(path)...)
+	delete(r.journals, path)
+}
