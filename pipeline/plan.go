@@ -1,10 +1,13 @@
 package pipeline
 
-import "time"
+import (
+	"path"
+	"time"
+)
 
 // PlanFormat is the version of Plan's encoding. A stored plan of another
 // format is compiled again from its source.
-const PlanFormat = 2
+const PlanFormat = 3
 
 // Pos is a place in the pipeline's source, from 1; columns in code points.
 type Pos struct {
@@ -491,11 +494,36 @@ type ActionSpec struct {
 	Secret  []string   `json:"secret,omitempty"` // parameters in which secrets may stand, as in "headers"
 }
 
-// Catalog is the actions that a compiler may resolve, by key. It is data; its
-// Digest names the exact set.
+// Catalog is what a compiler may resolve: actions by key, and models. It is data;
+// its Digest names the exact set.
 type Catalog struct {
 	Actions map[string]*ActionSpec
+	Models  []ModelSpec // of the registry; nil: it is not known, and names of models are not checked
+	Policy  *Policy     // nil: everything is allowed
 	Digest  Digest
+}
+
+// Policy is what a server allows pipelines to do.
+type Policy struct {
+	// Actions are those that may be named: actions by name or key, all operations
+	// of a tool by its name, "command" for programs and lines for the shell, and
+	// tools of MCP servers by name; patterns as path.Match has them. Empty: all.
+	Actions []string `json:"actions,omitempty"`
+}
+
+// Allows reports whether what goes by one of the names may be done.
+func (p *Policy) Allows(names ...string) bool {
+	if p == nil || len(p.Actions) == 0 {
+		return true
+	}
+	for _, pattern := range p.Actions {
+		for _, name := range names {
+			if ok, err := path.Match(pattern, name); err == nil && ok && name != "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Find resolves an action by its tool (may be empty) and name.
