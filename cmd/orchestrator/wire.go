@@ -131,9 +131,13 @@ func build(ctx context.Context, p plan) (*house, error) {
 }
 
 func (h *house) build(ctx context.Context, p plan) error {
-	m, err := provider(p.cfg.Models.Script)
+	scripted, err := provider(p.cfg.Models.Script)
 	if err != nil {
 		return err
+	}
+	var m model.Caller
+	if scripted != nil {
+		m = model.Direct{Provider: scripted}
 	}
 	switch {
 	case p.bare:

@@ -2,7 +2,6 @@ package model
 
 import (
 	"context"
-	"math"
 	"strings"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -12,22 +11,24 @@ import (
 // schema, also after it was asked for again.
 const ReasonSchema = "schema_violated"
 
-// Ask calls the model. Where the request has a schema, the answer's Value is
+// Checked asks by ask. Where the request has a schema, the answer's Value is
 // held against it; a violation is told to the model once, and a second one is a
 // *pipeline.Failure of category contract that lists what is wrong. The usage is
 // that of both calls.
-func Ask(ctx context.Context, p Provider, r Request) (*Response, error) {
+func Checked(ctx context.Context, r *Request, ask func(context.Context, *Request) (*Response, error)) (*Response, error) {
 	if r.Phase == "" {
-		r.Phase = PhaseAnswer
+		first := *r
+		first.Phase = PhaseAnswer
+		r = &first
 	}
 	if r.Schema == nil {
-		return p.Call(ctx, r)
+		return ask(ctx, r)
 	}
 	s, err := Compile(r.Schema)
 	if err != nil {
 		return nil, err
 	}
-	first, err := p.Call(ctx, r)
+	first, err := ask(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -35,18 +36,18 @@ func Ask(ctx context.Context, p Provider, r Request) (*Response, error) {
 	if len(wrong) == 0 {
 		return first, nil
 	}
-	again := r
+	again := *r
 	again.Phase = PhaseRepair
 	if r.IdempotencyKey != "" {
 		again.IdempotencyKey += "/repair"
 	}
 	again.Messages = append(append([]Message{}, r.Messages...),
-		Message{Role: Assistant, Text: spoken(first)},
-		Message{Role: User, Text: "The answer does not have the form that was asked for:\n- " + strings.Join(wrong, "\n- ") +
-			"\nAnswer again, with nothing but JSON that satisfies this schema:\n" + string(pipeline.EncodeValue(r.Schema))})
-	second, err := p.Call(ctx, again)
+		AssistantText(spoken(first)),
+		UserText("The answer does not have the form that was asked for:\n- "+strings.Join(wrong, "\n- ")+
+			"\nAnswer again, with nothing but JSON that satisfies this schema:\n"+string(pipeline.EncodeValue(r.Schema))))
+	second, err := ask(ctx, &again)
 	if err != nil {
-		return nil, err
+		return first, err
 	}
 	second.Usage = Sum(first.Usage, second.Usage)
 	if wrong = s.read(second); len(wrong) > 0 {
@@ -62,7 +63,7 @@ func Ask(ctx context.Context, p Provider, r Request) (*Response, error) {
 // the schema.
 func (s *Schema) read(a *Response) []string {
 	if a.Value == nil {
-		v, err := s.Decode(a.Text)
+		v, err := s.Decode(a.Text())
 		if err != nil {
 			return []string{err.Error()}
 		}
@@ -73,10 +74,10 @@ func (s *Schema) read(a *Response) []string {
 
 // spoken is the answer as the model gave it.
 func spoken(a *Response) string {
-	if a.Text == "" && a.Value != nil {
-		return string(pipeline.EncodeValue(a.Value))
+	if t := a.Text(); t != "" || a.Value == nil {
+		return t
 	}
-	return a.Text
+	return string(pipeline.EncodeValue(a.Value))
 }
 
 // Sum adds two usages; nil is unknown and adds nothing.
@@ -87,9 +88,7 @@ func Sum(a, b *pipeline.Usage) *pipeline.Usage {
 		}
 		return a
 	}
-	add := func(x, y int32) int32 { return int32(min(int64(x)+int64(y), math.MaxInt32)) } //nolint:gosec // bounded
-	return &pipeline.Usage{
-		InputTokens: add(a.InputTokens, b.InputTokens), OutputTokens: add(a.OutputTokens, b.OutputTokens),
-		CostUSD: a.CostUSD + b.CostUSD,
-	}
+	sum := *a
+	sum.Add(b)
+	return &sum
 }

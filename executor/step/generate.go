@@ -55,7 +55,7 @@ func generateAction(cfg Config, name string) executor.Action {
 		Name: name, Doc: generateDoc, Effect: pipeline.EffectAtLeastOnce, Model: true,
 	})
 	a.Spec.Returns = pipeline.Type{Kind: "string"}
-	return prepare(a, func(g *Generate) { g.asker = asker{action: name, provider: cfg.Model} })
+	return prepare(a, func(g *Generate) { g.asker = asker{action: name, models: cfg.Model} })
 }
 
 func structuredAction(cfg Config) executor.Action {
@@ -63,39 +63,39 @@ func structuredAction(cfg Config) executor.Action {
 	a := executor.NewAction[GenerateStructured](executor.Describe{
 		Name: name, Doc: structuredDoc, Effect: pipeline.EffectAtLeastOnce, Model: true,
 	})
-	return prepare(a, func(g *GenerateStructured) { g.asker = asker{action: name, provider: cfg.Model} })
+	return prepare(a, func(g *GenerateStructured) { g.asker = asker{action: name, models: cfg.Model} })
 }
 
 // Run asks once; retries are the step's.
 func (g Generate) Run(ctx context.Context, env executor.Env) (executor.Output, error) {
 	r := g.request(env, g.System, g.Prompt)
 	r.Model = g.Model
-	if err := limits(&r, g.MaxTokens, g.Temperature); err != nil {
+	if err := limits(r, g.MaxTokens, g.Temperature); err != nil {
 		return executor.Output{}, err
 	}
-	return g.ask(ctx, r)
+	return g.ask(ctx, env, r)
 }
 
 // Run asks once, and once more for an answer that violates the schema.
 func (g GenerateStructured) Run(ctx context.Context, env executor.Env) (executor.Output, error) {
 	r := g.request(env, g.System, g.Prompt)
 	r.Model, r.Schema = g.Model, g.Schema
-	if err := limits(&r, g.MaxTokens, g.Temperature); err != nil {
+	if err := limits(r, g.MaxTokens, g.Temperature); err != nil {
 		return executor.Output{}, err
 	}
-	return g.ask(ctx, r)
+	return g.ask(ctx, env, r)
 }
 
 // asker is how the steps that ask a model do it.
 type asker struct {
 	action   string
-	provider model.Provider
+	models model.Caller
 }
 
-func (a asker) request(env executor.Env, system, prompt string) model.Request {
-	return model.Request{
+func (a asker) request(env executor.Env, system, prompt string) *model.Request {
+	return &model.Request{
 		Run: env.Run, Step: env.Path, Action: a.action, System: system,
-		Messages:       []model.Message{{Role: model.User, Text: prompt}},
+		Messages:       []model.Message{model.UserText(prompt)},
 		IdempotencyKey: env.IdempotencyKey(),
 	}
 }
@@ -120,14 +120,14 @@ func limits(r *model.Request, maxTokens int64, temperature any) error {
 }
 
 // ask gives the text of the answer, or its value where the request has a schema.
-func (a asker) ask(ctx context.Context, r model.Request) (executor.Output, error) {
-	if a.provider == nil {
+func (a asker) ask(ctx context.Context, env executor.Env, r *model.Request) (executor.Output, error) {
+	if a.models == nil {
 		f := pipeline.Failuref(pipeline.CategoryModel,
 			"no model is configured, and %s needs one: run with --script FILE to answer from a file", a.action)
 		f.Reason = "no_model"
 		return executor.Output{}, f
 	}
-	answer, err := model.Ask(ctx, a.provider, r)
+	answer, err := a.models.Ask(ctx, env, r)
 	var out executor.Output
 	if answer != nil { // also one that violates the contract: it has its price
 		out.Model, out.Usage = answer.Model, answer.Usage
@@ -141,8 +141,9 @@ func (a asker) ask(ctx context.Context, r model.Request) (executor.Output, error
 		}
 		return out, pipeline.Failuref(pipeline.CategoryModel, "ask the model: %v", err)
 	}
-	n := len(answer.Text)
-	out.Value = answer.Text
+	text := answer.Text()
+	n := len(text)
+	out.Value = text
 	if r.Schema != nil {
 		out.Value = answer.Value
 		n = len(pipeline.EncodeValue(answer.Value))

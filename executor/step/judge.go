@@ -68,7 +68,7 @@ func judgeAction(cfg Config, j *judgement) executor.Action {
 			if err := j.check(params); err != nil {
 				return nil, err
 			}
-			return judge{judgement: j, given: params, asker: asker{action: j.name, provider: cfg.Model}}, nil
+			return judge{judgement: j, given: params, asker: asker{action: j.name, models: cfg.Model}}, nil
 		},
 	}
 }
@@ -124,7 +124,7 @@ func (j judge) Run(ctx context.Context, env executor.Env) (executor.Output, erro
 	r := j.request(env, j.prompt, j.show())
 	r.Model, _ = j.given["model"].(string)
 	maxTokens, _ := j.given["max_tokens"].(int64)
-	if err := limits(&r, maxTokens, j.given["temperature"]); err != nil {
+	if err := limits(r, maxTokens, j.given["temperature"]); err != nil {
 		return executor.Output{}, err
 	}
 	if j.returns.Kind != "string" {
@@ -135,7 +135,7 @@ func (j judge) Run(ctx context.Context, env executor.Env) (executor.Output, erro
 			}
 		}
 	}
-	return j.ask(ctx, r)
+	return j.ask(ctx, env, r)
 }
 
 // show is what the model sees: each parameter under its name, in the order of the

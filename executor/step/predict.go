@@ -56,7 +56,7 @@ func batchPredictAction(cfg Config) executor.Action {
 	a := executor.NewAction[BatchPredict](executor.Describe{
 		Name: name, Doc: batchDoc, Effect: pipeline.EffectAtLeastOnce, Model: true, Returns: batchResult{},
 	})
-	return prepare(a, func(b *BatchPredict) { b.asker = asker{action: name, provider: cfg.Model} })
+	return prepare(a, func(b *BatchPredict) { b.asker = asker{action: name, models: cfg.Model} })
 }
 
 const predictPrompt = `Predict what the task asks for, for this one row. Give the prediction, and your confidence in it from 0 (a guess) to 1 (certain).
@@ -101,10 +101,10 @@ func (b BatchPredict) Run(ctx context.Context, env executor.Env) (executor.Outpu
 			r := b.request(env, predictPrompt, b.show(rows[row]))
 			r.Model, r.Schema = name, schema
 			r.IdempotencyKey += "/" + strconv.Itoa(i)
-			if err := limits(&r, b.MaxTokens, b.Temperature); err != nil {
+			if err := limits(r, b.MaxTokens, b.Temperature); err != nil {
 				return err
 			}
-			out, err := b.ask(within, r)
+			out, err := b.ask(within, env, r)
 			usages[i], models[i] = out.Usage, out.Model
 			if err != nil {
 				return about(err, fmt.Sprintf("row %d, model %s: ", row, name))

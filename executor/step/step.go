@@ -30,7 +30,7 @@ import (
 type Config struct {
 	// Model answers the steps that ask a model; nil: such steps fail and say
 	// how to name one.
-	Model model.Provider
+	Model model.Caller
 	// Transport carries the http steps; nil: one of its own, with the proxy
 	// that the process's environment names.
 	Transport http.RoundTripper

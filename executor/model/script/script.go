@@ -85,7 +85,7 @@ type test struct {
 	pattern *regexp.Regexp // of matches
 }
 
-func (t test) holds(r model.Request) bool {
+func (t test) holds(r *model.Request) bool {
 	have := ""
 	switch t.key {
 	case "step":
@@ -126,7 +126,7 @@ func (t test) String() string {
 	return fmt.Sprintf("%s is %q", t.key, t.want)
 }
 
-func phaseOf(r model.Request) model.Phase {
+func phaseOf(r *model.Request) model.Phase {
 	if r.Phase == "" {
 		return model.PhaseAnswer
 	}
@@ -134,13 +134,21 @@ func phaseOf(r model.Request) model.Phase {
 }
 
 // Call answers by the first rule that fits and has uses left.
-func (p *Provider) Call(ctx context.Context, r model.Request) (*model.Response, error) {
+func (p *Provider) Call(ctx context.Context, r *model.Request) (model.Stream, error) {
+	a, err := p.reply(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return model.Whole(a), nil
+}
+
+func (p *Provider) reply(ctx context.Context, r *model.Request) (*model.Response, error) {
 	u, near := p.pick(r)
 	switch {
 	case u != nil:
 		return p.answer(ctx, u, r)
 	case r.Phase == model.PhaseSchema && r.Expected != nil:
-		return &model.Response{Model: Model, Value: r.Expected, Text: string(pipeline.EncodeValue(r.Expected))}, nil
+		return &model.Response{Model: Model, Value: r.Expected, Message: model.AssistantText(string(pipeline.EncodeValue(r.Expected)))}, nil
 	}
 	f := pipeline.Failuref(pipeline.CategoryModel, "%s", p.unanswered(r, near))
 	f.Reason = "script_no_rule"
@@ -154,7 +162,7 @@ type nearest struct {
 }
 
 // pick finds the rule that answers and counts its use.
-func (p *Provider) pick(r model.Request) (*rule, nearest) {
+func (p *Provider) pick(r *model.Request) (*rule, nearest) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var near nearest
@@ -201,7 +209,7 @@ func (p *Provider) use(run pipeline.RunID, i int) {
 }
 
 // fails lists the conditions that do not hold.
-func (u *rule) fails(r model.Request) []test {
+func (u *rule) fails(r *model.Request) []test {
 	var list []test
 	phase := false
 	for _, t := range u.when {
@@ -216,7 +224,7 @@ func (u *rule) fails(r model.Request) []test {
 	return list
 }
 
-func (p *Provider) answer(ctx context.Context, u *rule, r model.Request) (*model.Response, error) {
+func (p *Provider) answer(ctx context.Context, u *rule, r *model.Request) (*model.Response, error) {
 	if u.delay > 0 {
 		t := time.NewTimer(u.delay)
 		defer t.Stop()
@@ -242,10 +250,10 @@ func (p *Provider) answer(ctx context.Context, u *rule, r model.Request) (*model
 		if a.Value, err = fill(s, r.Schema, u.seed); err != nil {
 			return nil, p.fault(u, "%v", err)
 		}
-		a.Text = string(pipeline.EncodeValue(a.Value))
+		a.Message = model.AssistantText(string(pipeline.EncodeValue(a.Value)))
 		return a, nil
 	case u.text == nil:
-		a.Text = string(u.json)
+		a.Message = model.AssistantText(string(u.json))
 		if r.Schema != nil {
 			var err error
 			if a.Value, err = pipeline.DecodeValue(u.json); err != nil {
@@ -254,20 +262,20 @@ func (p *Provider) answer(ctx context.Context, u *rule, r model.Request) (*model
 		}
 		return a, nil
 	}
-	var err error
-	a.Text, err = u.text.EvalString(&expr.Env{Scope: expr.MapScope{
+	text, err := u.text.EvalString(&expr.Env{Scope: expr.MapScope{
 		"prompt": r.LastUser(), "system": r.System, "step": string(r.Step), "action": r.Action, "model": r.Model,
 		"param": r.Param, "agent": r.Agent, "turn": int64(r.Turn), "phase": string(phaseOf(r)),
 	}})
 	if err != nil {
 		return nil, p.fault(u, "its text: %v", err)
 	}
+	a.Message = model.AssistantText(text)
 	if r.Schema != nil {
 		s, err := model.Compile(r.Schema)
 		if err != nil {
 			return nil, err
 		}
-		a.Value = s.Coerce(a.Text)
+		a.Value = s.Coerce(text)
 	}
 	return a, nil
 }
@@ -281,7 +289,7 @@ func (p *Provider) fault(u *rule, format string, args ...any) *pipeline.Failure 
 var names = []string{"action", "agent", "model", "param", "phase", "prompt", "step", "system", "turn"}
 
 // unanswered shows the request and the rule that needs least to fit it.
-func (p *Provider) unanswered(r model.Request, near nearest) string {
+func (p *Provider) unanswered(r *model.Request, near nearest) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "no rule of %s answers this request:\n  step: %s\n", p.file, r.Step)
 	for _, line := range [][2]string{{"param", r.Param}, {"agent", r.Agent}, {"action", r.Action}, {"model", r.Model}} {
