@@ -47,7 +47,7 @@ func (r *runState) start(t *pipeline.Task) bool {
 			launch := r.prepare(&task, nil)
 			r.lane.post(func() {
 				r.busy = false
-				if r.gone || !launch() {
+				if r.gone || r.unsettled(func() { r.task(&task) }) || !launch() {
 					r.running--
 					r.lane.ex.pool.release()
 				}
@@ -60,7 +60,11 @@ func (r *runState) start(t *pipeline.Task) bool {
 		})
 		return true
 	}
-	return r.prepare(t, nil)()
+	launch, task := r.prepare(t, nil), *t
+	if r.unsettled(func() { r.task(&task) }) {
+		return false
+	}
+	return launch()
 }
 
 // prepare evaluates what the step was given and returns how to launch it; that
@@ -160,6 +164,7 @@ func (r *runState) prepare(t *pipeline.Task, s *seat) func() bool {
 				r.journals = map[pipeline.Path]*attempt{}
 			}
 			r.journals[t.Path] = j.a
+			j.env.Tenure = r.tenure()
 		}
 		if effect == pipeline.EffectAtMostOnce || suspect || j.past.first > 0 {
 			// Its start must be known before its effect can be.
@@ -396,6 +401,9 @@ func (r *runState) stateOf(j *job, out Output) {
 			return func() {}
 		}
 		state, fail := r.evaluation(r.m.Scope(j.task.Path).WithOutput(out.Value)).entries(j.task.Def.State, "state")
+		if r.fills.wanted != nil {
+			return func() { r.unsettled(func() { r.stateOf(j, out) }) }
+		}
 		return func() {
 			r.ended(&j.task, j.a, out, state, fail)
 			r.ask()

@@ -18,6 +18,8 @@ const (
 const (
 	fromAnswer   = "answer"
 	fromFallback = "fallback"
+	fromModel    = "model"
+	fromCache    = "cache" // a model's, in another run
 )
 
 // resolution is a tag that was filled in, to be recorded.
@@ -39,6 +41,8 @@ type tags struct {
 	recorded func(key string) *pipeline.Answer // what was decided before; nil: nothing
 	record   func(pipeline.Answer)
 	earlier  func(*pipeline.Auto) *pipeline.Answer // that another run was given, and this one may use; nil: nothing
+	// fill asks a model for the tag of that text; nil: there is none.
+	fill func(ev evaluation, a *pipeline.Auto, text string) (*pipeline.Answer, *pipeline.Failure)
 }
 
 // tagsAt fills in those at the path. What it decides is recorded with the next
@@ -61,6 +65,11 @@ func (r *runState) tagsAt(path pipeline.Path) *tags {
 		return r.m.Answer(path, key)
 	}
 	t.earlier = func(a *pipeline.Auto) *pipeline.Answer { return r.book.answer(path, a) }
+	if r.lane.ex.cfg.Filler != nil {
+		t.fill = func(ev evaluation, a *pipeline.Auto, text string) (*pipeline.Answer, *pipeline.Failure) {
+			return r.fillIn(ev, path, a, text)
+		}
+	}
 	t.record = func(a pipeline.Answer) { r.resolved = append(r.resolved, resolution{path, a}) }
 	return t
 }
@@ -100,7 +109,23 @@ func (ev evaluation) resolve(a *pipeline.Auto, what string) (any, *pipeline.Fail
 	if past := tags.earlier(a); past != nil {
 		return tags.decide(a, what, past.Value, past.From)
 	}
-	if _, fail := ev.answered(a.Prompt, what); fail != nil && fail.Reason != reasonUnresolved {
+	why := "it has no answer and no fallback"
+	if tags.fill != nil {
+		text, fail := ev.eval(a.Prompt, what)
+		if fail != nil && fail.Reason != reasonUnresolved {
+			return nil, fail
+		}
+		if fail == nil {
+			var answer *pipeline.Answer
+			if answer, fail = tags.fill(ev, a, word(text)); fail == nil {
+				return tags.settle(a, what, *answer)
+			}
+			if fail.Reason == reasonPending || fail.Kind == pipeline.CategoryCancelled {
+				return nil, fail
+			}
+			why = "the model gave no usable answer, and it has no fallback (" + fail.Message + ")"
+		}
+	} else if _, fail := ev.answered(a.Prompt, what); fail != nil && fail.Reason != reasonUnresolved {
 		return nil, fail
 	}
 	switch {
@@ -115,20 +140,25 @@ func (ev evaluation) resolve(a *pipeline.Auto, what string) (any, *pipeline.Fail
 	}
 	return nil, &pipeline.Failure{
 		Kind: pipeline.CategoryValidation, Reason: reasonUnresolved, Line: a.Pos.Line, Column: a.Pos.Column,
-		Message: fmt.Sprintf("%s: nothing fills in this <AUTO> tag: it has no answer and no fallback; give one as %s.%s (line %d)",
-			what, plainPath(tags.path), a.Key, a.Pos.Line),
+		Message: fmt.Sprintf("%s: nothing fills in this <AUTO> tag: %s; give one as %s.%s (line %d)",
+			what, why, plainPath(tags.path), a.Key, a.Pos.Line),
 	}
 }
 
 // decide holds a value against the tag's type and settles the tag.
 func (t *tags) decide(a *pipeline.Auto, what string, v any, from string) (any, *pipeline.Failure) {
-	v, wrong := spec.Conform(&a.Type, v)
+	return t.settle(a, what, pipeline.Answer{Value: v, From: from})
+}
+
+func (t *tags) settle(a *pipeline.Auto, what string, answer pipeline.Answer) (any, *pipeline.Failure) {
+	v, wrong := spec.Conform(&a.Type, answer.Value)
 	if wrong != nil {
 		return nil, &pipeline.Failure{
 			Kind: pipeline.CategoryValidation, Reason: reasonAutoType, Line: a.Pos.Line, Column: a.Pos.Column,
-			Message: fmt.Sprintf("%s: the %s of the <AUTO> tag %s.%s %s (line %d)", what, from, plainPath(t.path), a.Key, &wrong[0], a.Pos.Line),
+			Message: fmt.Sprintf("%s: the %s of the <AUTO> tag %s.%s %s (line %d)", what, answer.From, plainPath(t.path), a.Key, &wrong[0], a.Pos.Line),
 		}
 	}
-	t.record(pipeline.Answer{Key: a.Key, Value: v, From: from})
+	answer.Key, answer.Value = a.Key, v
+	t.record(answer)
 	return v, nil
 }

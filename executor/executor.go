@@ -30,6 +30,7 @@ type Config struct {
 	Replica store.ReplicaID // default: a fresh one
 	Actions []Action        // the catalogue
 	Command Action          // runs command steps; required
+	Filler  Filler          // fills in <AUTO> tags; nil: they need answers or fallbacks
 
 	Lanes int // committers, default 2
 	Runs  int // runs in memory per lane, default 1000; more wait in the queue

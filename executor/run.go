@@ -41,6 +41,7 @@ type runState struct {
 	parked    bool              // its parking stands in a batch
 	rung      bool              // messages have come since
 	resolved  []resolution      // <AUTO> tags that were filled in and are not recorded yet
+	fills     fills             // those that models are being asked about
 	gone      bool              // the lane has let go of it
 	saved     saving
 	files     saves
@@ -58,6 +59,8 @@ type runState struct {
 	book *book // what it may use of another run's log
 
 	journals map[pipeline.Path]*attempt // the newest attempts of steps with a journal
+	taken    int32                      // the newest seq when the lane took the run
+	tenured  *Tenure                    // nil: nobody has asked for it yet
 }
 
 // over reports whether nothing more can happen to the run here.
@@ -295,8 +298,14 @@ func (r *runState) granted() {
 
 // evaluate answers a task by evaluating templates.
 func (r *runState) evaluate(t *pipeline.Task) {
-	task := *t
-	r.aside(t.Def, func() func() { return r.answer(&task) })
+	task, again := *t, false
+	r.aside(t.Def, func() func() {
+		if again && !r.m.Stands(&task) {
+			return func() {}
+		}
+		again = true
+		return r.answer(&task)
+	})
 }
 
 // aside lets f evaluate fields of a step, or of the run itself where def is nil,
@@ -304,7 +313,9 @@ func (r *runState) evaluate(t *pipeline.Task) {
 // so that the lane never waits for a disk; the run stands still meanwhile.
 func (r *runState) aside(def *pipeline.StepDef, f func() func()) {
 	if !r.prog.impure[def] || r.book.previews() {
-		f()()
+		if finish := f(); !r.unsettled(func() { r.aside(def, f) }) {
+			finish()
+		}
 		return
 	}
 	r.busy = true
@@ -316,7 +327,9 @@ func (r *runState) aside(def *pipeline.StepDef, f func() func()) {
 		r.lane.post(func() {
 			r.busy = false
 			if !r.gone {
-				finish()
+				if !r.unsettled(func() { r.aside(def, f) }) {
+					finish()
+				}
 				r.pump()
 			}
 			r.drain()
@@ -369,11 +382,15 @@ func (r *runState) cancelSome() {
 		}
 	}
 	r.cancelAdoptions()
+	r.cancelFills()
 }
 
 func (r *runState) cancelAttempts(cause error) {
 	for _, a := range r.attempts {
 		a.cancel(cause)
+	}
+	for _, f := range r.fills.asking {
+		f.cancel(cause)
 	}
 }
 

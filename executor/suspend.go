@@ -37,19 +37,29 @@ type journaling struct {
 	calls int32 // the highest number that its calls have used
 }
 
-// openJournal reads what the attempt builds on.
-func (j *job) openJournal(ctx context.Context) error {
-	r := j.r
+// openJournal gives the attempt its journal.
+func (j *job) openJournal(ctx context.Context) (err error) {
+	path := j.task.Path
+	j.env.Journal, err = j.r.journal(ctx, path, j.a, j.past, j.work.redact, func() bool {
+		s := j.r.m.Step(path)
+		return s != nil && s.Status == pipeline.StepRunning
+	})
+	return err
+}
+
+// journal is that of a step's attempt, with what it builds on. What is appended
+// is refused once another attempt has begun, or stands, which the lane calls, says no.
+func (r *runState) journal(ctx context.Context, path pipeline.Path, a *attempt, builds journaling, red *redactor, stands func() bool) (*Journal, error) {
 	var past []pipeline.Event
-	if j.past.first > 0 {
-		for e, err := range r.lane.ex.cfg.Store.Events(ctx, r.run.ID, j.past.first-1) {
+	if builds.first > 0 {
+		for e, err := range r.lane.ex.cfg.Store.Events(ctx, r.run.ID, builds.first-1) {
 			if err != nil {
-				return err
+				return nil, err
 			}
-			if e.Seq > j.past.last {
+			if e.Seq > builds.last {
 				break
 			}
-			if e.Path != j.task.Path {
+			if e.Path != path {
 				continue
 			}
 			switch e.Type {
@@ -58,17 +68,17 @@ func (j *job) openJournal(ctx context.Context) error {
 			}
 		}
 	}
-	j.env.Journal = NewJournal(past, j.append)
-	j.env.Journal.next = max(j.env.Journal.next, j.past.calls)
-	j.a.news.open(j.env.Journal)
-	return nil
+	j := NewJournal(past, func(ctx context.Context, asks []*pipeline.Approval, events []pipeline.Event) error {
+		return r.write(ctx, path, a, red, stands, asks, events)
+	})
+	j.next = max(j.next, builds.calls)
+	a.news.open(j)
+	return j, nil
 }
 
-// append is the journal's write: on the lane's goroutine, and then until the
-// commit.
-func (j *job) append(ctx context.Context, asks []*pipeline.Approval, events []pipeline.Event) error {
+// write is the journal's: on the lane's goroutine, and then until the commit.
+func (r *runState) write(ctx context.Context, path pipeline.Path, a *attempt, red *redactor, stands func() bool, asks []*pipeline.Approval, events []pipeline.Event) error {
 	done := make(chan error, 1)
-	r := j.r
 	lost := func() { done <- ErrJournal }
 	r.lane.post(func() {
 		if r.gone {
@@ -76,21 +86,21 @@ func (j *job) append(ctx context.Context, asks []*pipeline.Approval, events []pi
 			return
 		}
 		r.do(func() {
-			if s := r.m.Step(j.task.Path); r.over() || r.journals[j.task.Path] != j.a || s == nil || s.Status != pipeline.StepRunning {
+			if r.over() || r.journals[path] != a || !stands() {
 				lost()
 				return
 			}
 			for _, a := range asks {
-				r.askFor(a, j.task.Path)
+				r.askFor(a, path)
 			}
 			for i := range events {
 				d := events[i].Data
-				if d.Call != nil && !j.work.redact.empty() {
+				if d.Call != nil && !red.empty() {
 					c := *d.Call
-					c.Request, c.Response = j.work.redact.value(c.Request), j.work.redact.value(c.Response)
+					c.Request, c.Response = red.value(c.Request), red.value(c.Response)
 					d.Call = &c
 				}
-				r.record(events[i].Type, j.task.Path, j.a.number, d)
+				r.record(events[i].Type, path, a.number, d)
 			}
 			r.lane.whenDurable(r, r.m.Seq, func() { done <- nil })
 			r.lane.durables[len(r.lane.durables)-1].lost = lost

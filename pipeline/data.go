@@ -56,6 +56,11 @@ func AppendData(b []byte, d *Data) []byte {
 		in.value("value", a.Value)
 		in.text("from", a.From)
 		in.text("model", a.Model)
+		in.text("kind", a.Kind)
+		in.text("content", string(a.Content))
+		if a.Usage != nil {
+			in.marshal("usage", a.Usage)
+		}
 		o.b = in.end()
 	}
 	if d.Decision != nil {
@@ -274,6 +279,10 @@ type storedAnswer struct {
 	Value json.RawMessage `json:"value"`
 	From  string          `json:"from"`
 	Model string          `json:"model"`
+
+	Kind    string `json:"kind"`
+	Content Digest `json:"content"`
+	Usage   *Usage `json:"usage"`
 }
 
 type storedVersion struct {
@@ -315,7 +324,7 @@ func DecodeData(b []byte) (Data, error) {
 	d.Answers = r.mapping(s.Answers)
 	d.Value = r.value(s.Value)
 	if a := s.Auto; a != nil {
-		d.Auto = &Answer{Key: a.Key, Value: r.value(a.Value), From: a.From, Model: a.Model}
+		d.Auto = &Answer{Key: a.Key, Value: r.value(a.Value), From: a.From, Model: a.Model, Kind: a.Kind, Content: a.Content, Usage: a.Usage}
 	}
 	if s.Call != nil {
 		d.Call = s.Call.invocation(&r)

@@ -135,8 +135,13 @@ type Waiting struct {
 type Answer struct {
 	Key   string // of the tag within its step
 	Value any
-	From  string // answer, fallback, model, edit
-	Model string // of model
+	From  string // answer, fallback, model, cache
+	Model string // of model and cache
+	// Kind is what was left open, and Content names the whole question, of model and
+	// cache; Usage is what the answer has cost this run.
+	Kind    string
+	Content Digest
+	Usage   *Usage
 }
 
 // Version is a version of an artifact.

@@ -115,7 +115,11 @@ type Machine struct {
 	signals map[string][]any // received and not taken, oldest first
 	answers map[string]any
 	answer  map[Path]map[string]*Answer
-	homes   map[*StepDef]*Unit // of the steps of called pipelines, once asked for
+	// contents holds those of them that models gave, by what was asked.
+	contents map[Digest]*Answer
+	answered int
+	autoUSD  float64
+	homes    map[*StepDef]*Unit // of the steps of called pipelines, once asked for
 
 	uploads  Digest        // of the files that came with the submission
 	files    *WorkspaceRef // the newest save of its directory

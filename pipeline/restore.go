@@ -55,6 +55,7 @@ func (r *restoring) machine() {
 		for range r.count() {
 			if a := r.data().Auto; a != nil {
 				keys[a.Key] = a
+				m.learned(a)
 			}
 		}
 		m.answer[path] = keys

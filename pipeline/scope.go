@@ -20,6 +20,20 @@ func (m *Machine) Scope(path Path) Scope {
 	return Scope{m: m, unit: x.frame.unit, frame: x.frame, inst: x}
 }
 
+// Before lists the steps that have ended and that the scope's own step depends on.
+func (s Scope) Before() []*Step {
+	if s.inst == nil {
+		return nil
+	}
+	var list []*Step
+	for _, d := range s.inst.def.Deps {
+		if x := s.inst.frame.insts[d.On]; x.step.Status.Final() {
+			list = append(list, &x.step)
+		}
+	}
+	return list
+}
+
 // UnitScope is the scope of the outputs of the pipeline that the call at path
 // has begun; that of the empty path is the run's.
 func (m *Machine) UnitScope(path Path) Scope {

@@ -85,6 +85,28 @@ func (m *Machine) Answers() map[string]any { return m.answers }
 // has not been.
 func (m *Machine) Answer(path Path, key string) *Answer { return m.answer[path][key] }
 
+// AnswerTo is a model's answer to an equal question of the run; nil: there is
+// none.
+func (m *Machine) AnswerTo(content Digest) *Answer { return m.contents[content] }
+
+// Answered is how many <AUTO> tags models have filled in, and what that has cost.
+func (m *Machine) Answered() (n int, usd float64) { return m.answered, m.autoUSD }
+
+// learned notes an answer that a model gave.
+func (m *Machine) learned(a *Answer) {
+	if a.Content == "" {
+		return
+	}
+	if m.contents == nil {
+		m.contents = map[Digest]*Answer{}
+	}
+	m.contents[a.Content] = a
+	m.answered++
+	if a.Usage != nil {
+		m.autoUSD += a.Usage.CostUSD
+	}
+}
+
 func (m *Machine) resolved(e *Event) {
 	if e.Data.Auto == nil {
 		return
@@ -95,6 +117,7 @@ func (m *Machine) resolved(e *Event) {
 		m.answer[e.Path] = at
 	}
 	at[e.Data.Auto.Key] = e.Data.Auto
+	m.learned(e.Data.Auto)
 }
 
 // Versions are those of an artifact of the pipeline that the instance at path
