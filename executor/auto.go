@@ -18,7 +18,7 @@ const (
 const (
 	fromAnswer   = "answer"
 	fromFallback = "fallback"
-	fromModel    = "model"
+	fromFiller   = "model"
 	fromCache    = "cache" // a model's, in another run
 )
 

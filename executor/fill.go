@@ -266,7 +266,7 @@ func (r *runState) putQuestion(w *wanting, content pipeline.Digest, then func(fi
 	past.first, past.calls = r.m.Journal(homeOf(path))
 	red := r.redactor()
 	r.looking++
-	env := Env{Run: r.run.ID, Path: path, Workspace: r.workspace, Bundle: ex.bundleDir(r.prog.plan.Bundle), Redact: red.text, Log: func(string, string) {}}
+	env := Env{Run: r.run.ID, Path: path, Tenure: r.tenure(), Workspace: r.workspace, Bundle: ex.bundleDir(r.prog.plan.Bundle), Redact: red.text, Log: func(string, string) {}}
 	ex.tasks.Go(func() {
 		var answer pipeline.Answer
 		var err error
@@ -311,7 +311,7 @@ func (r *runState) answerOf(ctx context.Context, env Env, w *wanting, content pi
 	if err != nil {
 		return a, err
 	}
-	a.From, a.Kind = fromModel, w.question.Kind
+	a.From, a.Kind = fromFiller, w.question.Kind
 	if shared != nil {
 		ttl := shared.TTL
 		if ttl == 0 {
