@@ -33,15 +33,31 @@ type Env struct {
 	// Log keeps a piece of the step's output for its viewers. stream is stdout,
 	// stderr or system. It may be called concurrently and does not block long.
 	Log func(stream, text string)
+	// Unit is the pipeline that the step stands in; nil: it is not known here, as with
+	// a remote worker.
+	Unit *pipeline.Unit
+	// Secret finds a secret by its name; nil: there are none.
+	Secret func(name string) (string, bool)
 	// Journal records the calls of models and tools; nil: the action has none.
 	Journal *Journal
+	// Tenure is the run's, of actions that have a journal. It may be nil.
+	Tenure *Tenure
 	// Delta shows a piece of a call's answer to whoever looks on. It may be nil, is
 	// safe for concurrent use and does not block.
 	Delta func(pipeline.Delta)
+	// Key is what IdempotencyKey gives for a call that the step makes; empty: the
+	// step's own.
+	Key string
 }
 
-// IdempotencyKey is equal over all attempts of this step instance.
-func (e Env) IdempotencyKey() string { return string(e.Run) + "/" + string(e.Path) }
+// IdempotencyKey is equal over all attempts of this step instance, or of the call
+// that it makes.
+func (e Env) IdempotencyKey() string {
+	if e.Key != "" {
+		return e.Key
+	}
+	return string(e.Run) + "/" + string(e.Path)
+}
 
 // Output is what a step that succeeded gives.
 type Output struct {

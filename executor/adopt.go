@@ -12,7 +12,7 @@ import (
 func (l *lane) take(run *pipeline.Run, prog *program, m *pipeline.Machine) *runState {
 	r := &runState{
 		lane: l, run: run, prog: prog, m: m, book: l.ex.bookFor(run), workspace: l.ex.workspace(run, prog.plan),
-		attempts: map[pipeline.Path]*attempt{}, timers: map[*time.Timer]struct{}{},
+		attempts: map[pipeline.Path]*attempt{}, timers: map[*time.Timer]struct{}{}, taken: m.Seq,
 	}
 	r.m.SetDir(l.ex.bundleDir(prog.plan.Bundle))
 	vars, fail := r.evaluation(r.m.Scope("")).vars(prog.plan.Vars)

@@ -36,6 +36,7 @@ type Invocation struct {
 	Provider string     // of a model call
 	Choice   any        // of a model call: among which models it was chosen, and why
 	Tries    int32      // of a model call: requests that were sent; 0 and 1: one
+	Rules    []string   // of a model call that a script answered: the rules that its tries have used
 	Took     time.Duration
 	Wait     time.Duration // of a model call: until the first piece of the answer
 }
@@ -72,6 +73,9 @@ func appendInvocation(b []byte, c *Invocation) []byte {
 	o.text("provider", c.Provider)
 	o.value("choice", c.Choice)
 	o.number("tries", int64(c.Tries))
+	if len(c.Rules) > 0 {
+		o.marshal("rules", c.Rules)
+	}
 	o.number("took", int64(c.Took))
 	o.number("wait", int64(c.Wait))
 	return o.end()
@@ -99,6 +103,7 @@ type storedInvocation struct {
 	Provider string          `json:"provider"`
 	Choice   json.RawMessage `json:"choice"`
 	Tries    int32           `json:"tries"`
+	Rules    []string        `json:"rules"`
 	Took     time.Duration   `json:"took"`
 	Wait     time.Duration   `json:"wait"`
 }
@@ -108,6 +113,6 @@ func (s *storedInvocation) invocation(r *reader) *Invocation {
 		N: s.N, In: s.In, Of: s.Of, State: s.State, Agent: s.Agent, Turn: s.Turn, Phase: s.Phase, Param: s.Param, Key: s.Key,
 		ID: s.ID, Name: s.Name, Effect: s.Effect, Approval: s.Approval, By: s.By,
 		Request: r.value(s.Request), Response: r.value(s.Response), Failed: s.Failed,
-		Provider: s.Provider, Choice: r.value(s.Choice), Tries: s.Tries, Took: s.Took, Wait: s.Wait,
+		Provider: s.Provider, Choice: r.value(s.Choice), Tries: s.Tries, Rules: s.Rules, Took: s.Took, Wait: s.Wait,
 	}
 }

@@ -92,9 +92,9 @@ type Request struct {
 	// Expected is, in PhaseSchema, the JSON Schema of the type that the pipeline
 	// expects: what the schema that is asked for has to refine. Else nil.
 	Expected map[string]any
-	// Uses tells a scripted provider how often each of its rules was used in the
-	// step's run before, from the journal; nil for all others.
-	Uses map[string]int
+	// Uses are those of the step's run, see UsesOf: a scripted provider counts in
+	// them how often its rules answer. nil: none of them was used.
+	Uses *Uses
 	// IdempotencyKey is equal over all attempts of the step, and different for
 	// every question that one attempt asks.
 	IdempotencyKey string
@@ -292,6 +292,7 @@ type Error struct {
 	Status     int           // of HTTP; 0: none
 	Message    string        // of the service, without keys
 	RetryAfter time.Duration // that the service asks for; 0: it does not say
+	Rule       string        // of a scripted error: which rule gave it
 	Cause      error         // may be nil
 }
 
