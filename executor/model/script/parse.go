@@ -137,16 +137,18 @@ func (p *parser) mapping(n *yaml.Node, what string, keys map[string]func(*yaml.N
 }
 
 func (p *parser) rule(n *yaml.Node) rule {
-	u := rule{line: n.Line}
+	u := rule{line: n.Line, id: fmt.Sprintf("%s:%d", p.file, n.Line)}
 	answers := 0
 	p.mapping(n, "a rule", map[string]func(*yaml.Node){
 		"when": func(n *yaml.Node) { u.when = p.when(n) },
-		"text": func(n *yaml.Node) { u.text = p.template(n); answers++ },
+		"text": func(n *yaml.Node) { u.text = p.template(n, &u.results); answers++ },
 		"json": func(n *yaml.Node) { u.json = pipeline.EncodeValue(p.value(n, 0)); answers++ },
 		"error": func(n *yaml.Node) {
 			u.fail = p.failure(n)
 			answers++
 		},
+		"tool_calls": func(n *yaml.Node) { u.calls = p.calls(n, &u.results) },
+		"reasoning":  func(n *yaml.Node) { u.reasoning = p.template(n, &u.results) },
 		"generate": func(n *yaml.Node) {
 			u.filler = true
 			answers++
@@ -154,14 +156,97 @@ func (p *parser) rule(n *yaml.Node) rule {
 				"seed": func(n *yaml.Node) { u.seed = p.integer(n, math.MinInt64, math.MaxInt64) },
 			})
 		},
-		"usage": func(n *yaml.Node) { u.usage = p.usage(n) },
-		"delay": func(n *yaml.Node) { u.delay = p.duration(n) },
-		"times": func(n *yaml.Node) { u.times = p.integer(n, 1, math.MaxInt32) },
+		"usage":  func(n *yaml.Node) { u.usage = p.usage(n) },
+		"delay":  func(n *yaml.Node) { u.delay = p.duration(n) },
+		"chunks": func(n *yaml.Node) { u.chunks = int(p.integer(n, 1, maxChunks)) },
+		"times":  func(n *yaml.Node) { u.times = int(p.integer(n, 1, math.MaxInt32)) },
 	})
+	if u.calls != nil && (answers == 0 || answers == 1 && u.text != nil) {
+		answers = 1 // a text may stand beside them
+	} else if u.calls != nil {
+		answers++
+	}
 	if answers != 1 && n.Kind == yaml.MappingNode {
-		p.at(n, "E0112", "", "a rule has one of text, json, generate and error; this one has %d", answers)
+		p.at(n, "E0112", "a text may stand beside tool_calls",
+			"a rule has one of text, json, generate, tool_calls and error; this one has %d", answers)
+	}
+	if u.fail != nil {
+		u.fail.Rule = u.id
 	}
 	return u
+}
+
+const (
+	maxChunks = 10_000
+	maxCalls  = 1_000
+)
+
+// calls reads tool_calls. The texts in their arguments are templates.
+func (p *parser) calls(n *yaml.Node, results *bool) []toolCall {
+	list := []toolCall{}
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 || len(n.Content) > maxCalls {
+		p.at(n, "E0104", "", "tool_calls is a list of 1 to %d calls", maxCalls)
+		return list
+	}
+	for _, item := range n.Content {
+		c := toolCall{arguments: map[string]any{}}
+		given := 0
+		p.mapping(item, "a call", map[string]func(*yaml.Node){
+			"name": func(n *yaml.Node) { c.name = p.text(n) },
+			"id":   func(n *yaml.Node) { c.id = p.text(n) },
+			"arguments": func(n *yaml.Node) {
+				given++
+				c.arguments = p.templates(n, p.value(n, 0), results)
+			},
+			"arguments_text": func(n *yaml.Node) {
+				given++
+				t := p.text(n)
+				c.text = &t
+			},
+		})
+		switch {
+		case item.Kind == yaml.MappingNode && c.name == "":
+			p.at(item, "E0111", "", "a call has the name of a tool")
+		case given > 1:
+			p.at(item, "E0112", "", "a call has arguments or arguments_text, not both")
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+// templates compiles the texts within a value that are templates.
+func (p *parser) templates(n *yaml.Node, v any, results *bool) any {
+	switch v := v.(type) {
+	case string:
+		if strings.Contains(v, "{{") || strings.Contains(v, "{%") {
+			if t := p.compile(n, v, results); t != nil {
+				return t
+			}
+		}
+	case []any:
+		for i := range v {
+			v[i] = p.templates(n.Content[i], v[i], results)
+		}
+	case map[string]any:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key := n.Content[i].Value
+			v[key] = p.templates(n.Content[i+1], v[key], results)
+		}
+	}
+	return v
+}
+
+func (p *parser) toolResult(n *yaml.Node) *resultTest {
+	t := &resultTest{any: true}
+	p.mapping(n, "tool_result", map[string]func(*yaml.Node){
+		"name": func(n *yaml.Node) { t.name = p.text(n) },
+		"path": func(n *yaml.Node) { t.path = strings.Split(p.text(n), ".") },
+		"equals": func(n *yaml.Node) {
+			t.any, t.equals = false, p.value(n, 0)
+		},
+	})
+	return t
 }
 
 func (p *parser) when(n *yaml.Node) []test {
@@ -183,10 +268,11 @@ func (p *parser) when(n *yaml.Node) []test {
 		},
 		"phase": func(n *yaml.Node) {
 			if n.Kind != yaml.ScalarNode || !slices.Contains(model.Phases, model.Phase(n.Value)) {
-				p.at(n, "E0104", "phases are schema, answer, repair, turn, judge", "there is no phase %q", n.Value)
+				p.at(n, "E0104", "phases are schema, answer, repair, turn, judge, compact", "there is no phase %q", n.Value)
 			}
 			tests = append(tests, test{key: "phase", how: "equals", want: n.Value})
 		},
+		"tool_result": func(n *yaml.Node) { tests = append(tests, test{key: "tool_result", result: p.toolResult(n)}) },
 		"last_user": func(n *yaml.Node) {
 			how := func(name string) func(*yaml.Node) {
 				return func(n *yaml.Node) {
@@ -208,8 +294,13 @@ func (p *parser) when(n *yaml.Node) []test {
 	return tests
 }
 
-func (p *parser) template(n *yaml.Node) *expr.Template {
-	t, err := expr.Compile(p.text(n))
+func (p *parser) template(n *yaml.Node, results *bool) *expr.Template {
+	return p.compile(n, p.text(n), results)
+}
+
+// compile reads a template; results becomes true where it uses tool_results.
+func (p *parser) compile(n *yaml.Node, text string, results *bool) *expr.Template {
+	t, err := expr.Compile(text)
 	if err != nil {
 		var e *expr.Error
 		code := "E0205"
@@ -220,6 +311,7 @@ func (p *parser) template(n *yaml.Node) *expr.Template {
 		return nil
 	}
 	for _, r := range t.Refs() {
+		*results = *results || r.Root == "tool_results"
 		if !slices.Contains(names, r.Root) {
 			p.at(n, "E0201", "a rule's text knows "+strings.Join(names, ", "), "the text uses the unknown name %q", r.Root)
 		}
@@ -230,30 +322,54 @@ func (p *parser) template(n *yaml.Node) *expr.Template {
 	return t
 }
 
-func (p *parser) failure(n *yaml.Node) *pipeline.Failure {
-	f := &pipeline.Failure{Kind: pipeline.CategoryModel}
-	status := int64(0)
+// classes are what error.class may say.
+var classes = []string{
+	model.ClassRateLimit, model.ClassOverloaded, model.ClassServer, model.ClassNetwork, model.ClassTimeout, model.ClassMalformed,
+	model.ClassAuth, model.ClassInvalid, model.ClassFiltered, model.ClassContextLength, model.ClassQuota,
+}
+
+func (p *parser) failure(n *yaml.Node) *model.Error {
+	e := &model.Error{}
 	p.mapping(n, "error", map[string]func(*yaml.Node){
-		"status":      func(n *yaml.Node) { status = p.integer(n, 400, 599) },
-		"message":     func(n *yaml.Node) { f.Message = p.text(n) },
-		"retry_after": func(n *yaml.Node) { f.RetryAfter = p.duration(n).Seconds() },
+		"status":      func(n *yaml.Node) { e.Status = int(p.integer(n, 400, 599)) },
+		"message":     func(n *yaml.Node) { e.Message = p.text(n) },
+		"retry_after": func(n *yaml.Node) { e.RetryAfter = p.duration(n) },
+		"class": func(n *yaml.Node) {
+			if e.Class = p.text(n); !slices.Contains(classes, e.Class) {
+				p.at(n, "E0104", "classes are "+strings.Join(classes, ", "), "there is no class %q", e.Class)
+			}
+		},
 	})
-	switch {
-	case status == http.StatusTooManyRequests:
-		f.Kind = pipeline.CategoryRateLimit
-	case status == http.StatusRequestTimeout || status == http.StatusGatewayTimeout:
-		f.Kind = pipeline.CategoryTimeout
-	case status >= 500:
-		f.Kind = pipeline.CategorySystem
+	if e.Class == "" {
+		e.Class = classOf(e.Status)
 	}
-	if f.Message == "" {
-		f.Message = "the script answers with an error"
+	if e.Message == "" {
+		e.Message = "the script answers with an error"
 	}
-	if status != 0 {
-		f.Reason = "http_" + strconv.FormatInt(status, 10)
-		f.Message = fmt.Sprintf("%s (status %d)", f.Message, status)
+	if e.Status != 0 {
+		e.Message = fmt.Sprintf("%s (status %d)", e.Message, e.Status)
 	}
-	return f
+	return e
+}
+
+// classOf is what a status of HTTP means; 0 is a server's fault too.
+func classOf(status int) string {
+	switch status {
+	case http.StatusTooManyRequests:
+		return model.ClassRateLimit
+	case http.StatusServiceUnavailable, 529:
+		return model.ClassOverloaded
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return model.ClassAuth
+	case http.StatusPaymentRequired:
+		return model.ClassQuota
+	case 0, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly:
+		return model.ClassServer
+	}
+	if status >= 500 {
+		return model.ClassServer
+	}
+	return model.ClassInvalid
 }
 
 func (p *parser) usage(n *yaml.Node) *pipeline.Usage {

@@ -1,6 +1,7 @@
 package script
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/executor/model"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
@@ -51,20 +53,20 @@ rules:
 		{"a repair", model.Request{Step: "mend", Phase: model.PhaseRepair, Schema: object{"type": "object"}}, `{"ok":true}`, object{"ok": true}},
 		{"before the repair", model.Request{Step: "mend", Schema: object{"type": "object"}}, "nonsense", "nonsense"},
 	} {
-		a, err := p.Call(t.Context(), c.request)
+		a, err := call(t.Context(), p, &c.request)
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		if diff := cmp.Diff(c.value, a.Value); a.Text != c.text || diff != "" {
-			t.Errorf("%s: got %q %s", c.name, a.Text, diff)
+		if diff := cmp.Diff(c.value, a.Value); a.Text() != c.text || diff != "" {
+			t.Errorf("%s: got %q %s", c.name, a.Text(), diff)
 		}
 	}
 }
 
 func TestTagsAnswerRulesDoNotTakeItsOtherCalls(t *testing.T) {
 	p := parse(t, "rules: [{when: {step: plan, param: depth}, text: deep}]")
-	_, err := p.Call(t.Context(), model.Request{Step: "plan", Param: "depth", Phase: model.PhaseRepair, Schema: object{"type": "integer"}})
+	_, err := call(t.Context(), p, &model.Request{Step: "plan", Param: "depth", Phase: model.PhaseRepair, Schema: object{"type": "integer"}})
 	if err == nil || !strings.Contains(err.Error(), `it needs that phase is "repair"`) ||
 		!strings.Contains(err.Error(), "param: depth\n") || !strings.Contains(err.Error(), `schema: {"type":"integer"}`) {
 		t.Errorf("got %v", err)
@@ -77,22 +79,35 @@ rules:
   - {when: {step: s}, times: 2, error: {status: 503}}
   - {when: {step: s}, times: 1, text: at last}
 `)
-	asked := func(run pipeline.RunID) string {
-		a, err := p.Call(t.Context(), model.Request{Run: run, Step: "s"})
-		if err != nil {
-			f, _ := errors.AsType[*pipeline.Failure](err)
+	asked := func(env executor.Env) string {
+		a, err := call(t.Context(), p, &model.Request{Step: "s", Uses: model.UsesOf(env)})
+		if e, ok := errors.AsType[*model.Error](err); ok {
+			return e.Class + " by " + e.Rule
+		}
+		if f, ok := errors.AsType[*pipeline.Failure](err); ok {
 			return f.Reason
 		}
-		return a.Text
+		return a.Text() + " by " + a.Rule
 	}
-	for _, run := range []pipeline.RunID{"one", "two"} {
-		for i, want := range []string{"http_503", "http_503", "at last", "script_no_rule"} {
-			if got := asked(run); got != want {
-				t.Errorf("run %s, request %d: got %s, want %s", run, i, got, want)
+	first, second := "overloaded by demo.script.yaml:3", "at last by demo.script.yaml:4"
+	for range 2 {
+		env := executor.Env{Tenure: executor.NewTenure(nil, pipeline.Usage{}, nil)}
+		for i, want := range []string{first, first, second, "script_no_rule"} {
+			if got := asked(env); got != want {
+				t.Errorf("request %d: got %s, want %s", i, got, want)
 			}
 		}
 	}
-	_, err := p.Call(t.Context(), model.Request{Run: "one", Step: "s"})
+	taken := executor.Env{Tenure: executor.NewTenure(nil, pipeline.Usage{}, func(_ context.Context, each func(pipeline.Event)) error {
+		each(pipeline.Event{Type: pipeline.ModelCalled, Path: "other", Data: pipeline.Data{Call: &pipeline.Invocation{Rules: []string{"demo.script.yaml:3"}}}})
+		return nil
+	})}
+	for i, want := range []string{first, second, "script_no_rule"} {
+		if got := asked(taken); got != want {
+			t.Errorf("after another process, request %d: got %s, want %s", i, got, want)
+		}
+	}
+	_, err := call(t.Context(), p, &model.Request{Step: "s", Uses: model.UsesOf(taken)})
 	if err == nil || !strings.Contains(err.Error(), "line 3; it needs that it has uses left, of 2.") {
 		t.Errorf("got %v", err)
 	}
@@ -125,19 +140,19 @@ func TestGeneratedAnswersSatisfyTheirSchema(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := model.Request{Step: "s", Schema: schema}
-		a, err := p.Call(t.Context(), r)
+		a, err := call(t.Context(), p, &r)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
 		if wrong := s.Violations(a.Value); len(wrong) > 0 {
-			t.Errorf("%s: %s: %v", name, a.Text, wrong)
+			t.Errorf("%s: %s: %v", name, a.Text(), wrong)
 		}
-		b, err := p.Call(t.Context(), r)
-		if err != nil || b.Text != a.Text {
-			t.Errorf("%s: %s, then %s", name, a.Text, b.Text)
+		b, err := call(t.Context(), p, &r)
+		if err != nil || b.Text() != a.Text() {
+			t.Errorf("%s: %s, then %s", name, a.Text(), b.Text())
 		}
-		if c, err := other.Call(t.Context(), r); err != nil || (name == "flat" && c.Text == a.Text) {
+		if c, err := call(t.Context(), other, &r); err != nil || (name == "flat" && c.Text() == a.Text()) {
 			t.Errorf("%s: another seed gives the same", name)
 		}
 	}
@@ -152,7 +167,7 @@ func TestWhatCannotBeGeneratedIsAnError(t *testing.T) {
 		"no value could be generated":       {"not": object{}},
 		"and this request has none; answer": nil,
 	} {
-		_, err := p.Call(t.Context(), model.Request{Step: "s", Schema: schema})
+		_, err := call(t.Context(), p, &model.Request{Step: "s", Schema: schema})
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "demo.script.yaml:1: the rule") {
 			t.Errorf("%v: got %v, want %s", schema, err, want)
 		}

@@ -12,22 +12,32 @@
 //	  - when: {action: generate, last_user: {contains: forecast}}   # or equals, matches
 //	    json: {sun: true, degrees: 21.5}       # a value
 //	    delay: 50ms
-//	  - when: {agent: researcher, turn: 0, model: flaky}   # turns count from 0
+//	  - when: {model: flaky}
 //	    error: {status: 429, retry_after: 1, message: slow down}
 //	    times: 2                               # uses within a run; default: unlimited
-//	  - when: {phase: repair}                  # schema, answer, repair, turn or judge
+//	  - when: {agent: researcher, turn: 0}     # turns count from 0
+//	    reasoning: The notes come first.
+//	    text: I read the notes.                # may stand beside tool_calls
+//	    tool_calls: [{name: read_file, arguments: {path: "{{ prompt }}.md"}}]
+//	  - when: {agent: researcher, tool_result: {name: read_file, path: lines, equals: 0}}
+//	    tool_calls: [{name: read_file, arguments_text: '{"path": '}]   # as it stands
+//	  - when: {agent: researcher}
+//	    text: "Notes say: {{ tool_results.read_file.content }}"
+//	    chunks: 5                              # pieces of the stream, each after the delay
+//	  - when: {phase: repair}                  # schema, answer, repair, turn, judge or compact
 //	    json: {sun: false, degrees: 3}
 //	  - when: {schema: true}                   # a structured answer is wanted
 //	    generate: {seed: 7}                    # a value that satisfies the schema, the same for the same seed
 //
-// A rule without when answers everything, with one exception: of the calls for an
-// <AUTO> tag, a rule without a phase takes the answer alone. The call for the
+// A rule without when answers everything, with two exceptions: of the calls for
+// an <AUTO> tag, a rule without a phase takes the answer alone, and a summary of
+// a conversation is made only by a rule that names its phase. The call for the
 // tag's schema is, where no rule names it, answered with the expected type. A
 // request that no rule answers fails and says which rule came nearest; there is
 // no canned answer.
 //
-// Uses are counted by the Provider, for each run by itself: a run that goes on in
-// another process counts from none.
+// tool_results holds the newest result of each tool in the conversation, read as
+// JSON where it is JSON. Uses are counted over the whole run, see model.Uses.
 package script
 
 import (
@@ -36,7 +46,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/executor/model"
@@ -51,38 +60,45 @@ const Model = "script"
 type Provider struct {
 	file  string
 	rules []rule
-
-	mu   sync.Mutex
-	uses map[pipeline.RunID][]int // of the rules, in runs that used one with times
-	runs []pipeline.RunID         // the keys of uses, oldest first
 }
 
 var _ model.Provider = (*Provider)(nil)
 
-// maxRuns is how many runs' uses are remembered.
-const maxRuns = 10_000
-
-// rule is one entry of the file. Exactly one of text, json, filler and failure
-// answers.
+// rule is one entry of the file. Exactly one of text, json, filler, calls and
+// fail answers, but that a text may stand beside calls.
 type rule struct {
-	line   int
-	when   []test
-	text   *expr.Template
-	json   []byte
-	filler bool
-	seed   int64
-	fail   *pipeline.Failure
-	usage  *pipeline.Usage
-	delay  time.Duration
-	times  int64 // 0: unlimited
+	id        string // names it in journals: file and line
+	line      int
+	when      []test
+	text      *expr.Template
+	json      []byte
+	filler    bool
+	seed      int64
+	calls     []toolCall
+	fail      *model.Error
+	reasoning *expr.Template
+	results   bool // its templates read tool_results
+	usage     *pipeline.Usage
+	delay     time.Duration
+	chunks    int // 0: one
+	times     int // 0: unlimited
+}
+
+// toolCall is a tool that a rule calls.
+type toolCall struct {
+	id        string // empty: numbered within the conversation
+	name      string
+	arguments any // its texts are *expr.Template
+	text      *string
 }
 
 // test is one condition of a rule.
 type test struct {
-	key     string // step, param, agent, turn, phase, schema, action, model, last_user; times where no use is left
+	key     string // step, param, agent, turn, phase, schema, action, model, last_user, tool_result; times where no use is left
 	how     string // equals, contains, matches
 	want    string
 	pattern *regexp.Regexp // of matches
+	result  *resultTest    // of tool_result
 }
 
 func (t test) holds(r *model.Request) bool {
@@ -95,7 +111,7 @@ func (t test) holds(r *model.Request) bool {
 	case "agent":
 		have = r.Agent
 	case "turn":
-		return r.Phase == model.PhaseTurn && t.want == strconv.Itoa(r.Turn)
+		return (r.Phase == model.PhaseTurn || r.Agent != "") && t.want == strconv.Itoa(r.Turn)
 	case "phase":
 		return model.Phase(t.want) == phaseOf(r)
 	case "schema":
@@ -106,6 +122,8 @@ func (t test) holds(r *model.Request) bool {
 		have = r.Model
 	case "last_user":
 		have = r.LastUser()
+	case "tool_result":
+		return t.result.holds(r)
 	}
 	switch t.how {
 	case "contains":
@@ -120,6 +138,8 @@ func (t test) String() string {
 	switch t.key {
 	case "last_user":
 		return fmt.Sprintf("last_user %s %q", t.how, t.want)
+	case "tool_result":
+		return t.result.String()
 	case "times":
 		return "it has uses left, of " + t.want
 	}
@@ -135,20 +155,16 @@ func phaseOf(r *model.Request) model.Phase {
 
 // Call answers by the first rule that fits and has uses left.
 func (p *Provider) Call(ctx context.Context, r *model.Request) (model.Stream, error) {
-	a, err := p.reply(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	return model.Whole(a), nil
-}
-
-func (p *Provider) reply(ctx context.Context, r *model.Request) (*model.Response, error) {
-	u, near := p.pick(r)
+	u, near, err := p.pick(ctx, r)
 	switch {
+	case err != nil:
+		return nil, err
 	case u != nil:
 		return p.answer(ctx, u, r)
 	case r.Phase == model.PhaseSchema && r.Expected != nil:
-		return &model.Response{Model: Model, Value: r.Expected, Message: model.AssistantText(string(pipeline.EncodeValue(r.Expected)))}, nil
+		return model.Whole(&model.Response{
+			Model: Model, Value: r.Expected, Stop: model.StopEnd, Message: model.AssistantText(string(pipeline.EncodeValue(r.Expected))),
+		}), nil
 	}
 	f := pipeline.Failuref(pipeline.CategoryModel, "%s", p.unanswered(r, near))
 	f.Reason = "script_no_rule"
@@ -162,50 +178,29 @@ type nearest struct {
 }
 
 // pick finds the rule that answers and counts its use.
-func (p *Provider) pick(r *model.Request) (*rule, nearest) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (p *Provider) pick(ctx context.Context, r *model.Request) (*rule, nearest, error) {
 	var near nearest
 	for i := range p.rules {
 		u := &p.rules[i]
 		missing := u.fails(r)
-		if u.times > 0 && p.used(r.Run, i) >= u.times {
-			missing = append(missing, test{key: "times", want: strconv.FormatInt(u.times, 10)})
-		}
-		if len(missing) > 0 {
-			if near.rule == nil || len(missing) < len(near.missing) {
-				near = nearest{rule: u, missing: missing}
+		if len(missing) == 0 {
+			if u.times == 0 {
+				return u, near, nil
 			}
-			continue
+			free, err := r.Uses.Take(ctx, u.id, u.times)
+			if err != nil {
+				return nil, near, fmt.Errorf("count the uses of %s: %w", u.id, err)
+			}
+			if free {
+				return u, near, nil
+			}
+			missing = []test{{key: "times", want: strconv.Itoa(u.times)}}
 		}
-		if u.times > 0 {
-			p.use(r.Run, i)
+		if near.rule == nil || len(missing) < len(near.missing) {
+			near = nearest{rule: u, missing: missing}
 		}
-		return u, near
 	}
-	return nil, near
-}
-
-func (p *Provider) used(run pipeline.RunID, i int) int64 {
-	if uses := p.uses[run]; uses != nil {
-		return int64(uses[i])
-	}
-	return 0
-}
-
-func (p *Provider) use(run pipeline.RunID, i int) {
-	if p.uses[run] == nil {
-		if len(p.runs) == maxRuns {
-			delete(p.uses, p.runs[0])
-			p.runs = p.runs[1:]
-		}
-		if p.uses == nil {
-			p.uses = map[pipeline.RunID][]int{}
-		}
-		p.uses[run] = make([]int, len(p.rules))
-		p.runs = append(p.runs, run)
-	}
-	p.uses[run][i]++
+	return nil, near, nil
 }
 
 // fails lists the conditions that do not hold.
@@ -218,75 +213,11 @@ func (u *rule) fails(r *model.Request) []test {
 			list = append(list, t)
 		}
 	}
-	if now := phaseOf(r); !phase && now != model.PhaseAnswer && (r.Param != "" || now == model.PhaseSchema) {
+	if now := phaseOf(r); !phase && now != model.PhaseAnswer && (r.Param != "" || now == model.PhaseSchema || now == model.PhaseCompact) {
 		list = append(list, test{key: "phase", how: "equals", want: string(now)})
 	}
 	return list
 }
-
-func (p *Provider) answer(ctx context.Context, u *rule, r *model.Request) (*model.Response, error) {
-	if u.delay > 0 {
-		t := time.NewTimer(u.delay)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for the scripted answer: %w", context.Cause(ctx))
-		}
-	}
-	a := &model.Response{Model: Model, Usage: u.usage}
-	switch {
-	case u.fail != nil:
-		own := *u.fail
-		return nil, &own
-	case u.filler:
-		if r.Schema == nil {
-			return nil, p.fault(u, "it generates from a schema, and this request has none; answer it with text")
-		}
-		s, err := model.Compile(r.Schema)
-		if err != nil {
-			return nil, err
-		}
-		if a.Value, err = fill(s, r.Schema, u.seed); err != nil {
-			return nil, p.fault(u, "%v", err)
-		}
-		a.Message = model.AssistantText(string(pipeline.EncodeValue(a.Value)))
-		return a, nil
-	case u.text == nil:
-		a.Message = model.AssistantText(string(u.json))
-		if r.Schema != nil {
-			var err error
-			if a.Value, err = pipeline.DecodeValue(u.json); err != nil {
-				return nil, p.fault(u, "its json: %v", err)
-			}
-		}
-		return a, nil
-	}
-	text, err := u.text.EvalString(&expr.Env{Scope: expr.MapScope{
-		"prompt": r.LastUser(), "system": r.System, "step": string(r.Step), "action": r.Action, "model": r.Model,
-		"param": r.Param, "agent": r.Agent, "turn": int64(r.Turn), "phase": string(phaseOf(r)),
-	}})
-	if err != nil {
-		return nil, p.fault(u, "its text: %v", err)
-	}
-	a.Message = model.AssistantText(text)
-	if r.Schema != nil {
-		s, err := model.Compile(r.Schema)
-		if err != nil {
-			return nil, err
-		}
-		a.Value = s.Coerce(text)
-	}
-	return a, nil
-}
-
-// fault tells of a rule that fits but cannot answer.
-func (p *Provider) fault(u *rule, format string, args ...any) *pipeline.Failure {
-	return pipeline.Failuref(pipeline.CategoryModel, "%s:%d: the rule: %s", p.file, u.line, fmt.Sprintf(format, args...))
-}
-
-// names are what the text of a rule may use.
-var names = []string{"action", "agent", "model", "param", "phase", "prompt", "step", "system", "turn"}
 
 // unanswered shows the request and the rule that needs least to fit it.
 func (p *Provider) unanswered(r *model.Request, near nearest) string {
@@ -305,6 +236,9 @@ func (p *Provider) unanswered(r *model.Request, near nearest) string {
 		fmt.Fprintf(&b, "  schema: %s\n", short(string(pipeline.EncodeValue(r.Schema))))
 	}
 	fmt.Fprintf(&b, "  last_user: %q\n", short(r.LastUser()))
+	if name, text := newestResult(r); name != "" {
+		fmt.Fprintf(&b, "  tool_result: of %s: %s\n", name, short(text))
+	}
 	if near.rule == nil {
 		b.WriteString("The file has no rules.")
 		return b.String()

@@ -17,11 +17,20 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func ask(step, action, prompt string) model.Request {
-	return model.Request{
+func ask(step, action, prompt string) *model.Request {
+	return &model.Request{
 		Step: pipeline.Path(step), Action: action,
-		Messages: []model.Message{{Role: model.User, Text: "before"}, {Role: model.Assistant, Text: "ok"}, {Role: model.User, Text: prompt}},
+		Messages: []model.Message{model.UserText("before"), model.AssistantText("ok"), model.UserText(prompt)},
 	}
+}
+
+// call waits for the whole answer.
+func call(ctx context.Context, p *Provider, r *model.Request) (*model.Response, error) {
+	s, err := p.Call(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return model.Drain(s, nil)
 }
 
 const demo = `
@@ -60,7 +69,7 @@ func parse(t *testing.T, source string) *Provider {
 func TestFirstRuleThatFitsAnswers(t *testing.T) {
 	p := parse(t, demo)
 	for _, c := range []struct {
-		request model.Request
+		request *model.Request
 		want    string
 	}{
 		{ask("greet", "generate", "hi"), "exactly"},
@@ -70,16 +79,16 @@ func TestFirstRuleThatFitsAnswers(t *testing.T) {
 		{ask("s", "generate", "the weather?"), `{"days":[1,"2",null,null,"yes"],"degrees":21.5,"none":null,"sun":true}`},
 		{ask("loop[1]/inner", "x", "123"), "a number"},
 	} {
-		a, err := p.Call(t.Context(), c.request)
+		a, err := call(t.Context(), p, c.request)
 		if err != nil {
 			t.Errorf("%s: %v", c.request.Step, err)
 			continue
 		}
-		if a.Text != c.want || a.Model != "script" {
-			t.Errorf("%s: got %q by %s", c.request.Step, a.Text, a.Model)
+		if a.Text() != c.want || a.Model != "script" {
+			t.Errorf("%s: got %q by %s", c.request.Step, a.Text(), a.Model)
 		}
 	}
-	a, err := p.Call(t.Context(), ask("greet", "x", "y"))
+	a, err := call(t.Context(), p, ask("greet", "x", "y"))
 	if err != nil || *a.Usage != (pipeline.Usage{InputTokens: 12, OutputTokens: 5, CostUSD: 0.25}) {
 		t.Errorf("got %v, %v", a, err)
 	}
@@ -89,20 +98,24 @@ func TestScriptedErrors(t *testing.T) {
 	p := parse(t, demo)
 	r := ask("s", "x", "?")
 	r.Model = "flaky"
-	_, err := p.Call(t.Context(), r)
-	var f *pipeline.Failure
-	if !errors.As(err, &f) || f.Kind != pipeline.CategoryRateLimit || f.RetryAfter != 1.5 || f.Message != "slow down (status 429)" || f.Reason != "http_429" {
+	_, err := call(t.Context(), p, r)
+	e, ok := errors.AsType[*model.Error](err)
+	if !ok || e.Class != model.ClassRateLimit || e.RetryAfter != 1500*time.Millisecond || e.Message != "slow down (status 429)" || e.Status != 429 {
 		t.Errorf("got %#v", err)
 	}
 	r.Model = "broken"
-	_, err = p.Call(t.Context(), r)
-	if !errors.As(err, &f) || f.Kind != pipeline.CategoryModel {
+	_, err = call(t.Context(), p, r)
+	if e, ok = errors.AsType[*model.Error](err); !ok || e.Class != model.ClassServer {
 		t.Errorf("got %#v", err)
 	}
-	for status, kind := range map[int]string{401: "model", 408: "timeout", 500: "system", 504: "timeout", 529: "system"} {
-		p := parse(t, fmt.Sprintf("rules: [{error: {status: %d}}]", status))
-		if _, err := p.Call(t.Context(), r); !errors.As(err, &f) || f.Kind != kind {
-			t.Errorf("%d: got %#v", status, err)
+	for what, class := range map[string]string{
+		"status: 400": "invalid", "status: 401": "auth", "status: 402": "quota", "status: 408": "server", "status: 500": "server",
+		"status: 503": "overloaded", "status: 529": "overloaded", "status: 400, class: context_length": "context_length", "class: network": "network",
+	} {
+		p := parse(t, fmt.Sprintf("rules: [{error: {%s}}]", what))
+		_, err := call(t.Context(), p, r)
+		if e, ok := errors.AsType[*model.Error](err); !ok || e.Class != class || e.Rule != "demo.script.yaml:1" {
+			t.Errorf("%s: got %#v", what, err)
 		}
 	}
 }
@@ -113,13 +126,13 @@ func TestDelayEndsWithTheContext(t *testing.T) {
 		r := ask("s", "x", "?")
 		r.Model = "slow"
 		began := time.Now()
-		a, err := p.Call(t.Context(), r)
-		if err != nil || a.Text != "at last\n" || time.Since(began) != 50*time.Millisecond {
+		a, err := call(t.Context(), p, r)
+		if err != nil || a.Text() != "at last\n" || time.Since(began) != 50*time.Millisecond {
 			t.Errorf("got %v, %v after %s", a, err, time.Since(began))
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
-		if _, err := p.Call(ctx, r); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := call(ctx, p, r); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -127,7 +140,7 @@ func TestDelayEndsWithTheContext(t *testing.T) {
 
 func TestRequestThatNoRuleFits(t *testing.T) {
 	p := parse(t, demo)
-	_, err := p.Call(t.Context(), ask("plan/draft", "generate", "Write "+strings.Repeat("very ", 100)+"much"))
+	_, err := call(t.Context(), p, ask("plan/draft", "generate", "Write "+strings.Repeat("very ", 100)+"much"))
 	var f *pipeline.Failure
 	if !errors.As(err, &f) || f.Kind != pipeline.CategoryModel || f.Reason != "script_no_rule" {
 		t.Fatalf("got %#v", err)
@@ -142,11 +155,11 @@ func TestRequestThatNoRuleFits(t *testing.T) {
 	}
 	r := ask("x", "y", "z")
 	r.Model = "m"
-	_, err = parse(t, "rules: [{when: {step: a, last_user: {contains: b}}, text: c}]").Call(t.Context(), r)
+	_, err = call(t.Context(), parse(t, "rules: [{when: {step: a, last_user: {contains: b}}, text: c}]"), r)
 	if err == nil || !strings.Contains(err.Error(), `step is "a" and last_user contains "b"`) || !strings.Contains(err.Error(), "model: m") {
 		t.Errorf("got %v", err)
 	}
-	_, err = parse(t, "rules: []").Call(t.Context(), r)
+	_, err = call(t.Context(), parse(t, "rules: []"), r)
 	if err == nil || !strings.Contains(err.Error(), "The file has no rules.") {
 		t.Errorf("got %v", err)
 	}
@@ -165,11 +178,11 @@ func TestFaultsOfScriptsHavePlaces(t *testing.T) {
 		"rule: []":                              `1:1 E0110 a script has no key "rule" (did you mean "rules"?)`,
 		"rules:\n  - text: a\n    wen: {}":      `3:5 E0110 a rule has no key "wen" (did you mean "when"?)`,
 		"rules:\n  - text: a\n    text: b":      `E010`,
-		"rules: [{when: {user: 1}, text: a}]":   `1:17 E0110 when has no key "user" (known are action, agent, last_user, model, param, phase, schema, step, turn)`,
+		"rules: [{when: {user: 1}, text: a}]":   `1:17 E0110 when has no key "user" (known are action, agent, last_user, model, param, phase, schema, step, tool_result, turn)`,
 		"rules: [{when: {last_user: a}}]":       `1:28 E0104 last_user is a map`,
 		"rules: [{when: {step: [a]}, text: a}]": `1:23 E0104 a text is needed here`,
-		"rules: [{when: {step: a}}]":            `1:9 E0112 a rule has one of text, json, generate and error; this one has 0`,
-		"rules: [{text: a, json: 1}]":           `1:9 E0112 a rule has one of text, json, generate and error; this one has 2`,
+		"rules: [{when: {step: a}}]":            `1:9 E0112 a rule has one of text, json, generate, tool_calls and error; this one has 0`,
+		"rules: [{text: a, json: 1}]":           `1:9 E0112 a rule has one of text, json, generate, tool_calls and error; this one has 2`,
 		`rules: [{text: "{{ a"}]`:               `1:16 E0205 the text is not a template`,
 		`rules: [{text: "{{ nope }}"}]`:         `1:16 E0201 the text uses the unknown name "nope"`,
 		`rules: [{text: "{{ prompt | shout }}"}]`:                                    `1:16 E0206`,
@@ -185,6 +198,15 @@ func TestFaultsOfScriptsHavePlaces(t *testing.T) {
 		"rules: [{when: {phase: middle}, text: a}]":                                  `1:24 E0104 there is no phase "middle"`,
 		"rules: [{when: {schema: maybe}, text: a}]":                                  `1:25 E0104 schema is true or false`,
 		"rules: [{text: a, times: 0}]":                                               `1:26 E0104 a whole number from 1`,
+		"rules: [{error: {class: bad}}]":                                             `1:25 E0104 there is no class "bad" (classes are rate_limit`,
+		"rules: [{tool_calls: []}]":                                                  `1:22 E0104 tool_calls is a list of 1 to 1000 calls`,
+		"rules: [{tool_calls: [{arguments: {}}]}]":                                   `1:23 E0111 a call has the name of a tool`,
+		"rules: [{tool_calls: [{name: a, args: {}}]}]":                               `1:33 E0110 a call has no key "args"`,
+		"rules: [{tool_calls: [{name: a, arguments: {}, arguments_text: b}]}]":       `1:23 E0112 a call has arguments or arguments_text, not both`,
+		`rules: [{tool_calls: [{name: a, arguments: {b: ["{{ c }}"]}}]}]`:            `1:49 E0201 the text uses the unknown name "c"`,
+		"rules: [{tool_calls: [{name: a}], json: 1}]":                                `1:9 E0112 a rule has one of`,
+		"rules: [{when: {tool_result: {tool: a}}, text: b}]":                         `1:31 E0110 tool_result has no key "tool"`,
+		"rules: [{text: a, chunks: 0}]":                                              `1:27 E0104 a whole number from 1`,
 		"rules: [{generate: 7}]":                                                     `1:20 E0104 generate is a map`,
 		"rules: [{generate: {seeds: 7}}]":                                            `1:21 E0110 generate has no key "seeds" (did you mean "seed"?)`,
 		"rules: [{json: &a [1, *a]}]":                                                `E0103`,
@@ -225,7 +247,8 @@ func FuzzParse(f *testing.F) {
 		if p != nil {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel() // no delays
-			_, _ = p.Call(ctx, ask("s", "a", "p"))
+			r := ask("s", "a", "p")
+			_, _ = call(ctx, p, r)
 		}
 	})
 }
