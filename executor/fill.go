@@ -237,7 +237,13 @@ func (r *runState) unsettled(again func()) bool {
 		r.fills.done[w.id] = &f
 		again()
 	}
-	if known := r.m.AnswerTo(content); known != nil {
+	known := r.m.AnswerTo(content)
+	for i := range r.resolved {
+		if a := &r.resolved[i].Answer; a.Content == content {
+			known = a
+		}
+	}
+	if known != nil {
 		a := *known
 		a.Usage = nil // it is paid for
 		then(filled{answer: a})
