@@ -20,9 +20,12 @@ type Tool struct {
 	// held against it before Run.
 	Schema map[string]any
 	// Effect says what a crash may do to a call; empty: at_most_once.
-	Effect  pipeline.Effect
-	Timeout time.Duration // of one call; 0: none
-	Gate    *pipeline.Gate
+	Effect pipeline.Effect
+	// EffectOf tells it by the arguments, where they decide; nil: Effect. EffectWith
+	// is what to ask.
+	EffectOf func(arguments map[string]any) pipeline.Effect
+	Timeout  time.Duration // of one call; 0: none
+	Gate     *pipeline.Gate
 	// Human says that a call is a question to people: the loop asks it and gives the
 	// answer as the result; Run is nil.
 	Human bool
@@ -30,6 +33,8 @@ type Tool struct {
 	// context's, executor.ErrJournal and *executor.Suspension, is a result that the
 	// model reads.
 	Run func(ctx context.Context, env executor.Env, c Call) (Result, error)
+
+	compile func(schema map[string]any) (*model.Schema, error) // nil: model.Compile
 }
 
 // Call is a call of a tool.
@@ -67,8 +72,10 @@ func Value(v any) Result { return Text(string(pipeline.EncodeValue(v))) }
 // Want is what an agent is to get.
 type Want struct {
 	Agent  *pipeline.Agent
-	Unit   *pipeline.Unit // whose names its tools mean: MCP servers, imports
-	Depth  int            // of the agent that gets them
+	Root   *pipeline.Agent // the step's own, which knows the others; nil: Agent
+	Unit   *pipeline.Unit  // whose names its tools mean: MCP servers, imports
+	Depth  int             // of the agent that gets them
+	Window int64           // tokens that the agent's model takes in; 0: unknown
 	Nested func(ctx context.Context, env executor.Env, a *pipeline.Agent, prompt string, c Call) (Result, error)
 	// Text evaluates a field of the plan in the step's scope.
 	Text func(f *pipeline.Field, more map[string]any) (any, error)

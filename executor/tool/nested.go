@@ -1,0 +1,90 @@
+package tool
+
+import (
+	"context"
+	"errors"
+
+	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
+)
+
+// Runs begins runs for others.
+type Runs interface {
+	// RunWithin runs a pipeline that the run's plan has imported, as a run of its
+	// own that belongs to the step, and waits for its end. An equal key finds the run
+	// that was begun with it before. A run that is cancelled or has failed is an
+	// error; one that cannot be begun, too.
+	RunWithin(ctx context.Context, env executor.Env, call *pipeline.Call, inputs map[string]any, key string) (*pipeline.Run, error)
+}
+
+// pipeline is an imported pipeline as a tool.
+func (s *source) pipeline(w Want, def *pipeline.Tool) (Tool, error) {
+	if s.cfg.Runs == nil {
+		return Tool{}, bad("agent %s: this server runs no pipelines as tools", w.Agent.Name)
+	}
+	return Tool{
+		Name: def.Name, Description: def.Description, Schema: argumentsOf(def.Parameters), Effect: pipeline.EffectIdempotent,
+		Run: func(ctx context.Context, env executor.Env, c Call) (Result, error) {
+			inputs := map[string]any{}
+			for i := range def.Pipeline.With {
+				e := &def.Pipeline.With[i]
+				v, err := w.Text(&e.Value, named(c.Arguments))
+				if err != nil {
+					return Result{}, err
+				}
+				inputs[e.Name] = v
+			}
+			for name, v := range c.Arguments {
+				inputs[name] = v
+			}
+			run, err := s.cfg.Runs.RunWithin(ctx, env, def.Pipeline, inputs, c.Key)
+			if err != nil {
+				return Result{}, err
+			}
+			return Value(map[string]any{"run_id": string(run.ID), "outputs": run.Outputs}), nil
+		},
+	}, nil
+}
+
+// agent is another agent as a tool.
+func (s *source) agent(w Want, def *pipeline.Tool) (Tool, error) {
+	if w.Nested == nil {
+		return Tool{}, bad("agent %s: it can call no agents", w.Agent.Name)
+	}
+	root := w.Root
+	if root == nil {
+		root = w.Agent
+	}
+	a := root.Find(def.Agent)
+	if a == nil {
+		return Tool{}, bad("agent %s: there is no agent %s", w.Agent.Name, def.Agent)
+	}
+	t := Tool{Name: def.Name, Description: def.Description, Effect: pipeline.EffectIdempotent} // its own calls have theirs
+	prompt := "prompt"
+	if def.Parameters == nil {
+		t.Schema = map[string]any{
+			"type": "object", "additionalProperties": false, "required": []any{"prompt"},
+			"properties": map[string]any{
+				"prompt": map[string]any{"type": "string", "minLength": int64(1), "description": "what it is to do, with all that it must know: it sees nothing else"},
+			},
+		}
+	} else {
+		t.Schema = argumentsOf(def.Parameters)
+		if len(def.Parameters.Properties) == 1 {
+			prompt = def.Parameters.Properties[0].Name
+		}
+	}
+	t.Run = func(ctx context.Context, env executor.Env, c Call) (Result, error) {
+		v, ok := c.Arguments[prompt]
+		if !ok {
+			v = c.Arguments
+		}
+		text := expr.Text(v)
+		if text == "" {
+			return Result{}, errors.New("the prompt is empty")
+		}
+		return w.Nested(ctx, env, a, text, c)
+	}
+	return t, nil
+}
