@@ -22,6 +22,8 @@ import (
 	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/executor/model"
 	"github.com/orchestrator-project/orchestrator/executor/model/script"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox/process"
 	"github.com/orchestrator-project/orchestrator/executor/step"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
@@ -55,11 +57,14 @@ func open(t *testing.T, scriptFile string) *house {
 	}
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
+	// Where the machine allows no sandbox, its configuration may say so.
+	boxes := &sandbox.Set{Drivers: []sandbox.Driver{&process.Driver{}, sandbox.Host{}}}
+	steps := step.Config{Model: provider, Transport: transport, Sandbox: boxes}
 	bundles := t.TempDir()
 	t.Cleanup(func() { unseal(t, bundles) })
 	var err error
 	h.Executor, err = executor.New(executor.Config{
-		Store: h.store, Actions: step.All(step.Config{Model: provider, Transport: transport}), Command: step.Command(),
+		Store: h.store, Actions: step.All(steps), Command: step.Command(steps),
 		Workspace: h.dir, Bundles: bundles, Lanes: 1, Grace: 2 * time.Second, Logger: slog.New(slog.DiscardHandler),
 		Secret: func(name string) (string, bool) { return "s3cr3t-of-the-day", name == "API_TOKEN" },
 	})

@@ -150,7 +150,7 @@ type untouchable struct{ store.Store }
 func TestADryRunTouchesNothing(t *testing.T) {
 	dir := t.TempDir()
 	ex, err := executor.New(executor.Config{
-		Store: untouchable{}, Actions: step.All(step.Config{}), Command: step.Command(),
+		Store: untouchable{}, Actions: step.All(step.Config{}), Command: step.Command(step.Config{}),
 		Workspace: dir, Workspaces: dir, Bundles: dir + "/bundles",
 	})
 	if err != nil {

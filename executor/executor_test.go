@@ -62,7 +62,7 @@ func probeAction(f func(ctx context.Context, env executor.Env, do string) (any, 
 func start(t testing.TB, s store.Store, f func(ctx context.Context, env executor.Env, do string) (any, error), change ...func(*executor.Config)) *engine {
 	t.Helper()
 	cfg := executor.Config{
-		Store: s, Actions: append(step.All(step.Config{}), probeAction(f)), Command: step.Command(),
+		Store: s, Actions: append(step.All(step.Config{}), probeAction(f)), Command: step.Command(step.Config{}),
 		Workspaces: t.TempDir(), Grace: 2 * time.Second, Heartbeat: 200 * time.Millisecond, Lanes: 1,
 		Logger: slog.New(slog.DiscardHandler),
 	}

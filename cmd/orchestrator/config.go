@@ -27,6 +27,7 @@ type config struct {
 	Storage     storageConfig    `key:"storage"`
 	Execution   executionConfig  `key:"execution"`
 	Models      modelsConfig     `key:"models"`
+	Sandbox     sandboxConfig    `key:"sandbox"`
 	Security    securityConfig   `key:"security"`
 	Monitoring  monitoringConfig `key:"monitoring"`
 	Cache       cacheConfig      `key:"cache"`
@@ -86,7 +87,7 @@ var planned = []string{
 	"storage.checkpoint_compression",
 	"execution.default_timeout", "execution.max_retries", "execution.retry_backoff_factor",
 	"models.registry_path", "models.selection_policy", "models.fallback_enabled", "models.local_models_path",
-	"sandbox", "security.api_key_required", "security.rate_limiting", "security.allowed_actions", "security.forbidden_modules",
+	"security.api_key_required", "security.rate_limiting", "security.allowed_actions", "security.forbidden_modules",
 	"monitoring.metrics_enabled", "monitoring.metrics_port", "monitoring.tracing_enabled", "monitoring.tracing_endpoint",
 }
 

@@ -88,6 +88,7 @@ orchestrator:
 			}
 			want.Cache = cacheConfig{Enabled: true, MemoryCacheSize: 1000, TTLSeconds: 86400, CompressionEnabled: true}
 			want.Monitoring = monitoringConfig{LogLevel: "info", StructuredLogging: true}
+			want.Sandbox = defaultConfig().Sandbox
 			tt.want(want)
 			got, err := c.loadConfig()
 			if err != nil {
@@ -109,9 +110,8 @@ func TestFaultsOfAConfigurationNameTheirPlace(t *testing.T) {
 		{"unknown section", "orchestrator:\n  strage: {}\n", []string{`c.yaml:2:3: unknown key "strage" (did you mean "storage"?)`}},
 		{"far from all", "orchestrator:\n  xyzzy_plugh: {}\n", []string{`c.yaml:2:3: unknown key "xyzzy_plugh"`}},
 		{"outside", "storage: {}\n", []string{`c.yaml:1:1: unknown key "storage": all settings stand under the key orchestrator`}},
-		{"not yet", "orchestrator:\n  sandbox: {enabled: true}\n  security: {api_key_required: true}\n", []string{
-			"c.yaml:2:3: sandbox has no effect in this version; leave it out",
-			"c.yaml:3:14: security.api_key_required has no effect in this version; leave it out",
+		{"not yet", "orchestrator:\n  security: {api_key_required: true}\n", []string{
+			"c.yaml:2:14: security.api_key_required has no effect in this version; leave it out",
 		}},
 		{"a number", "orchestrator: {storage: {pool_size: many}}\n", []string{`c.yaml:1:37: storage.pool_size: "many" is not a whole number above 0`}},
 		{"zero", "orchestrator: {storage: {pool_size: 0}}\n", []string{`c.yaml:1:37: storage.pool_size: "0" is not a whole number above 0`}},

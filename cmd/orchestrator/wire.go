@@ -20,6 +20,7 @@ import (
 	"github.com/orchestrator-project/orchestrator/executor/cache"
 	"github.com/orchestrator-project/orchestrator/executor/model"
 	"github.com/orchestrator-project/orchestrator/executor/model/script"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/executor/step"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/server"
@@ -157,13 +158,18 @@ func (h *house) build(ctx context.Context, p plan) error {
 	if err != nil {
 		return err
 	}
+	boxes, err := sandboxes(p.cfg, p.home, p.cfg.Storage.Path)
+	if err != nil {
+		return err
+	}
+	steps := step.Config{Model: m, Sandbox: boxes}
 	exec := p.cfg.Execution
 	lanes := min(2, exec.MaxConcurrentPipelines)
 	if !p.queue {
 		lanes = 1
 	}
 	h.engine, err = executor.New(executor.Config{
-		Store: h.store, Actions: step.All(step.Config{Model: m}), Command: step.Command(),
+		Store: h.store, Actions: step.All(steps), Command: step.Command(steps),
 		Lanes: lanes, Runs: exec.MaxConcurrentPipelines / lanes, Selective: !p.queue,
 		Labels: exec.Labels, Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
 		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Bundles: filepath.Join(p.home, "bundles"), Environ: p.environ, Secret: p.secret,
@@ -235,8 +241,9 @@ func (h *house) results(p plan) (pipeline.ResultCache, error) {
 
 // withoutModels are the actions, and the one behind command steps, that need no
 // model.
-func withoutModels() []executor.Action {
-	return slices.DeleteFunc(append(step.All(step.Config{}), step.Command()), func(a executor.Action) bool { return a.Spec.Model })
+func withoutModels(boxes *sandbox.Set) []executor.Action {
+	steps := step.Config{Sandbox: boxes}
+	return slices.DeleteFunc(append(step.All(steps), step.Command(steps)), func(a executor.Action) bool { return a.Spec.Model })
 }
 
 // crewOf is who takes workers in: an engine that takes runs from the queue.

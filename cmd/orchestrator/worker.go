@@ -18,6 +18,7 @@ import (
 
 	"github.com/orchestrator-project/orchestrator/client/worker"
 	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -83,7 +84,11 @@ func (c *cli) work(ctx context.Context, f *workerFlags) error {
 	if err != nil {
 		return err
 	}
-	actions, err := c.workerActions(f.actions)
+	boxes, err := sandboxes(cfg, c.home(), cfg.Storage.Path)
+	if err != nil {
+		return err
+	}
+	actions, err := c.workerActions(f.actions, boxes)
 	if err != nil {
 		return err
 	}
@@ -125,11 +130,11 @@ func (f *workerFlags) bounds() (worker.Resources, error) {
 }
 
 // workerActions are the actions that this program can carry out without a server.
-func (c *cli) workerActions(only []string) ([]worker.Action, error) {
+func (c *cli) workerActions(only []string, boxes *sandbox.Set) ([]worker.Action, error) {
 	var list []worker.Action
 	var names []string
 	base := executor.Harmless(c.environ)
-	for _, a := range withoutModels() {
+	for _, a := range withoutModels(boxes) {
 		names = append(names, a.Spec.Key)
 		if len(only) == 0 || slices.Contains(only, a.Spec.Key) {
 			list = append(list, worker.Action{Name: a.Spec.Key, Known: true, Run: func(ctx context.Context, t *worker.Task) (worker.Result, error) {

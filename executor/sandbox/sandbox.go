@@ -1,125 +1,175 @@
-// Package sandbox confines the processes of steps. It makes command lines and
-// starts nothing that lasts: whoever runs a program puts the sandbox before it.
+// Package sandbox runs the programs of steps, tools and servers of tools: locked
+// in by a driver, or bare where the server's configuration says so. It is the one
+// way in which the engine starts a program, be it a command, a piece of code or a
+// child that is spoken to for hours over its standard input and output.
 //
-//	argv, err := sandbox.Bubblewrap{}.Wrap(ctx, sandbox.Spec{Workspace: dir}, []string{"/bin/sh", "-c", "id"})
+// Driver is the contract; Host, the driver that holds nothing, is here, and every
+// other is a child folder. A Set is what a server has of them. It never runs bare
+// what is to be locked in, unless host is one of its drivers.
+//
+//	p, err := set.Start(ctx, step.Sandbox, sandbox.Spec{Workspace: dir}, sandbox.Program{
+//		Argv: []string{"python3", "-c", code}, Environ: environ, Stdout: w,
+//	})
+//	...
+//	<-p.Done()
+//	exit, err := p.Wait()
 package sandbox
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"math"
 	"os"
-	"os/exec"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
+	"syscall"
 )
 
-// Name is what pipelines and results call the one driver that there is.
-const Name = "bubblewrap"
+// The names of the drivers, as configurations and pipelines call them.
+const (
+	Process = "process" // processes of this machine, in namespaces of their own
+	Docker  = "docker"  // a container of a Docker engine
+	HostRun = "host"    // bare: nothing is held
+)
 
-// tryTime is how long it may take to find out whether a sandbox works here.
-const tryTime = 10 * time.Second
-
-// Spec says what a program may use.
+// Spec says what a program may use. The zero value is the strictest that there
+// is, without bounds on what it takes.
 type Spec struct {
-	Workspace string   // absolute; the one folder that it may change
-	Readable  []string // folders that it can read although they lie below /tmp or /run
+	Workspace string   // absolute; the one folder that it may change, under this very name
+	Readable  []string // absolute; folders that it can read besides the system's programs
+	Image     string   // what its image must have: python, nodejs; empty: any. Drivers without images ignore it
 	Network   bool     // false: none but its own
-	Memory    int64    // bytes of data that each of its processes may have; 0: no bound
-	Pids      int      // processes; 0: no bound. The kernel does not bind the user root by it
-	CPU       float64  // processors, rounded up; 0: no bound
+	Memory    int64    // bytes; 0: no bound
+	CPU       float64  // processors; 0: no bound
+	Pids      int      // processes and threads; 0: no bound
+	Disk      int64    // bytes that it may add to the workspace; 0: no bound
 }
 
-// Bubblewrap is the driver for Linux with the program bwrap: the program sees
-// the file system as it is, but can change only its workspace and an empty /tmp of
-// its own; it sees no other processes, has no network and no privileges. When
-// bwrap ends, all its processes do.
-type Bubblewrap struct {
-	// Find finds bwrap; nil: in the PATH of this process, since that of a step may
-	// lead into its workspace.
-	Find func() (string, error)
+// Scratch is how much fits into /tmp of a program that is locked in, in bytes.
+const Scratch = 100 << 20
+
+// Program is what to run.
+type Program struct {
+	Argv    []string // the program, by a path or as found in the PATH of Environ, and its arguments
+	Environ []string // complete, as name=value; nothing is inherited
+	Dir     string   // absolute, in the workspace; empty: the workspace
+
+	// Stdin, Stdout and Stderr are the program's from Start on, which closes them,
+	// also where it fails. nil: nothing to read; what is written is dropped.
+	// Whoever holds the other end of a pipe must read it, or the program waits.
+	Stdin, Stdout, Stderr *os.File
 }
 
-// Wrap is the command line that runs argv, whose first word is an absolute path,
-// in the sandbox. It tries the sandbox out with a program that does nothing, as
-// not every machine allows one; the error says why there is none.
-func (b Bubblewrap) Wrap(ctx context.Context, s Spec, argv []string) ([]string, error) {
-	find := b.Find
-	if find == nil {
-		find = look("bwrap")
+// Close gives up the streams of a program that is not started.
+func (p Program) Close() {
+	for _, f := range []*os.File{p.Stdin, p.Stdout, p.Stderr} {
+		if f != nil {
+			f.Close()
+		}
 	}
-	bwrap, err := find()
-	if err != nil {
-		return nil, err
-	}
-	line := []string{
-		bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
-		"--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp",
-	}
-	if s.Network {
-		line = append(line, "--share-net")
-	}
-	if info, err := os.Stat("/run"); err == nil && info.IsDir() {
-		line = append(line, "--tmpfs", "/run") // the sockets of the machine's services
-	}
-	for _, dir := range s.Readable {
-		line = append(line, "--ro-bind", dir, dir)
-	}
-	line = append(line, "--bind", s.Workspace, s.Workspace, "--chdir", s.Workspace, "--setenv", "TMPDIR", "/tmp", "--")
-	bounds, err := s.bounds()
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, tryTime)
-	defer cancel()
-	try := exec.CommandContext(ctx, bwrap, append(slices.Clone(line[1:]), "/bin/sh", "-c", ":")...) //nolint:gosec // bwrap, with folders that we have made
-	try.Env = []string{"PATH=/usr/bin:/bin"}
-	if out, err := try.CombinedOutput(); err != nil {
-		said := strings.Join(strings.Fields(cmp.Or(string(out), err.Error())), " ")
-		return nil, errors.New("bwrap does not work here: " + said[:min(len(said), 300)])
-	}
-	return slices.Concat(line, bounds, argv), nil
 }
 
-// bounds is what comes before a program to bound what it uses.
-func (s Spec) bounds() ([]string, error) {
-	var line []string
-	if s.Memory > 0 || s.Pids > 0 {
-		prlimit, err := look("prlimit")()
-		if err != nil {
-			return nil, err
-		}
-		line = append(line, prlimit)
-		if s.Memory > 0 {
-			line = append(line, "--data="+strconv.FormatInt(s.Memory, 10))
-		}
-		if s.Pids > 0 {
-			line = append(line, "--nproc="+strconv.Itoa(s.Pids))
-		}
-		line = append(line, "--")
-	}
-	if n := int(math.Ceil(s.CPU)); n > 0 && n < runtime.NumCPU() {
-		taskset, err := look("taskset")()
-		if err != nil {
-			return nil, err
-		}
-		line = append(line, taskset, "--cpu-list", fmt.Sprintf("0-%d", n-1))
-	}
-	return line, nil
+// Driver is a way to lock programs in. Its methods may be called concurrently.
+type Driver interface {
+	// Name is one of the names above.
+	Name() string
+	// Probe says what holds here for a program that asks for nothing more. The
+	// error says why there is no such sandbox here, and how to get it.
+	Probe(ctx context.Context) (Level, error)
+	// Start runs a program. ctx bounds the start alone: whoever starts a program
+	// ends it. The error is a *pipeline.Failure.
+	Start(ctx context.Context, s Spec, p Program) (Running, error)
 }
 
-// look finds a program in the PATH of this process.
-func look(name string) func() (string, error) {
-	return func() (string, error) {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			return "", fmt.Errorf("the program %s is not installed", name)
+// Running is a program that was started. All methods but Wait may be called at
+// any time and concurrently.
+type Running interface {
+	// Level is what holds for it.
+	Level() Level
+	// Done is closed when the program itself has ended. What it has left behind
+	// may still run, and write, until Wait.
+	Done() <-chan struct{}
+	// Terminate asks it to end. What is locked in may be killed at once.
+	Terminate()
+	// Kill ends it with everything that it has started.
+	Kill()
+	// Wait waits for its end, ends what it has left behind, frees what was held
+	// for it, and says how it ended. It is to be called once, also after Kill.
+	Wait() (Exit, error)
+}
+
+// What ended a program that took more than it may.
+const (
+	LimitTime   = "time"
+	LimitMemory = "memory"
+	LimitDisk   = "disk"
+)
+
+// Exit is how a program ended.
+type Exit struct {
+	Code   int            // as shells count: 128 and the signal's number where a signal ended it
+	Signal syscall.Signal // that ended it; 0: none that is known
+	Limit  string         // which bound it broke; empty: none that is known
+}
+
+// Level is what isolation holds for a program: what was reached, not what was
+// wished for.
+type Level struct {
+	Driver    string
+	Image     string // the image that its programs come from; empty: this machine's programs
+	Network   bool   // it reaches no network
+	Files     bool   // it changes nothing but the workspace and a scratch space of its own, and reads only what it was given
+	Processes bool   // it sees and reaches no processes but its own
+	Users     bool   // it has no privileges outside of a user namespace, or container, of its own
+
+	// How a bound is held: cgroup, container, rlimit (for each process), affinity,
+	// watch (looked at now and then); empty: it is not.
+	Memory, CPU, Pids, Disk string
+}
+
+// String is the level in a line for people.
+func (l Level) String() string {
+	held := func(pairs ...string) (has, lacks []string) {
+		for i := 0; i < len(pairs); i += 2 {
+			if pairs[i+1] == "" {
+				lacks = append(lacks, pairs[i])
+			} else {
+				has = append(has, strings.TrimSuffix(pairs[i]+" by "+pairs[i+1], " by true"))
+			}
 		}
-		return path, nil
+		return has, lacks
 	}
+	is := map[bool]string{true: "true"}
+	apart, open := held("network", is[l.Network], "files", is[l.Files], "processes", is[l.Processes], "users", is[l.Users])
+	bound, free := held("memory", l.Memory, "cpu", l.CPU, "pids", l.Pids, "disk", l.Disk)
+	var parts []string
+	for _, part := range []struct {
+		name string
+		list []string
+	}{{"apart", apart}, {"open", open}, {"bound", bound}, {"not bound", free}} {
+		if len(part.list) > 0 {
+			parts = append(parts, part.name+": "+strings.Join(part.list, ", "))
+		}
+	}
+	name := l.Driver
+	if l.Image != "" {
+		name += " (" + l.Image + ")"
+	}
+	return name + "; " + strings.Join(parts, "; ")
+}
+
+// Value is the level as a value of the language.
+func (l Level) Value() map[string]any {
+	return map[string]any{
+		"driver": l.Driver, "image": l.Image, "network": l.Network, "files": l.Files, "processes": l.Processes, "users": l.Users,
+		"memory": l.Memory, "cpu": l.CPU, "pids": l.Pids, "disk": l.Disk,
+	}
+}
+
+// Variable is the value of a variable in an environment.
+func Variable(environ []string, name string) string {
+	for _, kv := range slices.Backward(environ) {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			return v
+		}
+	}
+	return ""
 }

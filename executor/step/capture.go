@@ -67,10 +67,9 @@ func (c *capture) close() {
 	}
 }
 
-// started begins to read; the program has the writing ends by now.
+// started begins to read; the writing ends are the program's by now.
 func (c *capture) started() {
 	for _, p := range []*pump{c.stdout, c.stderr} {
-		p.w.Close()
 		c.pumps.Go(p.run)
 	}
 	go func() { // ends with the pumps, which finish waits for

@@ -2,15 +2,7 @@ package step
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +25,7 @@ The program sees the step's environment and nothing else; its standard input is 
 
 An exit code other than 0 fails the step; the message shows the end of what the program wrote to standard error, and the output is kept. A program that leaves background processes behind is over when it ends itself: what it left gets five seconds if it still holds the output, then it is killed (setsid takes a process out of the step). At the end of the step's time the whole process group gets SIGTERM, and SIGKILL five seconds later.
 
-sandbox: true, or a mapping with network, memory, pids, cpu and timeout, locks the program in by bubblewrap (bwrap): without a network unless network is true, with the file system read-only but for the workspace and an empty /tmp, without the machine's other processes and without privileges. A program that is locked in is killed at once at the end of its time. Where there is no bubblewrap, such a step fails.
+sandbox: true, or a mapping with driver, network, memory, pids, cpu and timeout, locks the program in: without a network unless network is true, with nothing to change but the workspace and a scratch space in /tmp, without the server's files, the machine's other processes and privileges, and within bounds. What really holds for it stands in the log. A program that is locked in is killed at once at the end of its time, and nothing that it has started outlives it. Where the server has no sandbox such a step fails; docs/guide/sandbox.md tells how to get one.
 
 In a run line quote every value with the filter sh: run: grep {{ pattern | sh }} notes.txt`
 
@@ -56,14 +48,15 @@ type CommandStep struct {
 	Stdin   string `doc:"what the program reads from standard input; default: nothing"`
 
 	grace time.Duration // 0: grace; tests shorten it
+	set   *sandbox.Set
 }
 
 // Command is the action behind the command and run steps of the language. It is
 // not in All: pipelines do not name it.
-func Command() executor.Action {
-	return executor.NewAction[CommandStep](executor.Describe{
+func Command(cfg Config) executor.Action {
+	return prepare(executor.NewAction[CommandStep](executor.Describe{
 		Name: "command", Doc: commandDoc, Effect: pipeline.EffectAtLeastOnce, Workspace: true,
-	})
+	}), func(c *CommandStep) { c.set = cfg.Sandbox })
 }
 
 // Run runs the program. The output of one that fails is kept.
@@ -72,7 +65,11 @@ func (c CommandStep) Run(ctx context.Context, env executor.Env) (executor.Output
 	if err != nil {
 		return executor.Output{}, err
 	}
-	out, err := program{argv: argv, name: name, stdin: c.Stdin, grace: c.grace, confine: env.Sandbox != nil}.run(ctx, env, env.Log)
+	p := program{argv: argv, name: name, stdin: c.Stdin, grace: c.grace, start: sandbox.Host{}.Start}
+	if env.Sandbox != nil {
+		p.start = confined(env, c.set, env.Sandbox, "")
+	}
+	out, err := p.run(ctx, env, env.Log)
 	if out == nil {
 		return executor.Output{}, err
 	}
@@ -115,108 +112,47 @@ func (c CommandStep) argv() (argv []string, name string, err error) {
 	return argv, argv[0], nil
 }
 
-// lookUp finds the program as a shell would, by the step's own PATH.
-func lookUp(name string, env executor.Env) (string, error) {
-	refuse := func(reason, format string, args ...any) (string, error) {
-		f := invalid(format, args...)
-		f.Reason = reason
-		return "", f
-	}
-	if strings.Contains(name, "/") {
-		path := name
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(env.Workspace, path)
-		}
-		info, err := os.Stat(path)
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-			return refuse("command_not_found", "there is no file %s to run", name)
-		case err != nil:
-			return refuse("not_executable", "%s cannot be run: %v", name, errors.Unwrap(err))
-		case info.IsDir():
-			return refuse("not_executable", "%s is a folder, not a program", name)
-		case info.Mode()&0o111 == 0:
-			return refuse("not_executable", "%s is not executable; chmod +x makes it so", name)
-		}
-		return path, nil
-	}
-	search := ""
-	for _, e := range env.Environ {
-		if v, ok := strings.CutPrefix(e, "PATH="); ok {
-			search = v
-		}
-	}
-	for _, dir := range filepath.SplitList(search) {
-		if !filepath.IsAbs(dir) {
-			dir = filepath.Join(env.Workspace, dir)
-		}
-		path := filepath.Join(dir, name)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return path, nil
-		}
-	}
-	return refuse("command_not_found", "there is no command %s in the step's PATH (%s)", name, search)
-}
-
 // program is something to run in the workspace.
 type program struct {
 	argv  []string
 	name  string        // for messages
 	stdin string        // what it reads
 	grace time.Duration // 0: grace
-
-	confine bool // it is locked in, as the step says
+	start starter       // how it is started: bare or locked in
 }
 
-// run starts the program in a process group of its own, passes what it writes to
-// the log, and returns when it has ended and its output is closed, or given up.
-// The capture holds what it wrote, also where it failed; nil: nothing can be said
-// of that.
+// starter starts a program, as sandbox.Driver does.
+type starter func(ctx context.Context, s sandbox.Spec, p sandbox.Program) (sandbox.Running, error)
+
+// run starts the program, passes what it writes to the log, and returns when it
+// has ended and its output is closed, or given up. The capture holds what it wrote,
+// also where it failed; nil: nothing can be said of that.
 func (p program) run(ctx context.Context, env executor.Env, log func(stream, text string)) (*capture, error) {
 	if ctx.Err() != nil {
 		return nil, ended(ctx)
 	}
-	if x := env.Sandbox; x != nil && x.Timeout > 0 {
-		var stop context.CancelFunc
-		ctx, stop = context.WithTimeoutCause(ctx, x.Timeout, pipeline.Failuref(pipeline.CategoryTimeout, "the sandbox's time of %s is over", x.Timeout))
-		defer stop()
-	}
-	if !filepath.IsAbs(env.Workspace) {
-		return nil, pipeline.Failuref(pipeline.CategorySystem, "the run has no workspace")
-	}
-	path, err := lookUp(p.argv[0], env)
-	if err != nil {
-		return nil, err
-	}
-	if p.confine {
-		line, err := confined(ctx, env, sandbox.Bubblewrap{}, append([]string{path}, p.argv[1:]...))
-		switch {
-		case ctx.Err() != nil:
-			return nil, ended(ctx)
-		case err != nil:
-			return nil, noSandbox(err)
-		}
-		path, p.argv = line[0], line
-	}
 	if p.grace == 0 {
 		p.grace = grace
 	}
-	stdin, err := standardInput(p.stdin)
+	stdin, err := sandbox.Input(p.stdin)
 	if err != nil {
 		return nil, pipeline.Failuref(pipeline.CategoryResource, "prepare the standard input: %v", err)
 	}
-	defer stdin.Close()
 	out, err := newCapture(log)
 	if err != nil {
+		stdin.Close()
 		return nil, pipeline.Failuref(pipeline.CategorySystem, "open pipes: %v", err)
 	}
-	proc, err := start(ctx, path, p.argv, env, stdin, out)
+	proc, err := p.start(ctx, sandbox.Spec{Workspace: env.Workspace}, sandbox.Program{
+		Argv: p.argv, Environ: env.Environ, Stdin: stdin, Stdout: out.stdout.w, Stderr: out.stderr.w,
+	})
 	if err != nil {
 		out.close()
 		return nil, err
 	}
+	out.started()
 	stopped := p.watch(ctx, proc, out)
-	state, err := proc.reap()
+	exit, err := proc.Wait()
 	out.finish()
 	switch {
 	case out.tooLarge():
@@ -225,127 +161,30 @@ func (p program) run(ctx context.Context, env executor.Env, log func(stream, tex
 		stopped.Message += out.tail(env.Redact)
 		return out, stopped
 	case err != nil:
-		return nil, pipeline.Failuref(pipeline.CategorySystem, "wait for %s: %v", p.name, err)
+		return nil, err
 	}
-	if f := verdict(p.name, state); f != nil {
+	if f := verdict(p.name, exit, env.Sandbox); f != nil {
 		f.Message += out.tail(env.Redact)
 		return out, f
 	}
 	return out, nil
 }
 
-// standardInput is a file with that text, which has no name any more, so that
-// nothing waits for a program that does not read it.
-func standardInput(text string) (*os.File, error) {
-	if text == "" {
-		return os.Open(os.DevNull)
-	}
-	f, err := os.CreateTemp("", "orchestrator-stdin-")
-	if err != nil {
-		return nil, err
-	}
-	err = os.Remove(f.Name())
-	if err == nil {
-		_, err = f.WriteString(text)
-	}
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-// process is a running program. Until it is reaped its id, and so the id of its
-// group, cannot be given to another.
-type process struct {
-	proc   *os.Process
-	exited chan struct{} // closed when the program has ended
-	wait   sync.WaitGroup
-}
-
-// start runs the program in a group of its own. The goroutine that starts it
-// keeps its thread until the program has ended: on Linux the kernel kills the
-// program when that thread ends, which shall mean that the server was killed.
-func start(ctx context.Context, path string, argv []string, env executor.Env, stdin *os.File, out *capture) (*process, error) {
-	p := &process{exited: make(chan struct{})}
-	started := make(chan error)
-	environ := env.Environ
-	if environ == nil {
-		environ = []string{} // nil would mean our own
-	}
-	p.wait.Go(func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		var err error
-		for delay := 5 * time.Millisecond; ; delay *= 2 {
-			p.proc, err = os.StartProcess(path, argv, &os.ProcAttr{
-				Dir: env.Workspace, Env: environ, Sys: processAttributes(),
-				Files: []*os.File{stdin, out.stdout.w, out.stderr.w},
-			})
-			// A file that this process has just written may still be open in a
-			// child between fork and exec.
-			if !errors.Is(err, syscall.ETXTBSY) || delay > 200*time.Millisecond || pause(ctx, delay) != nil {
-				break
-			}
-		}
-		started <- err
-		if err == nil {
-			awaitExit(p.proc.Pid)
-			close(p.exited)
-		}
-	})
-	err := <-started
-	if err == nil {
-		out.started()
-		return p, nil
-	}
-	p.wait.Wait()
-	if ctx.Err() != nil {
-		return nil, ended(ctx)
-	}
-	errno, _ := errors.AsType[syscall.Errno](err)
-	f := invalid("%s cannot be run: %s", argv[0], errno)
-	f.Reason = "not_executable"
-	switch errno {
-	case syscall.E2BIG:
-		f.Message, f.Reason = "the arguments and environment are larger than the system allows; pass them in a file", "arguments_too_long"
-	case syscall.ENOEXEC:
-		f.Message += "; a script needs a first line such as #!/bin/sh"
-	case syscall.ENOENT:
-		if _, err := os.Stat(env.Workspace); err != nil {
-			return nil, pipeline.Failuref(pipeline.CategorySystem, "the workspace of the run is gone")
-		}
-		f.Message = fmt.Sprintf("%s cannot be run: the interpreter in its first line does not exist", argv[0])
-	case syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE:
-		f.Kind, f.Reason = pipeline.CategoryResource, ""
-	case syscall.ETXTBSY:
-		f.Kind, f.Reason = pipeline.CategorySystem, ""
-	default:
-	}
-	return nil, f
-}
-
-// signal reaches the program and everything in its group. It may be called
-// until the process is reaped.
-func (p *process) signal(s syscall.Signal) { _ = syscall.Kill(-p.proc.Pid, s) }
-
 // watch returns when the program has ended and its output with it. It ends both
 // where they go on too long; then it tells why.
-func (p program) watch(ctx context.Context, proc *process, out *capture) *pipeline.Failure {
+func (p program) watch(ctx context.Context, proc sandbox.Running, out *capture) *pipeline.Failure {
 	var stopped *pipeline.Failure
+	exited := proc.Done()
 	select {
-	case <-proc.exited:
+	case <-exited:
 	case <-out.full: // the step has failed whatever comes
-		proc.end(p.grace, out)
+		p.end(proc, out)
 	case <-ctx.Done():
 		select {
-		case <-proc.exited: // it was faster
+		case <-exited: // it was faster
 		default:
 			stopped = ended(ctx)
-			proc.end(p.grace, out)
+			p.end(proc, out)
 		}
 	}
 	if stopped == nil && ctx.Err() == nil {
@@ -358,55 +197,50 @@ func (p program) watch(ctx context.Context, proc *process, out *capture) *pipeli
 		case <-ctx.Done():
 		}
 	}
-	proc.signal(syscall.SIGKILL) // nothing of the group outlives the step
 	return stopped
 }
 
-// end asks the group to stop and kills it if it does not.
-func (p *process) end(grace time.Duration, out *capture) {
-	p.signal(syscall.SIGTERM)
-	p.signal(syscall.SIGCONT) // a stopped process gets no signal but these
-	late := time.NewTimer(grace)
+// end asks the program to stop and kills it if it does not.
+func (p program) end(proc sandbox.Running, out *capture) {
+	proc.Terminate()
+	late := time.NewTimer(p.grace)
 	defer late.Stop()
-	for exited, drained := p.exited, out.drained; exited != nil || drained != nil; {
+	for exited, drained := proc.Done(), (<-chan struct{})(out.drained); exited != nil || drained != nil; {
 		select {
 		case <-exited:
 			exited = nil
 		case <-drained:
 			drained = nil
 		case <-late.C:
-			p.signal(syscall.SIGKILL)
-			<-p.exited
+			proc.Kill()
+			<-proc.Done()
 			return
 		}
 	}
 }
 
-// reap takes the exit state and frees the process id.
-func (p *process) reap() (*os.ProcessState, error) {
-	p.wait.Wait()
-	return p.proc.Wait()
-}
-
-// verdict is the failure that an exit state means, or nil.
-func verdict(name string, state *os.ProcessState) *pipeline.Failure {
-	ws, ok := state.Sys().(syscall.WaitStatus)
-	if !ok {
-		return pipeline.Failuref(pipeline.CategorySystem, "%s ended in an unknown way: %s", name, state)
-	}
-	code, signal := ws.ExitStatus(), ws.Signal()
+// verdict is the failure that an exit means, or nil.
+func verdict(name string, exit sandbox.Exit, box *pipeline.Sandbox) *pipeline.Failure {
 	var f *pipeline.Failure
 	switch {
-	case signal >= 0:
-		code = 128 + int(signal) // as the shell counts
-		f = pipeline.Failuref(pipeline.CategoryFailed, "%s was ended by signal %s (%s)", name, unix.SignalName(signal), signal)
+	case exit.Limit == sandbox.LimitTime && box != nil:
+		f = pipeline.Failuref(pipeline.CategoryTimeout, "the sandbox's time of %s is over", box.Timeout)
+		f.Reason = "sandbox_time"
+	case exit.Limit == sandbox.LimitMemory:
+		f = pipeline.Failuref(pipeline.CategoryResource, "%s was ended as it took more memory than its sandbox has", name)
+		f.Reason = "sandbox_memory"
+	case exit.Limit == sandbox.LimitDisk:
+		f = pipeline.Failuref(pipeline.CategoryResource, "%s was ended as it wrote more to the disk than its sandbox lets it", name)
+		f.Reason = "sandbox_disk"
+	case exit.Signal > 0:
+		f = pipeline.Failuref(pipeline.CategoryFailed, "%s was ended by signal %s (%s)", name, unix.SignalName(exit.Signal), exit.Signal)
 		f.Reason = "signal"
-	case code == 0:
+	case exit.Code == 0:
 		return nil
 	default:
-		f = pipeline.Failuref(pipeline.CategoryFailed, "%s ended with exit code %d", name, code)
+		f = pipeline.Failuref(pipeline.CategoryFailed, "%s ended with exit code %d", name, exit.Code)
 		f.Reason = "exit_code"
 	}
-	f.ExitCode = &code
+	f.ExitCode = &exit.Code
 	return f
 }

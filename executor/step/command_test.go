@@ -24,7 +24,7 @@ const soon = 50 * time.Millisecond // the grace of tests
 
 func command(t *testing.T, env executor.Env, p params) (any, error) {
 	t.Helper()
-	r, err := Command().Bind(language(t, p))
+	r, err := Command(Config{Sandbox: boxes}).Bind(language(t, p))
 	if err != nil {
 		return nil, err
 	}

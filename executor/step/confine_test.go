@@ -1,12 +1,16 @@
 package step
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox/process"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -37,29 +41,19 @@ func TestACommandIsLockedIn(t *testing.T) {
 func TestTheBoundsOfASandbox(t *testing.T) {
 	sandboxHere(t)
 	env, _ := testEnv(t)
-	if _, err := lookUp("python3", env); err != nil {
+	if _, err := sandbox.LookUp("python3", env.Workspace, env.Environ, nil); err != nil {
 		t.Skip(err)
 	}
 	env.Sandbox = &pipeline.Sandbox{Memory: 256 << 20}
-	_, err := command(t, env, params{"command": []any{"python3", "-c", "b = bytearray(1 << 30)"}})
-	failed(t, err, pipeline.CategoryFailed, "MemoryError")
+	_, err := command(t, env, params{"command": []any{"python3", "-c", "b = bytearray(b'x' * (1 << 30))"}})
+	if f, ok := errors.AsType[*pipeline.Failure](err); !ok || f.Reason != "sandbox_memory" && !strings.Contains(f.Message, "MemoryError") {
+		t.Errorf("too much memory: %v", err)
+	}
 	got, err := command(t, env, params{"command": []any{"python3", "-c", "print(len(bytearray(1 << 20)))"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	same(t, got, "1048576")
-
-	env.Sandbox = &pipeline.Sandbox{CPU: 0.5}
-	if got, err = command(t, env, params{"command": []any{"python3", "-c", "import os; print(len(os.sched_getaffinity(0)))"}}); err != nil {
-		t.Fatal(err)
-	}
-	same(t, got, "1")
-
-	env.Sandbox = &pipeline.Sandbox{Pids: 7}
-	if got, err = command(t, env, params{"run": "ulimit -u 2>/dev/null || ulimit -p"}); err != nil {
-		t.Fatal(err)
-	}
-	same(t, got, "7")
 
 	env.Sandbox = &pipeline.Sandbox{Timeout: 100 * time.Millisecond}
 	_, err = command(t, env, params{"run": "sleep 60"})
@@ -80,13 +74,27 @@ func TestASandboxThatThereIsNot(t *testing.T) {
 	env, _ := testEnv(t)
 	env.Sandbox = &pipeline.Sandbox{Driver: "vault"}
 	_, err := command(t, env, params{"run": "echo x"})
-	if f := failed(t, err, pipeline.CategoryValidation, "there is no sandbox vault"); f.Reason != "no_sandbox" {
+	if f := failed(t, err, pipeline.CategoryValidation, "there is no sandbox vault; sandbox.drivers of this server has process"); f.Reason != "no_sandbox" {
 		t.Errorf("reason %s", f.Reason)
 	}
+	absent := &process.Driver{Find: func() (string, error) { return "", errors.New("bwrap is not installed") }}
+	for text, set := range map[string]*sandbox.Set{
+		"sandbox.drivers in config.yaml":                                nil,
+		"it does not run without one:\nprocess: bwrap is not installed": {Drivers: []sandbox.Driver{absent}},
+	} {
+		_, err = CommandStep{Line: "echo x", set: set}.Run(t.Context(), box(env))
+		if f := failed(t, err, pipeline.CategorySystem, text); f.Reason != "no_sandbox" {
+			t.Errorf("reason %s", f.Reason)
+		}
+	}
+	out, err := CommandStep{Line: "echo x", set: &sandbox.Set{Drivers: []sandbox.Driver{absent, sandbox.Host{}}}}.Run(t.Context(), box(env))
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, out.Value, "x")
+}
+
+func box(env executor.Env) executor.Env {
 	env.Sandbox = &pipeline.Sandbox{}
-	t.Setenv("PATH", t.TempDir())
-	_, err = command(t, env, params{"run": "echo x"})
-	if f := failed(t, err, pipeline.CategorySystem, "the program bwrap is not installed"); f.Reason != "no_sandbox" {
-		t.Errorf("reason %s", f.Reason)
-	}
+	return env
 }

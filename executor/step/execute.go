@@ -1,12 +1,14 @@
 package step
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/executor/sandbox"
@@ -25,9 +27,9 @@ const executeDoc = `Runs a piece of code in the workspace.
           print(sum(int(line) for line in sys.stdin))
         stdin: "1\n2\n3\n"
 
-language is python (python3), javascript (node), bash or sh; the program must be in the step's PATH; sh is /bin/sh. The code sees what a command step sees, and environment; stdin is its standard input. It is shown as it comes and is the output in the end: stdout and stderr, each without its final newline; of stderr the first 1 MiB. An exit code other than 0 fails the step, and the output is kept. At the end of timeout (default: the step's own) all its processes are killed.
+language is python (python3), javascript (node), bash or sh; the program must be in the step's PATH, or in the sandbox's image; sh is /bin/sh. The code sees what a command step sees, and environment; stdin is its standard input. What it writes is shown as it comes and is the output in the end: stdout and stderr, also called output and errors, each without its final newline; of stderr the first 1 MiB. An exit code other than 0 fails the step, and the output is kept. At the end of timeout (default: the step's own) all its processes are killed.
 
-sandbox: auto runs the code in bubblewrap (bwrap) where the machine has it and lets it work: without a network, with the file system read-only but for the workspace and an empty /tmp, without the machine's other processes, and without privileges. It can read what the server's user can read. Where there is no bubblewrap, auto runs the code as a command step runs; required fails instead, and none does without in any case. sandbox in the result says which it was.`
+The code runs in a sandbox: the first of the server's that works, or the one that the step's own sandbox names, with its bounds. Where there is none the step fails, unless the server's configuration names host among its drivers: then auto runs the code as a command step runs, and so does none in any case; required always wants a sandbox. sandbox in the result says which it was, and isolation what held.`
 
 const maxStderr = 1 << 20
 
@@ -40,34 +42,38 @@ type Execute struct {
 	Timeout     any            `type:"duration" doc:"how long it may take; default: the time limit of the step"`
 	Sandbox     string         `default:"\"auto\"" enum:"auto,required,none" doc:"whether it is locked in"`
 
-	bwrap func() (string, error) // finds bubblewrap; nil: bubblewrap; tests replace it
+	set *sandbox.Set
 }
 
 type executeResult struct {
-	Stdout   string `doc:"what it wrote to standard output"`
-	Stderr   string `doc:"what it wrote to standard error"`
-	ExitCode int64  `doc:"0 where it succeeded"`
-	Success  bool   `doc:"whether the exit code is 0"`
-	Language string `doc:"as given"`
-	Sandbox  string `doc:"bubblewrap or none"`
+	Stdout    string         `doc:"what it wrote to standard output"`
+	Stderr    string         `doc:"what it wrote to standard error"`
+	Output    string         `doc:"as stdout"`
+	Errors    string         `doc:"as stderr"`
+	ExitCode  int64          `doc:"0 where it succeeded"`
+	Success   bool           `doc:"whether the exit code is 0"`
+	Time      float64        `param:"execution_time" doc:"how long it took, in seconds"`
+	Language  string         `doc:"as given"`
+	Sandbox   string         `doc:"process, docker or host"`
+	Isolation map[string]any `doc:"what held: network, files, processes and users say whether it was apart; memory, cpu, pids and disk by what they were bound"`
 }
 
-func executeAction() executor.Action {
-	return executor.NewAction[Execute](executor.Describe{
+func executeAction(cfg Config) executor.Action {
+	return prepare(executor.NewAction[Execute](executor.Describe{
 		Name: "execute", Doc: executeDoc, Effect: pipeline.EffectAtLeastOnce, Workspace: true, Returns: executeResult{},
-	})
+	}), func(e *Execute) { e.set = cfg.Sandbox })
 }
 
 // interpreters are the programs for a language, the first that is found counts,
-// and the ending of its files.
+// the ending of its files, and the image that has it.
 var interpreters = map[string]struct {
-	programs []string
-	ending   string
+	programs      []string
+	ending, image string
 }{
-	"python":     {[]string{"python3", "python"}, ".py"},
-	"javascript": {[]string{"node", "nodejs"}, ".js"},
-	"bash":       {[]string{"bash"}, ".sh"},
-	"sh":         {[]string{"/bin/sh"}, ".sh"}, // as of command steps
+	"python":     {[]string{"python3", "python"}, ".py", "python"},
+	"javascript": {[]string{"node", "nodejs"}, ".js", "nodejs"},
+	"bash":       {[]string{"bash"}, ".sh", ""},
+	"sh":         {[]string{"/bin/sh"}, ".sh", ""}, // as of command steps
 }
 
 // Run writes the code to a folder outside the workspace, which is removed in the
@@ -85,50 +91,62 @@ func (e Execute) Run(ctx context.Context, env executor.Env) (executor.Output, er
 	if env.Environ, err = e.environ(env.Environ); err != nil {
 		return executor.Output{}, err
 	}
-	interpreter, err := e.interpreter(env)
+	lang, ok := interpreters[e.Language]
+	switch {
+	case !ok:
+		return executor.Output{}, invalid("parameter language is %q; it can be python, javascript, bash, sh", head(e.Language, 40))
+	case strings.TrimSpace(e.Code) == "":
+		return executor.Output{}, invalid("parameter code is empty")
+	case !filepath.IsAbs(env.Workspace):
+		return executor.Output{}, pipeline.Failuref(pipeline.CategorySystem, "the run has no workspace")
+	}
+	set, want := e.sandbox(env)
+	_, level, err := set.Pick(ctx, want.Driver)
 	if err != nil {
 		return executor.Output{}, err
 	}
-	if !filepath.IsAbs(env.Workspace) {
-		return executor.Output{}, pipeline.Failuref(pipeline.CategorySystem, "the run has no workspace")
+	interpreter := lang.programs[0]
+	if level.Image == "" {
+		if interpreter, err = e.interpreter(env); err != nil {
+			return executor.Output{}, err
+		}
 	}
 	dir, err := os.MkdirTemp("", "orchestrator-execute-")
 	if err != nil {
 		return executor.Output{}, pipeline.Failuref(pipeline.CategorySystem, "make a folder for the code: %v", cause(err))
 	}
 	defer os.RemoveAll(dir)
-	code := filepath.Join(dir, "code"+interpreters[e.Language].ending)
+	code := filepath.Join(dir, "code"+lang.ending)
 	if err := os.WriteFile(code, []byte(e.Code), 0o600); err != nil {
 		return executor.Output{}, pipeline.Failuref(pipeline.CategoryResource, "write the code: %v", cause(err))
 	}
-	argv, driver, err := e.sandboxed(ctx, env, dir, []string{interpreter, code})
-	if err != nil {
-		return executor.Output{}, err
-	}
-	return e.run(ctx, env, argv, driver)
+	return e.run(ctx, env, []string{interpreter, code}, confined(env, set, want, lang.image, dir))
 }
 
+// sandbox is where the code may run and how. What the step itself says of its
+// sandbox counts most.
+func (e Execute) sandbox(env executor.Env) (*sandbox.Set, *pipeline.Sandbox) {
+	want := cmp.Or(env.Sandbox, &pipeline.Sandbox{})
+	switch {
+	case e.Sandbox == "required":
+		return e.set.Strict(), want
+	case e.Sandbox == "none" && env.Sandbox == nil:
+		want.Driver = sandbox.HostRun
+	}
+	return e.set, want
+}
+
+// interpreter is the first program for the language that the step's PATH has, by
+// its name.
 func (e Execute) interpreter(env executor.Env) (string, error) {
-	lang, ok := interpreters[e.Language]
-	if !ok {
-		return "", invalid("parameter language is %q; it can be python, javascript, bash, sh", head(e.Language, 40))
-	}
-	if strings.TrimSpace(e.Code) == "" {
-		return "", invalid("parameter code is empty")
-	}
-	for _, p := range lang.programs {
-		if path, err := lookUp(p, env); err == nil {
-			return path, nil
-		}
-	}
-	search := ""
-	for _, v := range env.Environ {
-		if p, ok := strings.CutPrefix(v, "PATH="); ok {
-			search = p
+	programs := interpreters[e.Language].programs
+	for _, p := range programs {
+		if _, err := sandbox.LookUp(p, env.Workspace, env.Environ, nil); err == nil {
+			return p, nil
 		}
 	}
 	f := invalid("%s needs the program %s, which is not in the step's PATH (%s); install it, or name its folder in the PATH",
-		e.Language, strings.Join(lang.programs, " or "), search)
+		e.Language, strings.Join(programs, " or "), sandbox.Variable(env.Environ, "PATH"))
 	f.Reason = "interpreter_not_found"
 	return "", f
 }
@@ -150,30 +168,18 @@ func (e Execute) environ(base []string) ([]string, error) {
 	return out, nil
 }
 
-// sandboxed puts a sandbox before the program where that is asked for and works.
-// What the step itself says of its sandbox counts most.
-func (e Execute) sandboxed(ctx context.Context, env executor.Env, dir string, argv []string) ([]string, string, error) {
-	if e.Sandbox == "none" && env.Sandbox == nil {
-		return argv, "none", nil
-	}
-	wrapped, err := confined(ctx, env, sandbox.Bubblewrap{Find: e.bwrap}, argv, dir)
-	if err == nil {
-		return wrapped, sandbox.Name, nil
-	}
-	if ctx.Err() != nil {
-		return nil, "", ended(ctx)
-	}
-	if env.Sandbox != nil || e.Sandbox == "required" {
-		return nil, "", noSandbox(err)
-	}
-	env.Log("system", "The code runs without a sandbox: "+err.Error()+".\n")
-	return argv, "none", nil
-}
-
 // run is a command whose both streams are the output.
-func (e Execute) run(ctx context.Context, env executor.Env, argv []string, driver string) (executor.Output, error) {
+func (e Execute) run(ctx context.Context, env executor.Env, argv []string, start starter) (executor.Output, error) {
+	var level sandbox.Level
+	var begun time.Time
 	var stderr strings.Builder
-	out, err := program{argv: argv, name: "the code", stdin: e.Stdin}.run(ctx, env, func(stream, text string) {
+	out, err := program{argv: argv, name: "the code", stdin: e.Stdin, start: func(ctx context.Context, s sandbox.Spec, p sandbox.Program) (sandbox.Running, error) {
+		r, err := start(ctx, s, p)
+		if err == nil {
+			level, begun = r.Level(), time.Now()
+		}
+		return r, err
+	}}.run(ctx, env, func(stream, text string) {
 		if stream == "stderr" && stderr.Len() < maxStderr { // one goroutine reads this stream
 			stderr.WriteString(head(text, maxStderr-stderr.Len()))
 		}
@@ -189,8 +195,9 @@ func (e Execute) run(ctx context.Context, env executor.Env, argv []string, drive
 			code = int64(*f.ExitCode)
 		}
 	}
+	said := strings.TrimSuffix(stderr.String(), "\n")
 	return executor.Output{Value: map[string]any{
-		"stdout": out.text(), "stderr": strings.TrimSuffix(stderr.String(), "\n"), "exit_code": code, "success": code == 0,
-		"language": e.Language, "sandbox": driver,
+		"stdout": out.text(), "stderr": said, "output": out.text(), "errors": said, "exit_code": code, "success": code == 0,
+		"execution_time": time.Since(begun).Round(time.Microsecond).Seconds(), "language": e.Language, "sandbox": level.Driver, "isolation": level.Value(),
 	}}, err
 }

@@ -4,23 +4,15 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/executor/sandbox"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox/process"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
-
-// sandboxHere skips where this machine has no bubblewrap, or does not let it work.
-func sandboxHere(t *testing.T) {
-	t.Helper()
-	if _, err := (sandbox.Bubblewrap{}).Wrap(t.Context(), sandbox.Spec{Workspace: t.TempDir()}, nil); err != nil {
-		t.Skip(err)
-	}
-}
 
 func TestExecute(t *testing.T) {
 	for _, c := range []struct {
@@ -34,16 +26,19 @@ func TestExecute(t *testing.T) {
 	} {
 		t.Run(c.language, func(t *testing.T) {
 			env, j := testEnv(t)
-			if _, err := lookUp(c.program, env); err != nil {
+			if _, err := sandbox.LookUp(c.program, env.Workspace, env.Environ, nil); err != nil {
 				t.Skip(err)
 			}
-			v, err := run(t, Config{}, env, "execute", params{
+			v, err := run(t, host, env, "execute", params{
 				"language": c.language, "code": c.code, "stdin": c.stdin, "environment": params{"NAME": "O'Brien $x"}, "sandbox": "none",
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			same(t, v, params{"stdout": c.stdout, "stderr": c.stderr, "exit_code": 0, "success": true, "language": c.language, "sandbox": "none"})
+			gave(t, v, params{
+				"stdout": c.stdout, "stderr": c.stderr, "output": c.stdout, "errors": c.stderr,
+				"exit_code": 0, "success": true, "language": c.language, "sandbox": "host",
+			})
 			if !strings.Contains(j.String(), "stdout: "+strings.Split(c.stdout, "\n")[0]) {
 				t.Errorf("log: %s", j)
 			}
@@ -60,22 +55,34 @@ func TestExecute(t *testing.T) {
 
 func TestExecuteReportsFailure(t *testing.T) {
 	env, _ := testEnv(t)
-	v, err := run(t, Config{}, env, "execute", params{"language": "sh", "code": "echo some; echo why >&2; exit 3", "sandbox": "none"})
+	v, err := run(t, host, env, "execute", params{"language": "sh", "code": "echo some; echo why >&2; exit 3", "sandbox": "none"})
 	f := failed(t, err, pipeline.CategoryFailed, "the code ended with exit code 3: why")
 	if f.ExitCode == nil || *f.ExitCode != 3 {
 		t.Errorf("exit code %v", f.ExitCode)
 	}
-	same(t, v, params{"stdout": "some", "stderr": "why", "exit_code": 3, "success": false, "language": "sh", "sandbox": "none"})
-	v, err = run(t, Config{}, env, "execute", params{"language": "sh", "code": "echo begun; exec sleep 60", "timeout": "300ms", "sandbox": "none"})
+	gave(t, v, params{"stdout": "some", "errors": "why", "exit_code": 3, "success": false, "language": "sh", "sandbox": "host"})
+	v, err = run(t, host, env, "execute", params{"language": "sh", "code": "echo begun; exec sleep 60", "timeout": "300ms", "sandbox": "none"})
 	failed(t, err, pipeline.CategoryTimeout, "the code has taken longer than 300ms")
 	same(t, []any{field(t, v, "stdout"), field(t, v, "exit_code")}, []any{"begun", -1})
+}
+
+// gave checks what the result of code holds, and that it took some time.
+func gave(t *testing.T, v any, want params) {
+	t.Helper()
+	for name, w := range want {
+		same(t, field(t, v, name), w)
+	}
+	if took, ok := field(t, v, "execution_time").(float64); !ok || took <= 0 {
+		t.Errorf("execution_time is %v", field(t, v, "execution_time"))
+	}
+	same(t, field(t, field(t, v, "isolation"), "driver"), want["sandbox"])
 }
 
 func TestExecuteRefusals(t *testing.T) {
 	env, _ := testEnv(t)
 	empty := env
 	empty.Environ = []string{"PATH=" + t.TempDir()}
-	_, err := run(t, Config{}, empty, "execute", params{"language": "python", "code": "1"})
+	_, err := run(t, host, empty, "execute", params{"language": "python", "code": "1"})
 	if f := failed(t, err, pipeline.CategoryValidation, "python needs the program python3 or python, which is not in the step's PATH"); f.Reason != "interpreter_not_found" {
 		t.Errorf("reason %s", f.Reason)
 	}
@@ -90,31 +97,43 @@ func TestExecuteRefusals(t *testing.T) {
 		"parameter code is missing":           {"language": "sh"},
 		"parameter environment is a text; it": {"language": "sh", "code": ":", "environment": "A=B"},
 	} {
-		_, err := run(t, Config{}, env, "execute", p)
+		_, err := run(t, host, env, "execute", p)
 		failed(t, err, pipeline.CategoryValidation, text)
 	}
 }
 
-func TestExecuteWithoutBubblewrap(t *testing.T) {
-	env, j := testEnv(t)
-	absent := func() (string, error) { return "", errors.New("the program bwrap is not installed") }
-	e := Execute{Language: "sh", Code: "echo ran", Sandbox: "auto", bwrap: absent}
-	out, err := e.Run(t.Context(), env)
-	if err != nil {
-		t.Fatal(err)
+func TestExecuteIsSandboxed(t *testing.T) {
+	env, _ := testEnv(t)
+	absent := &process.Driver{Find: func() (string, error) { return "", errors.New("bwrap is not installed") }}
+	locked, open := &sandbox.Set{Drivers: []sandbox.Driver{absent}}, &sandbox.Set{Drivers: []sandbox.Driver{absent, sandbox.Host{}}}
+	for _, c := range []struct {
+		sandbox string
+		set     *sandbox.Set
+		want    string // within the failure; empty: it runs
+	}{
+		{"auto", locked, "it does not run without one"},
+		{"required", locked, "it does not run without one"},
+		{"none", locked, "there is no sandbox host; sandbox.drivers of this server has process"},
+		{"auto", nil, "this server has no sandbox"},
+		{"none", nil, "this server has no sandbox"},
+		{"auto", open, ""},
+		{"none", open, ""},
+		{"required", open, "it does not run without one"},
+	} {
+		out, err := Execute{Language: "sh", Code: "echo ran", Sandbox: c.sandbox, set: c.set}.Run(t.Context(), env)
+		if c.want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", c.sandbox, err)
+				continue
+			}
+			gave(t, out.Value, params{"stdout": "ran", "sandbox": "host"})
+			continue
+		}
+		f, ok := errors.AsType[*pipeline.Failure](err)
+		if !ok || f.Reason != "no_sandbox" || !strings.Contains(f.Message, c.want) {
+			t.Errorf("%s: got %v, want %q", c.sandbox, err, c.want)
+		}
 	}
-	same(t, field(t, out.Value, "sandbox"), "none")
-	if !strings.Contains(j.String(), "system: The code runs without a sandbox: the program bwrap is not installed.") {
-		t.Errorf("log: %s", j)
-	}
-	e.Sandbox = "required"
-	_, err = e.Run(t.Context(), env)
-	if f := failed(t, err, pipeline.CategorySystem, "sandbox: required, but there is none: the program bwrap is not installed"); f.Reason != "no_sandbox" {
-		t.Errorf("reason %s", f.Reason)
-	}
-	e.bwrap = func() (string, error) { return exec.LookPath("false") }
-	_, err = e.Run(t.Context(), env)
-	failed(t, err, pipeline.CategorySystem, "bwrap does not work here: exit status 1")
 }
 
 func TestSandbox(t *testing.T) {
@@ -127,23 +146,23 @@ echo x > made && echo wrote
 echo x > ` + outside + `/made 2>/dev/null || echo "outside is closed"
 echo x > /etc/made 2>/dev/null || echo "the system is closed"
 echo x > /tmp/scratch && echo "tmp is open"
-ls /run | wc -l
+test -e /run || echo 0
 ls /sys/class/net 2>/dev/null | grep -vc '^lo$' >/dev/null; cat /proc/net/dev | grep -c :
 kill -0 ` + pidText() + ` 2>/dev/null || echo "others are hidden"
 echo "$TMPDIR $SECRET"
 cat`
-	v, err := run(t, Config{}, env, "execute", params{"language": "sh", "code": code, "stdin": "in", "sandbox": "required", "environment": params{"SECRET": "s"}})
+	v, err := run(t, Config{Sandbox: boxes}, env, "execute", params{"language": "sh", "code": code, "stdin": "in", "sandbox": "required", "environment": params{"SECRET": "s"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	same(t, field(t, v, "stdout"), env.Workspace+"\nwrote\noutside is closed\nthe system is closed\ntmp is open\n0\n1\nothers are hidden\n/tmp s\nin")
-	same(t, field(t, v, "sandbox"), "bubblewrap")
+	same(t, field(t, v, "sandbox"), "process")
 	if contentOf(t, env.Workspace, "made") != "x\n" || contentOf(t, outside, "made") != "-" {
 		t.Error("files are not where they should be")
 	}
-	v, err = run(t, Config{}, env, "execute", params{"language": "sh", "code": "exit 7"})
+	v, err = run(t, Config{Sandbox: boxes}, env, "execute", params{"language": "sh", "code": "exit 7"})
 	failed(t, err, pipeline.CategoryFailed, "exit code 7")
-	same(t, field(t, v, "sandbox"), "bubblewrap")
+	same(t, field(t, v, "sandbox"), "process")
 }
 
 func pidText() string { return strings.TrimSpace(string(pipeline.EncodeValue(int64(os.Getpid())))) }
@@ -155,7 +174,7 @@ func TestSandboxedCodeEndsWithItsStep(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		_, err := Execute{Language: "sh", Code: "(while :; do echo x >> alive; sleep 0.01; done) & echo ready; wait", Sandbox: "required"}.Run(ctx, env)
+		_, err := Execute{Language: "sh", Code: "(while :; do echo x >> alive; sleep 0.01; done) & echo ready; wait", Sandbox: "required", set: boxes}.Run(ctx, env)
 		done <- err
 	}()
 	select {
@@ -165,13 +184,10 @@ func TestSandboxedCodeEndsWithItsStep(t *testing.T) {
 	}
 	cancel()
 	failed(t, <-done, pipeline.CategoryCancelled, "cancelled")
-	alive := func() int { return len(contentOf(t, env.Workspace, "alive")) }
-	for range 1000 { // the kernel may take a moment to end what is left
-		before := alive()
-		<-time.After(50 * time.Millisecond)
-		if alive() == before {
-			return
-		}
+	// Nothing of it is left when the step is over.
+	before := len(contentOf(t, env.Workspace, "alive"))
+	<-time.After(50 * time.Millisecond)
+	if len(contentOf(t, env.Workspace, "alive")) != before {
+		t.Error("the code goes on after its step")
 	}
-	t.Error("the code goes on after its step")
 }

@@ -61,7 +61,7 @@ func TestDataActionsGiveTheFieldsTheyPromise(t *testing.T) {
 	} {
 		env, _ := testEnv(t)
 		script(t, env, "x", "x", 0o600)
-		v, err := run(t, Config{}, env, key, p)
+		v, err := run(t, host, env, key, p)
 		if err != nil {
 			t.Errorf("%s: %v", key, err)
 			continue

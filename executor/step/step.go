@@ -22,6 +22,7 @@ import (
 
 	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/executor/model"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 )
@@ -34,6 +35,9 @@ type Config struct {
 	// Transport carries the http steps; nil: one of its own, with the proxy
 	// that the process's environment names.
 	Transport http.RoundTripper
+	// Sandbox locks in what steps run where they, or their action, say so; nil:
+	// such steps fail.
+	Sandbox *sandbox.Set
 }
 
 // All is the list of the actions, in the order of the manual.
@@ -66,7 +70,7 @@ func All(cfg Config) []executor.Action {
 		copyAction(),
 		moveAction(),
 		deleteAction(),
-		executeAction(),
+		executeAction(cfg),
 		httpAction(cfg),
 		debugAction(),
 	}, judgeActions(cfg)...)

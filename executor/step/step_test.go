@@ -14,6 +14,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox/process"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -23,6 +25,20 @@ func TestMain(m *testing.M) {
 		return
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// boxes are the sandboxes of the tests: the real one, without bounds.
+var boxes = &sandbox.Set{Drivers: []sandbox.Driver{&process.Driver{}}}
+
+// host is a server whose configuration lets programs run bare.
+var host = Config{Sandbox: &sandbox.Set{Drivers: []sandbox.Driver{sandbox.Host{}}}}
+
+// sandboxHere skips where this machine has no bubblewrap, or does not let it work.
+func sandboxHere(t *testing.T) {
+	t.Helper()
+	if _, _, err := boxes.Pick(t.Context(), sandbox.Process); err != nil {
+		t.Skip(err)
+	}
 }
 
 // journal keeps what a step logs.
@@ -125,7 +141,7 @@ func field(t *testing.T, v any, name string) any {
 
 func TestActionsAreDocumentedAndNamedOnce(t *testing.T) {
 	seen := map[string]bool{}
-	for _, a := range append(All(Config{}), Command()) {
+	for _, a := range append(All(Config{}), Command(Config{})) {
 		s := a.Spec
 		if seen[s.Key] {
 			t.Errorf("%s stands in the list twice", s.Key)

@@ -72,7 +72,7 @@ func openEditor(t *testing.T) *editor {
 	if _, err := os.Stat(server); err != nil {
 		t.Skipf("the test of editors needs yaml-language-server: go run ./scripts/needs -for axe (%v)", err)
 	}
-	e, err := executor.New(executor.Config{Store: storetest.Open(t), Actions: step.All(step.Config{}), Command: step.Command(), Workspace: t.TempDir()})
+	e, err := executor.New(executor.Config{Store: storetest.Open(t), Actions: step.All(step.Config{}), Command: step.Command(step.Config{}), Workspace: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

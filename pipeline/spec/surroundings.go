@@ -118,25 +118,34 @@ var byteUnits = []struct {
 	size float64
 }{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"k", 1 << 10}, {"m", 1 << 20}, {"g", 1 << 30}, {"B", 1}}
 
+// Bytes reads an amount of memory as the language spells it: a number of bytes, or
+// as in 512MB and 2GiB. It is at least one byte.
+func Bytes(text string) (n int64, ok bool) {
+	s, unit := strings.TrimSpace(text), 1.0
+	for _, u := range byteUnits {
+		if rest, ok := strings.CutSuffix(s, u.name); ok {
+			s, unit = strings.TrimSpace(rest), u.size
+			break
+		}
+	}
+	var x float64
+	switch v := mustPlain(s).(type) {
+	case int64:
+		x = float64(v)
+	case float64:
+		x = v
+	}
+	if x *= unit; x >= 1 && x < math.MaxInt64/2 {
+		return int64(x), true
+	}
+	return 0, false
+}
+
 // bytes reads an amount of memory.
 func (c *compiler) bytes(n *node, w where) int64 {
 	if n.kind == scalar {
-		s, unit := strings.TrimSpace(n.text), 1.0
-		for _, u := range byteUnits {
-			if rest, ok := strings.CutSuffix(s, u.name); ok {
-				s, unit = strings.TrimSpace(rest), u.size
-				break
-			}
-		}
-		var x float64
-		switch v := mustPlain(s).(type) {
-		case int64:
-			x = float64(v)
-		case float64:
-			x = v
-		}
-		if x *= unit; x >= 1 && x < math.MaxInt64/2 {
-			return int64(x)
+		if x, ok := Bytes(n.text); ok {
+			return x
 		}
 	}
 	c.error(fault{code: "E0104", at: n.at, msg: "memory must be a number of bytes", hint: "as in 512MB or 2GiB"}, w)

@@ -1,4 +1,4 @@
-package step
+package sandbox
 
 import (
 	"errors"
@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// processAttributes puts a program into a group of its own and ties it to the
+// attributes puts a program into a group of its own and ties it to the
 // thread that starts it: if this process is killed, the program does not work on
 // beside the attempt that another replica starts. Its children are not reached;
 // they see their parent gone.
-func processAttributes() *syscall.SysProcAttr {
+func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
