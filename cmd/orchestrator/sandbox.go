@@ -11,7 +11,7 @@ import (
 // sandboxConfig is what programs are locked in by.
 type sandboxConfig struct {
 	Enabled  bool          `key:"enabled" default:"true" doc:"offer the drivers; false: whatever asks for a sandbox is refused"`
-	Drivers  []string      `key:"drivers" default:"process,docker" doc:"what may lock programs in, the preferred one first: process (bubblewrap, for Linux), docker, and host, which locks nothing in: only where it is named does the server run bare what is meant for a sandbox"`
+	Drivers  []string      `key:"drivers" default:"process" doc:"what may lock programs in, the preferred one first: process (bubblewrap, for Linux), docker, and host, which locks nothing in: only where it is named does the server run bare what is meant for a sandbox"`
 	Readable []string      `key:"readable" doc:"more folders that programs in the driver process can read, as for programs in unusual places"`
 	Limits   sandboxLimits `key:"resource_limits"`
 }
