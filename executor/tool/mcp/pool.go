@@ -1,0 +1,259 @@
+package mcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/pipeline"
+)
+
+// Pool keeps the sessions of this process with MCP servers.
+type Pool struct {
+	cfg   Config
+	life  context.Context //nolint:containedctx // of the sessions
+	end   context.CancelFunc
+	tasks sync.WaitGroup // of sessions
+
+	mu       sync.Mutex
+	sessions map[place]*session
+	closed   bool
+}
+
+// place is what makes a session one.
+type place struct {
+	run pipeline.RunID
+	key string
+}
+
+var errClosed = errors.New("the sessions with MCP servers are closed")
+
+// NewPool makes a pool. It must be closed.
+func NewPool(cfg Config) *Pool {
+	if cfg.Environ == nil {
+		cfg.Environ = executor.Harmless(os.Environ())
+	}
+	for _, d := range []struct {
+		p *time.Duration
+		v time.Duration
+	}{{&cfg.Idle, time.Minute}, {&cfg.Connect, 30 * time.Second}, {&cfg.Silence, 5 * time.Minute}} {
+		if *d.p == 0 {
+			*d.p = d.v
+		}
+	}
+	if cfg.Version == "" {
+		cfg.Version = "dev"
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	p := &Pool{cfg: cfg, sessions: map[place]*session{}}
+	p.life, p.end = context.WithCancel(context.Background())
+	return p
+}
+
+// Open connects to the servers, where this run has no session with them yet, and
+// gives what they offer. Sets of one run share its sessions. Env is that of the
+// attempt, in whose log the servers' own logs appear. The set must be closed when
+// the attempt ends. The error is a *pipeline.Failure of category tool, or the
+// context's.
+func (p *Pool) Open(ctx context.Context, env executor.Env, w Want) (*Set, error) {
+	set := &Set{pool: p, env: env, model: w.Model, changed: make(chan struct{}, 1)}
+	for i := range w.Servers {
+		s, err := p.session(env, &w.Servers[i], set)
+		if err != nil {
+			set.Close()
+			return nil, err
+		}
+		set.members = append(set.members, member{session: s, server: &w.Servers[i]})
+	}
+	failed := make([]error, len(set.members))
+	var wait sync.WaitGroup
+	for i, m := range set.members {
+		wait.Go(func() { failed[i] = m.session.ready(ctx) })
+	}
+	wait.Wait()
+	for i, err := range failed {
+		if err == nil {
+			continue
+		}
+		set.Close()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, unreachable(&w.Servers[i], err)
+	}
+	return set, nil
+}
+
+// unreachable is the failure of whoever wants a server that cannot be had.
+func unreachable(s *Server, err error) *pipeline.Failure {
+	kind := pipeline.CategoryTool
+	if f, ok := errors.AsType[*pipeline.Failure](err); ok {
+		kind = f.Kind
+	}
+	f := pipeline.Failuref(kind, "the MCP server %s cannot be used: %s", s.Name, s.blot(err.Error()))
+	f.Reason = "mcp_unreachable"
+	return f
+}
+
+// session is the run's session with a server, which the set holds from now on.
+func (p *Pool) session(env executor.Env, server *Server, set *Set) (*session, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, errClosed
+	}
+	at := place{run: env.Run, key: server.key()}
+	s := p.sessions[at]
+	if s == nil {
+		s = &session{pool: p, at: at, server: *server, workspace: env.Workspace, calls: map[string]*running{}}
+		p.sessions[at] = s
+	}
+	if s.idle != nil {
+		s.idle.Stop()
+		s.idle = nil
+	}
+	s.hold(set)
+	return s, nil
+}
+
+// release notes that a set is closed. A session that nobody holds ends soon.
+func (p *Pool) release(s *session, set *Set) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.letGo(set) > 0 || p.closed || p.sessions[s.at] != s {
+		return
+	}
+	if s.left {
+		p.drop(s)
+		return
+	}
+	s.idle = time.AfterFunc(p.cfg.Idle, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if s.holders() == 0 {
+			p.drop(s)
+		}
+	})
+}
+
+// drop ends a session. The pool's mutex is held.
+func (p *Pool) drop(s *session) {
+	if p.sessions[s.at] == s {
+		delete(p.sessions, s.at)
+	}
+	if s.idle != nil {
+		s.idle.Stop()
+	}
+	s.close()
+}
+
+// Leave ends the sessions of a run that this process has to do with no more, or
+// for now. Those in use end as soon as they are not.
+func (p *Pool) Leave(run pipeline.RunID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for at, s := range p.sessions {
+		if at.run != run {
+			continue
+		}
+		s.left = true
+		if s.holders() == 0 {
+			p.drop(s)
+		}
+	}
+}
+
+// Close ends all sessions and returns when their processes and connections have
+// ended.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	p.closed = true
+	for _, s := range p.sessions {
+		p.drop(s)
+	}
+	p.mu.Unlock()
+	p.tasks.Wait()
+	p.end()
+}
+
+// Set is what one attempt holds of the pool.
+type Set struct {
+	pool    *Pool
+	env     executor.Env
+	model   string
+	members []member
+	changed chan struct{} // capacity 1
+
+	once sync.Once
+}
+
+type member struct {
+	session *session
+	server  *Server // as the one who opened it means it
+}
+
+// Tools are what the servers offer now and the pipeline allows, server by server
+// in the order of Want, each name once.
+func (s *Set) Tools() []Tool {
+	var list []Tool
+	seen := map[string]bool{}
+	for _, m := range s.members {
+		for _, l := range m.session.offers() {
+			name := Name(m.server.Name, l.remote)
+			if !m.server.allows(l.remote) || seen[name] {
+				continue
+			}
+			seen[name] = true
+			list = append(list, s.tool(m, l, name))
+		}
+	}
+	return list
+}
+
+// Find gives a tool by the name that models use, or by its whole one; nil: no
+// server offers it now, or the pipeline does not allow it.
+func (s *Set) Find(name string) *Tool {
+	for _, t := range s.Tools() {
+		if t.Name == name || pipeline.MCPName(t.Server, t.Remote) == name {
+			return &t
+		}
+	}
+	return nil
+}
+
+// Why says why there is no tool of that name, where the server lists one that
+// cannot be used.
+func (s *Set) Why(server, remote string) string {
+	for _, m := range s.members {
+		if m.server.Name != server {
+			continue
+		}
+		if why := m.session.refused(remote); why != "" {
+			return why
+		}
+		if !m.server.allows(remote) {
+			return "its allow and deny leave it out"
+		}
+		return fmt.Sprintf("the server has no tool %s", remote)
+	}
+	return fmt.Sprintf("there is no server %s", server)
+}
+
+// Changed receives after the tools of a server have changed.
+func (s *Set) Changed() <-chan struct{} { return s.changed }
+
+// Close lets the sessions go. It may be called twice.
+func (s *Set) Close() {
+	s.once.Do(func() {
+		for _, m := range s.members {
+			s.pool.release(m.session, s)
+		}
+	})
+}
