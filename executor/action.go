@@ -40,6 +40,8 @@ type Env struct {
 	Secret func(name string) (string, bool)
 	// Journal records the calls of models and tools; nil: the action has none.
 	Journal *Journal
+	// Agent is what an agent works with that is no program; of Config.Agent alone.
+	Agent *AgentEnv
 	// Tenure is the run's, of actions that have a journal. It may be nil.
 	Tenure *Tenure
 	// Delta shows a piece of a call's answer to whoever looks on. It may be nil, is

@@ -11,9 +11,6 @@ import (
 // is its answer.
 func (r *runState) composeAgent(ev evaluation, t *pipeline.Task, w *work) *pipeline.Failure {
 	def, agent := t.Def, t.Def.Agent
-	if len(agent.Command) == 0 {
-		return pipeline.Failuref(pipeline.CategorySystem, "this server cannot run the agent %s: it is not a program", agent.Name)
-	}
 	var model any
 	if def.Model != nil {
 		name, fail := ev.text(def.Model, "model")
@@ -24,6 +21,9 @@ func (r *runState) composeAgent(ev evaluation, t *pipeline.Task, w *work) *pipel
 	}
 	if rule := r.m.Rule(t.Path); rule != nil && rule.Do == doSwitchModel {
 		model = rule.Model
+	}
+	if len(agent.Command) == 0 {
+		return r.composeLoop(ev, t, w, model)
 	}
 	var asked []string
 	for _, f := range []struct {
@@ -43,7 +43,11 @@ func (r *runState) composeAgent(ev evaluation, t *pipeline.Task, w *work) *pipel
 	if fail != nil {
 		return fail
 	}
-	argv, fail := ev.with("model", model).words(agent.Command, "agent.command")
+	session, fail := r.session(t)
+	if fail != nil {
+		return fail
+	}
+	argv, fail := ev.with("model", model).with("session", session).words(agent.Command, "agent.command")
 	if fail != nil {
 		return fail
 	}
@@ -58,9 +62,28 @@ func (r *runState) composeAgent(ev evaluation, t *pipeline.Task, w *work) *pipel
 	if model != nil {
 		shown["model"] = model
 	}
+	if session != nil {
+		shown["session"] = session
+	}
 	if len(w.files) > 0 {
 		shown["files"] = w.files
 	}
 	w.shown = shown
 	return nil
+}
+
+// session is the conversation that an attempt of an agent starts or goes on with,
+// as the templates of its command read it; nil: it has none.
+func (r *runState) session(t *pipeline.Task) (any, *pipeline.Failure) {
+	s := t.Def.Session
+	if s == nil {
+		return nil, nil //nolint:nilnil // null is the value
+	}
+	id := pipeline.SessionID(r.run.ID, t.Path, t.Attempt)
+	if !s.Start {
+		if id = r.m.Session(t.Path, s.Name); id == "" {
+			return nil, pipeline.Failuref(pipeline.CategoryValidation, "no step has started the session %s yet", s.Name)
+		}
+	}
+	return pipeline.SessionValue(s, id), nil
 }

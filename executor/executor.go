@@ -30,6 +30,7 @@ type Config struct {
 	Replica store.ReplicaID // default: a fresh one
 	Actions []Action        // the catalogue
 	Command Action          // runs command steps; required
+	Agent   Action          // works for the steps of agents that are no programs; its Bind nil: there are none
 	Filler  Filler          // fills in <AUTO> tags; nil: they need answers or fallbacks
 
 	Lanes int // committers, default 2

@@ -28,6 +28,7 @@ type Journal struct {
 	news    []pipeline.Event
 	changed chan struct{} // is closed by the next news
 	decided map[pipeline.ApprovalID]*pipeline.Decision
+	memos   map[any]func() any
 }
 
 // NewJournal returns a journal that begins with past, oldest first, and hands
@@ -87,6 +88,23 @@ func (j *Journal) Next() int32 {
 	return j.next
 }
 
+// Memo is what build gives, the first time that it is asked for the key: what a
+// reader of the journal wants to remember as long as the attempt lasts. build may
+// read the journal.
+func (j *Journal) Memo(key any, build func() any) any {
+	j.mu.Lock()
+	if j.memos == nil {
+		j.memos = map[any]func() any{}
+	}
+	m := j.memos[key]
+	if m == nil {
+		m = sync.OnceValue(build)
+		j.memos[key] = m
+	}
+	j.mu.Unlock()
+	return m()
+}
+
 // Append records events of type model_called and tool_called together, in one
 // commit, and returns when that is durable. The error is ErrJournal, or that of
 // the context: then nobody knows whether they were recorded.
@@ -107,9 +125,15 @@ func (j *Journal) Ask(ctx context.Context, a *pipeline.Approval, call pipeline.I
 			return nil, err
 		}
 	}
+	return j.Await(ctx, a.ID)
+}
+
+// Await waits for the decision of people about an approval that the step has
+// asked for.
+func (j *Journal) Await(ctx context.Context, id pipeline.ApprovalID) (*pipeline.Decision, error) {
 	for {
 		changed := j.Changed()
-		if d := j.Decision(a.ID); d != nil {
+		if d := j.Decision(id); d != nil {
 			return d, nil
 		}
 		select {

@@ -26,6 +26,7 @@ type work struct {
 	handed    []handed                  // those of them that it gets to see
 	files     []any                     // in its prompt, as they are recorded
 	kept      []string                  // patterns of files that are kept with the run
+	agent     *AgentEnv                 // of an agent that is no program
 }
 
 // compose evaluates what a step is to do, with all that it is handed.

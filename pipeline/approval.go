@@ -23,7 +23,7 @@ type ApprovalKind string
 const (
 	ApprovalAsk     ApprovalKind = "ask"            // answer
 	ApprovalApprove ApprovalKind = "approve"        // approve, reject
-	ApprovalTool    ApprovalKind = "tool"           // approve, reject
+	ApprovalTool    ApprovalKind = "tool"           // approve, reject, answer
 	ApprovalDecide  ApprovalKind = "needs_decision" // retry, done, fail
 	ApprovalBudget  ApprovalKind = "budget"         // approve, reject
 )
@@ -52,7 +52,8 @@ type Approval struct {
 	Question  string
 	Choices   []any // an answer must be one of them; nil: anything
 	Schema    *Type // the type of the answer; nil: any
-	Default   any
+	Default   any      // of a call of a tool: its arguments
+	Scope     string   // of a call of a tool: what can be approved for the rest of the run
 	Assignees []string // who may decide; empty: anyone
 	Quorum    int      // equal decisions that are needed; 0 and 1: one
 	Deadline  time.Time
@@ -67,7 +68,8 @@ type Approval struct {
 type Decision struct {
 	Approval ApprovalID
 	Decision string // approve, reject, answer, retry, done, fail
-	Value    any    // the answer, or the output of done
+	Value    any    // the answer, the output of done, or of approve: other arguments for the call; nil: as they are
+	Remember string // of approve: the approval's Scope, which it approves for the rest of the run; empty: this call alone
 	Comment  string
 	Actor    string
 	At       time.Time
@@ -77,7 +79,7 @@ type Decision struct {
 var decisions = map[ApprovalKind][]string{
 	ApprovalAsk:     {"answer"},
 	ApprovalApprove: {"approve", "reject"},
-	ApprovalTool:    {"approve", "reject"},
+	ApprovalTool:    {"approve", "reject", "answer"}, // answer: instead of the tool
 	ApprovalDecide:  {"retry", "done", "fail"},
 	ApprovalBudget:  {"approve", "reject"},
 }
@@ -105,6 +107,9 @@ func (a *Approval) Decide(d Decision) (settled bool, err error) {
 			Kind: Invalid, Reason: "wrong_decision",
 			Text: fmt.Sprintf("%q cannot be said to approval %s of kind %s; it takes %s", d.Decision, a.ID, a.Kind, strings.Join(a.Allowed(), ", ")),
 		}
+	}
+	if d.Remember != "" && (d.Decision != "approve" || d.Remember != a.Scope) {
+		return false, &Error{Kind: Invalid, Reason: "not_remembered", Text: fmt.Sprintf("only the approval of a tool's call can be remembered, and %s is of kind %s", a.ID, a.Kind)}
 	}
 	if !system {
 		if len(a.Assignees) > 0 && !slices.Contains(a.Assignees, d.Actor) {
@@ -144,6 +149,9 @@ func AppendDecision(b []byte, d *Decision) []byte {
 	if d.Value != nil {
 		m["value"] = d.Value
 	}
+	if d.Remember != "" {
+		m["remember"] = d.Remember
+	}
 	if d.Comment != "" {
 		m["comment"] = d.Comment
 	}
@@ -161,7 +169,7 @@ func DecodeDecision(b []byte) (*Decision, error) {
 		return nil, fmt.Errorf("decode decision: it is a %T", v)
 	}
 	text := func(k string) string { s, _ := m[k].(string); return s }
-	d := &Decision{Approval: ApprovalID(text("approval")), Decision: text("decision"), Comment: text("comment"), Actor: text("actor"), Value: m["value"]}
+	d := &Decision{Approval: ApprovalID(text("approval")), Decision: text("decision"), Comment: text("comment"), Remember: text("remember"), Actor: text("actor"), Value: m["value"]}
 	if d.At, err = time.Parse(time.RFC3339Nano, text("at")); err != nil {
 		return nil, fmt.Errorf("decode decision: %w", err)
 	}

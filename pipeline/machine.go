@@ -113,6 +113,9 @@ type Machine struct {
 	aborts  int    // units whose running steps are to be cancelled
 	deaths  map[Path]int
 	signals map[string][]any // received and not taken, oldest first
+
+	approved map[string]any // by Approval.Scope: who has approved it for the rest of the run
+	sessions map[string]any // by unit and name: the id of the newest conversation
 	answers map[string]any
 	answer  map[Path]map[string]*Answer
 	// contents holds those of them that models gave, by what was asked.
@@ -304,6 +307,7 @@ func (m *Machine) Apply(e *Event) error {
 			x.decision = e.Data.Decision
 			x.journal.decided(e)
 		}
+		m.remember(e.Data.Decision)
 	case StateSet:
 		return m.applyState(e)
 	case StepStarted, StepRetrying, StepIsWaiting, StepFinished, StepWasSkipped:
@@ -378,6 +382,7 @@ func (m *Machine) applyStep(e *Event) error {
 	switch e.Type {
 	case StepStarted:
 		x.token++ // its begin task is answered
+		m.converse(x, e)
 		x.due = zeroTime
 		x.skip = ""
 		m.consumed(x, e.Data.Consumed)

@@ -50,6 +50,7 @@ func (r *restoring) machine() {
 			m.signals[name] = list
 		}
 	}
+	m.approved, m.sessions = r.mapping(), r.mapping()
 	for range r.count() {
 		path, keys := Path(r.text()), map[string]*Answer{}
 		for range r.count() {

@@ -57,6 +57,8 @@ func (m *Machine) Snapshot() *Snapshot {
 		p.text(name)
 		p.value(m.signals[name])
 	}
+	p.mapping(m.approved)
+	p.mapping(m.sessions)
 	p.count(len(m.answer))
 	for _, path := range slices.Sorted(maps.Keys(m.answer)) {
 		p.text(string(path))

@@ -24,6 +24,7 @@ type request struct {
 	Assignees []string              `json:"assignees,omitempty"`
 	Quorum    int                   `json:"quorum,omitempty"`
 	OnTimeout string                `json:"on_timeout,omitempty"`
+	Scope     string                `json:"scope,omitempty"`
 }
 
 // EncodeRequest writes as JSON what the approval asks: everything that has no
@@ -31,6 +32,7 @@ type request struct {
 func EncodeRequest(a *pipeline.Approval) ([]byte, error) {
 	r := request{
 		Kind: a.Kind, Path: a.Path, Question: a.Question, Assignees: a.Assignees, Quorum: a.Quorum, OnTimeout: a.OnTimeout,
+		Scope: a.Scope,
 	}
 	if a.Choices != nil {
 		r.Choices = pipeline.EncodeValue(a.Choices)
@@ -61,6 +63,7 @@ func DecodeRequest(a *pipeline.Approval, b []byte) error {
 		return fmt.Errorf("read approval %s: %w", a.ID, err)
 	}
 	a.Kind, a.Path, a.Question, a.Assignees, a.Quorum, a.OnTimeout = r.Kind, r.Path, r.Question, r.Assignees, r.Quorum, r.OnTimeout
+	a.Scope = r.Scope
 	if r.Choices != nil {
 		v, err := pipeline.DecodeValue(r.Choices)
 		if err != nil {

@@ -1,0 +1,404 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/model"
+	"github.com/orchestrator-project/orchestrator/executor/tool"
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
+)
+
+const (
+	maxArguments = 1 << 20 // of one call, in bytes, as they are recorded
+	maxCalls     = 64      // of one turn
+	maxWrong     = 5       // mistakes that are told of one call
+)
+
+// call is a call of a tool on its way.
+type call struct {
+	use   *model.ToolUse
+	inv   pipeline.Invocation
+	tool  *tool.Tool
+	args  map[string]any
+	again bool // an earlier attempt may have begun it
+
+	result *tool.Result // how it ended; nil: not yet
+	kept   bool         // an earlier attempt has recorded the result
+	note   string       // that the result carries for the model
+	changed string      // likewise; it is recorded with the result
+	ask    *executor.Asked
+	open   pipeline.ApprovalID // that is waited for
+	due    time.Time           // its deadline
+	err    error               // that ends the attempt
+}
+
+// refuse ends a call before it began: the model reads why.
+func (c *call) refuse(format string, args ...any) {
+	c.result = &tool.Result{Failed: true, Content: []model.Block{{Kind: model.BlockText, Text: fmt.Sprintf(format, args...)}}}
+}
+
+func (c *call) repeatable() bool {
+	return c.inv.Effect == pipeline.EffectPure || c.inv.Effect == pipeline.EffectIdempotent
+}
+
+// work carries out the calls of a turn that model call of asked for, and adds
+// what they gave to the conversation. Calls that people have to decide about lay
+// the step down, after all others.
+func (l *loop) work(ctx context.Context, of int32, uses []*model.ToolUse) error {
+	calls := make([]*call, len(uses))
+	var begin []pipeline.Event
+	for i, u := range uses {
+		c, err := l.prepare(of, i, u)
+		if err != nil {
+			return err
+		}
+		calls[i] = c
+		switch {
+		case c.kept, c.ask != nil, c.open != "":
+		case c.result != nil:
+			begin = append(begin, c.finished(0))
+		case !c.repeatable():
+			begin = append(begin, c.event(pipeline.InvocationStarted))
+		}
+	}
+	if err := l.looped(calls); err != nil {
+		return err
+	}
+	if len(begin) > 0 {
+		if err := l.env.Journal.Append(ctx, begin...); err != nil {
+			return err
+		}
+	}
+	l.live.put(calls)
+	l.runAll(ctx, calls)
+	wait, err := outcome(calls)
+	if err != nil {
+		return err
+	}
+	if wait != nil {
+		return wait
+	}
+	blocks := make([]model.Block, len(calls))
+	for i, c := range calls {
+		content := c.result.Content
+		if c.note != "" {
+			content = append(content[:len(content):len(content)], model.Block{Kind: model.BlockText, Text: c.note})
+		}
+		blocks[i] = resultBlock(c.use, content, c.result.Failed)
+	}
+	l.messages = append(l.messages, results(blocks))
+	return nil
+}
+
+func resultBlock(u *model.ToolUse, content []model.Block, failed bool) model.Block {
+	return model.Block{Kind: model.BlockToolResult, ToolResult: &model.ToolResult{ID: u.ID, Name: u.Name, Content: content, Failed: failed}}
+}
+
+func results(blocks []model.Block) model.Message {
+	return model.Message{Role: model.User, Blocks: blocks}
+}
+
+// prepare finds out what is to become of a call. The error ends the attempt.
+func (l *loop) prepare(of int32, i int, u *model.ToolUse) (*call, error) {
+	c := &call{use: u, inv: pipeline.Invocation{
+		In: l.in, Of: of, Agent: l.agent.Name, Turn: int32(l.turn - 1), ID: u.ID, Name: u.Name, Effect: pipeline.EffectAtMostOnce,
+	}}
+	known := l.past.call(of, u.ID)
+	if known == nil {
+		c.inv.N = l.env.Journal.Next()
+	} else if c.inv.N = known.n; known.done != nil {
+		c.inv = *known.done
+		c.kept, c.result = true, &tool.Result{Content: contentOf(known.done.Response), Failed: known.done.Failed}
+		return c, nil
+	}
+	if c.inv.Request = any(u.Arguments); len(u.Arguments) > maxArguments {
+		c.inv.Request = nil
+	}
+	switch {
+	case i >= maxCalls:
+		c.refuse("At most %d calls can be made at once; make this one in the next turn.", maxCalls)
+		return c, nil
+	case l.output.mode == modeTool && u.Name == answerTool:
+		c.refuse("Hand in the answer alone, once you have read what the other calls gave.")
+		return c, nil
+	}
+	l.find(c)
+	if c.result != nil {
+		return c, nil
+	}
+	c.inv.Request = any(c.args)
+	c.inv.Effect = c.tool.EffectWith(c.args)
+	return c, l.permit(c, known)
+}
+
+// find looks for the tool and reads the arguments, strictly.
+func (l *loop) find(c *call) {
+	if l.box != nil {
+		c.tool = l.box.Find(c.use.Name)
+	}
+	if c.tool == nil {
+		c.refuse("There is no tool %q.%s", clipped(c.use.Name, 100), l.instead(c.use.Name))
+		return
+	}
+	args, wrong := check(c.tool, c.use.Arguments)
+	if len(wrong) > 0 {
+		c.refuse("The call of %s was not made:\n- %s", c.use.Name, strings.Join(wrong, "\n- "))
+		return
+	}
+	c.args = args
+}
+
+// instead names what a model may have meant by an unknown tool.
+func (l *loop) instead(name string) string {
+	var names []string
+	if l.box != nil {
+		for _, t := range l.box.Tools() {
+			names = append(names, t.Name)
+		}
+	}
+	switch like := expr.Suggest(name, names); {
+	case len(names) == 0:
+		return " You have no tools."
+	case like != "":
+		return fmt.Sprintf(" Did you mean %q?", like)
+	case len(names) <= 20:
+		return " There are " + strings.Join(names, ", ") + "."
+	}
+	return ""
+}
+
+func clipped(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "..."
+}
+
+// check reads the arguments of a call and lists what is wrong with them.
+func check(t *tool.Tool, text string) (map[string]any, []string) {
+	args, wrong := tool.Check(t, text)
+	if len(wrong) > maxWrong {
+		wrong = append(wrong[:maxWrong], fmt.Sprintf("and %d more", len(wrong)-maxWrong))
+	}
+	return args, wrong
+}
+
+// looped counts equal calls: the last one that is let pass carries a warning, and
+// the one after it ends the agent.
+func (l *loop) looped(calls []*call) error {
+	for _, c := range calls {
+		key := c.use.Name + "\x00" + c.use.Arguments
+		if args, err := pipeline.DecodeValue([]byte(c.use.Arguments)); err == nil {
+			key = c.use.Name + "\x00" + string(pipeline.EncodeValue(args))
+		}
+		l.equal[key]++
+		switch n := l.equal[key]; {
+		case n > l.limits.RepeatCalls:
+			f := pipeline.Failuref(pipeline.CategoryTool, "the agent %s has made the same call of %s %d times", l.agent.Name, clipped(c.use.Name, 100), n)
+			f.Reason = ReasonLoop
+			return f
+		case n == l.limits.RepeatCalls && n > 1:
+			c.note = fmt.Sprintf("This was the same call for the %d. time. One more of it ends your work: do something else, or answer.", n)
+		}
+	}
+	return nil
+}
+
+// live are the calls of a turn by N, for those that turn out to be agents.
+type live struct {
+	mu    sync.Mutex
+	calls map[int32]*call
+}
+
+func (l *live) put(calls []*call) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.calls = make(map[int32]*call, len(calls))
+	for _, c := range calls {
+		l.calls[c.inv.N] = c
+	}
+}
+
+// begin gives a call whose number has to be known to later attempts, as other
+// calls stand within it; nil: it is known already.
+func (l *live) begin(n int32) *call {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.calls[n]; c != nil && !c.again && c.repeatable() {
+		return c
+	}
+	return nil
+}
+
+// event tells of a call.
+func (c *call) event(state string) pipeline.Event {
+	inv := c.inv
+	inv.State = state
+	return pipeline.Event{Type: pipeline.ToolCalled, Data: pipeline.Data{Call: &inv}}
+}
+
+// finished tells how a call ended. What it asked for is told only if nothing else
+// has told it.
+func (c *call) finished(took time.Duration) pipeline.Event {
+	e := c.event(pipeline.InvocationFinished)
+	e.Data.Call.Response, e.Data.Call.Failed, e.Data.Call.Took = contentValue(c.result.Content), c.result.Failed, took
+	return e
+}
+
+// runAll carries out what is to be carried out, some at a time. One that fails
+// does not end the others.
+func (l *loop) runAll(ctx context.Context, calls []*call) {
+	var all sync.WaitGroup
+	slots := make(chan struct{}, l.limits.Parallel)
+	for _, c := range calls {
+		if c.result != nil || c.ask != nil || c.open != "" {
+			continue
+		}
+		if len(calls) == 1 {
+			l.carryOut(ctx, c)
+			return
+		}
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			l.carryOut(ctx, c)
+		})
+	}
+	all.Wait()
+}
+
+// carryOut runs one call and records what it gave.
+func (l *loop) carryOut(ctx context.Context, c *call) {
+	if ctx.Err() != nil { // nothing begins any more
+		c.err = context.Cause(ctx)
+		return
+	}
+	began := time.Now()
+	work, stop := ctx, func() {}
+	if !c.repeatable() {
+		work, stop = sheltered(ctx, l.cfg.Grace)
+	}
+	defer stop()
+	r, err := l.invoke(work, c)
+	switch {
+	case err == nil:
+		c.result = &r
+	case errors.Is(err, executor.ErrJournal):
+		c.err = err
+		return
+	case suspends(err):
+		c.err = err
+		return
+	case work.Err() != nil:
+		c.err = context.Cause(ctx)
+		return
+	default:
+		c.result = &tool.Result{Failed: true, Content: append(r.Content, model.Block{Kind: model.BlockText, Text: l.told(err)})}
+	}
+	if c.changed != "" {
+		c.result.Content = append(c.result.Content, model.Block{Kind: model.BlockText, Text: c.changed})
+	}
+	if len(c.result.Content) == 0 {
+		c.result.Content = []model.Block{{Kind: model.BlockText, Text: "(nothing)"}}
+	}
+	write, done := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.Grace)
+	defer done()
+	if err := l.env.Journal.Append(write, c.finished(time.Since(began))); err != nil {
+		c.err = err
+	}
+}
+
+func suspends(err error) bool {
+	_, ok := errors.AsType[*executor.Suspension](err)
+	return ok
+}
+
+// told is an error as the model reads it.
+func (l *loop) told(err error) string {
+	text := err.Error()
+	if l.env.Redact != nil {
+		text = l.env.Redact(text)
+	}
+	return clipped(text, 8<<10)
+}
+
+// sheltered is a context for what may have effects: it outlives ctx by grace, so
+// that what came of a call under way is known.
+func sheltered(ctx context.Context, grace time.Duration) (context.Context, func()) {
+	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		t := time.AfterFunc(grace, func() { cancel(context.Cause(ctx)) })
+		context.AfterFunc(inner, func() { t.Stop() })
+	})
+	return inner, func() { stop(); cancel(nil) }
+}
+
+// invoke calls the tool. A panic is an error of the tool.
+func (l *loop) invoke(ctx context.Context, c *call) (r tool.Result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if l.env.Log != nil {
+				l.env.Log("system", fmt.Sprintf("the tool %s panicked: %v\n%s\n", c.use.Name, p, debug.Stack()))
+			}
+			r, err = tool.Result{}, pipeline.Failuref(pipeline.CategoryTool, "the tool %s broke down", c.use.Name)
+		}
+	}()
+	return c.tool.Run(ctx, l.env, tool.Call{
+		N: c.inv.N, ID: c.use.ID, Arguments: c.args, Key: fmt.Sprintf("%s#%d.%s", l.env.IdempotencyKey(), c.inv.Of, c.use.ID),
+		Depth: l.depth, Again: c.again, Progress: l.progress(c), Ask: l.elicit(c),
+	})
+}
+
+func (l *loop) progress(c *call) func(string) {
+	return func(text string) {
+		if l.env.Delta != nil {
+			l.env.Delta(pipeline.Delta{Call: c.inv.N, Agent: l.agent.Name, Kind: "tool", Name: c.use.Name, Text: text})
+		}
+	}
+}
+
+// outcome gathers what the calls of a turn wait for, or what ends the attempt.
+func outcome(calls []*call) (error, error) {
+	var s *executor.Suspension
+	var broken error
+	sooner := func(t time.Time) {
+		if !t.IsZero() && (s.Due.IsZero() || t.Before(s.Due)) {
+			s.Due = t
+		}
+	}
+	for _, c := range calls {
+		inner, waits := errors.AsType[*executor.Suspension](c.err)
+		if !waits && c.err != nil && (broken == nil || errors.Is(c.err, executor.ErrJournal)) {
+			broken = c.err
+		}
+		if s == nil && (waits || c.ask != nil || c.open != "") {
+			s = &executor.Suspension{}
+		}
+		switch {
+		case waits:
+			s.Asks, s.Open = append(s.Asks, inner.Asks...), append(s.Open, inner.Open...)
+			if s.Reason == "" {
+				s.Reason = inner.Reason
+			}
+			sooner(inner.Due)
+		case c.ask != nil:
+			s.Asks = append(s.Asks, *c.ask)
+			sooner(c.due)
+		case c.open != "":
+			s.Open = append(s.Open, c.open)
+			sooner(c.due)
+		}
+	}
+	if s == nil || broken != nil {
+		return nil, broken
+	}
+	return s, nil
+}
