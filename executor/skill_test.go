@@ -137,22 +137,21 @@ func TestSkills(t *testing.T) {
 	}
 }
 
-// oracle answers every request by what it was asked.
+// oracle answers every request with its value.
 type oracle struct {
-	asked chan model.Request
-	text  string
+	asked chan *model.Request
 	value any
 }
 
-func (o oracle) Call(_ context.Context, r model.Request) (*model.Response, error) {
+func (o oracle) answer(_ context.Context, r *model.Request) (*model.Response, error) {
 	o.asked <- r
-	return &model.Response{Text: o.text, Value: o.value, Model: "oracle"}, nil
+	return &model.Response{Value: o.value, Model: "oracle"}, nil
 }
 
 func TestASkillWithoutACommandAsksTheModel(t *testing.T) {
-	o := oracle{asked: make(chan model.Request, 1), value: map[string]any{"mood": "good"}}
+	o := oracle{asked: make(chan *model.Request, 1), value: map[string]any{"mood": "good"}}
 	e := start(t, storetest.Open(t), troubled, inBundles(t), func(c *executor.Config) {
-		c.Actions = step.All(step.Config{Model: o})
+		c.Actions = step.All(step.Config{Model: model.Direct{Provider: model.Func(o.answer)}})
 	})
 	files := map[string]string{"skills/judge/SKILL.md": "---\nname: judge\ndescription: d\nparameters: {text: string}\nreturns: {mood: {enum: [good, bad]}}\n---\nTell the mood.\n"}
 	run, v := e.wait(e.enter(e.packed("steps:\n- {id: a, skill: judge, with: {text: hooray}}\noutputs: {m: '{{ a.mood }}'}", files, nil)))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -17,14 +18,21 @@ type told struct {
 	asked   []Request
 }
 
-func (p *told) Call(_ context.Context, r Request) (*Response, error) {
-	p.asked = append(p.asked, r)
+func (p *told) answer(_ context.Context, r *Request) (*Response, error) {
+	p.asked = append(p.asked, *r)
 	if len(p.asked) > len(p.answers) {
 		return nil, errors.New("asked too often")
 	}
 	a := p.answers[len(p.asked)-1]
 	return &a, nil
 }
+
+func (p *told) ask(t *testing.T, r *Request) (*Response, error) {
+	t.Helper()
+	return Direct{Func(p.answer)}.Ask(t.Context(), executor.Env{}, r)
+}
+
+func says(text string) Response { return Response{Message: AssistantText(text)} }
 
 type object = map[string]any
 
@@ -33,8 +41,8 @@ var legs = object{
 	"properties": object{"legs": object{"type": "integer", "minimum": int64(0)}, "name": object{"type": "string"}},
 }
 
-func question() Request {
-	return Request{Schema: legs, IdempotencyKey: "run/step", Messages: []Message{{Role: User, Text: "How many legs has a spider?"}}}
+func question() *Request {
+	return &Request{Schema: legs, IdempotencyKey: "run/step", Messages: []Message{UserText("How many legs has a spider?")}}
 }
 
 func TestAnswerIsReadAsJSON(t *testing.T) {
@@ -43,8 +51,8 @@ func TestAnswerIsReadAsJSON(t *testing.T) {
 		"```json\n{\"legs\": 8}\n```":     object{"legs": int64(8)},
 		"  {\"legs\": 8, \"name\":\"x\"}": object{"legs": int64(8), "name": "x"},
 	} {
-		p := &told{answers: []Response{{Text: text}}}
-		a, err := Ask(t.Context(), p, question())
+		p := &told{answers: []Response{says(text)}}
+		a, err := p.ask(t, question())
 		if err != nil {
 			t.Errorf("%q: %v", text, err)
 			continue
@@ -60,10 +68,10 @@ func TestAnswerIsReadAsJSON(t *testing.T) {
 
 func TestViolationIsRepairedOnce(t *testing.T) {
 	p := &told{answers: []Response{
-		{Text: `{"legs": "eight"}`, Usage: &pipeline.Usage{InputTokens: 10, OutputTokens: 2, CostUSD: 0.5}},
-		{Text: `{"legs": 8}`, Usage: &pipeline.Usage{InputTokens: 20, OutputTokens: 3, CostUSD: 0.25}},
+		{Message: AssistantText(`{"legs": "eight"}`), Usage: &pipeline.Usage{InputTokens: 10, OutputTokens: 2, CostUSD: 0.5}},
+		{Message: AssistantText(`{"legs": 8}`), Usage: &pipeline.Usage{InputTokens: 20, OutputTokens: 3, CostUSD: 0.25}},
 	}}
-	a, err := Ask(t.Context(), p, question())
+	a, err := p.ask(t, question())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,14 +83,14 @@ func TestViolationIsRepairedOnce(t *testing.T) {
 	}
 	again := p.asked[1]
 	if again.Phase != PhaseRepair || again.IdempotencyKey != "run/step/repair" || len(again.Messages) != 3 ||
-		again.Messages[1] != (Message{Role: Assistant, Text: `{"legs": "eight"}`}) || !strings.Contains(again.LastUser(), "/legs: got string, want integer") {
+		!cmp.Equal(again.Messages[1], AssistantText(`{"legs": "eight"}`)) || !strings.Contains(again.LastUser(), "/legs: got string, want integer") {
 		t.Errorf("the repair asks %+v", again)
 	}
 }
 
 func TestSecondViolationFailsWithAllThatIsWrong(t *testing.T) {
-	p := &told{answers: []Response{{Text: "eight"}, {Text: `{"legs": -1, "arms": 2}`}}}
-	_, err := Ask(t.Context(), p, question())
+	p := &told{answers: []Response{says("eight"), says(`{"legs": -1, "arms": 2}`)}}
+	_, err := p.ask(t, question())
 	f, ok := errors.AsType[*pipeline.Failure](err)
 	if !ok || f.Kind != pipeline.CategoryContract || f.Reason != ReasonSchema ||
 		!strings.Contains(f.Message, "/legs: minimum") || !strings.Contains(f.Message, "'arms' not allowed") {
@@ -91,11 +99,11 @@ func TestSecondViolationFailsWithAllThatIsWrong(t *testing.T) {
 }
 
 func TestTextNeedsNoSchema(t *testing.T) {
-	p := &told{answers: []Response{{Text: "eight"}}}
+	p := &told{answers: []Response{says("eight")}}
 	r := question()
 	r.Schema = nil
-	a, err := Ask(t.Context(), p, r)
-	if err != nil || a.Text != "eight" || a.Value != nil {
+	a, err := p.ask(t, r)
+	if err != nil || a.Text() != "eight" || a.Value != nil {
 		t.Errorf("got %+v, %v", a, err)
 	}
 }

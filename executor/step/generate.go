@@ -15,7 +15,7 @@ const generateDoc = `Asks a language model and gives its answer as a text.
       action: generate
       parameters: {prompt: "Greet {{ inputs.name }} in one line."}
 
-Without a network or a key, orchestrator run --script FILE answers from a file; such answers are marked with the model name script. A crash may ask again, with the same idempotency key.`
+Without a network or a key, orchestrator run --script FILE answers from a file; such answers are marked with the model name script. Each call is recorded as soon as it is answered, so that no crash after that asks again.`
 
 const structuredDoc = `Asks a language model and gives its answer as a value that satisfies a JSON Schema.
 
@@ -55,6 +55,7 @@ func generateAction(cfg Config, name string) executor.Action {
 		Name: name, Doc: generateDoc, Effect: pipeline.EffectAtLeastOnce, Model: true,
 	})
 	a.Spec.Returns = pipeline.Type{Kind: "string"}
+	a.Journal = true
 	return prepare(a, func(g *Generate) { g.asker = asker{action: name, models: cfg.Model} })
 }
 
@@ -63,6 +64,7 @@ func structuredAction(cfg Config) executor.Action {
 	a := executor.NewAction[GenerateStructured](executor.Describe{
 		Name: name, Doc: structuredDoc, Effect: pipeline.EffectAtLeastOnce, Model: true,
 	})
+	a.Journal = true
 	return prepare(a, func(g *GenerateStructured) { g.asker = asker{action: name, models: cfg.Model} })
 }
 
@@ -130,7 +132,10 @@ func (a asker) ask(ctx context.Context, env executor.Env, r *model.Request) (exe
 	answer, err := a.models.Ask(ctx, env, r)
 	var out executor.Output
 	if answer != nil { // also one that violates the contract: it has its price
-		out.Model, out.Usage = answer.Model, answer.Usage
+		out.Model = answer.Model
+		if env.Journal == nil { // else its calls tell
+			out.Usage = answer.Usage
+		}
 	}
 	if err != nil {
 		if ctx.Err() != nil {

@@ -64,6 +64,7 @@ func judgeAction(cfg Config, j *judgement) executor.Action {
 			Key: j.name, Name: j.name, Doc: j.doc, Params: slices.Concat(j.params, asking),
 			Returns: j.returns, Effect: pipeline.EffectAtLeastOnce, Model: true,
 		},
+		Journal: true,
 		Bind: func(params map[string]any) (executor.Runner, error) {
 			if err := j.check(params); err != nil {
 				return nil, err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/executor/model"
 	modelscript "github.com/orchestrator-project/orchestrator/executor/model/script"
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -18,18 +19,18 @@ func scripted(t *testing.T, rules string) Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Config{Model: p}
+	return Config{Model: model.Direct{Provider: p}}
 }
 
-// listening keeps what a provider is asked.
+// listening keeps what a caller is asked.
 type listening struct {
-	model.Provider
+	model.Caller
 	asked *[]model.Request
 }
 
-func (l listening) Call(ctx context.Context, r model.Request) (*model.Response, error) {
-	*l.asked = append(*l.asked, r)
-	return l.Provider.Call(ctx, r)
+func (l listening) Ask(ctx context.Context, env executor.Env, r *model.Request) (*model.Response, error) {
+	*l.asked = append(*l.asked, *r)
+	return l.Caller.Ask(ctx, env, r)
 }
 
 // Every judgement, called as the pipelines of the original designs call it.
@@ -110,8 +111,8 @@ func TestJudgementShowsItsParametersInOrder(t *testing.T) {
 	}
 	zero := 0.0
 	want := model.Request{
-		Run: env.Run, Step: "step", Action: "analyze", Phase: model.PhaseAnswer, Model: "fast", MaxTokens: 50, Temperature: &zero,
-		Messages:       []model.Message{{Role: model.User, Text: "## input\n{\"a\": 1}\n\n## output_format\nnarrative\n\n## instructions\nBe brief."}},
+		Run: env.Run, Step: "step", Action: "analyze", Model: "fast", MaxTokens: 50, Temperature: &zero,
+		Messages:       []model.Message{model.UserText("## input\n{\"a\": 1}\n\n## output_format\nnarrative\n\n## instructions\nBe brief.")},
 		IdempotencyKey: env.IdempotencyKey(),
 	}
 	want.System = asked[0].System

@@ -56,6 +56,7 @@ func batchPredictAction(cfg Config) executor.Action {
 	a := executor.NewAction[BatchPredict](executor.Describe{
 		Name: name, Doc: batchDoc, Effect: pipeline.EffectAtLeastOnce, Model: true, Returns: batchResult{},
 	})
+	a.Journal = true
 	return prepare(a, func(b *BatchPredict) { b.asker = asker{action: name, models: cfg.Model} })
 }
 

@@ -84,16 +84,16 @@ func TestTransformRefusals(t *testing.T) {
 }
 
 // answer is a model that answers with what a function gives.
-type answer func(model.Request) (*model.Response, error)
-
-func (a answer) Call(_ context.Context, r model.Request) (*model.Response, error) { return a(r) }
+func answer(f func(*model.Request) (*model.Response, error)) model.Caller {
+	return model.Direct{Provider: model.Func(func(_ context.Context, r *model.Request) (*model.Response, error) { return f(r) })}
+}
 
 func TestGenerate(t *testing.T) {
 	env, _ := testEnv(t)
 	var asked model.Request
-	cfg := Config{Model: answer(func(r model.Request) (*model.Response, error) {
-		asked = r
-		return &model.Response{Text: "hi", Model: "m-1", Usage: &pipeline.Usage{InputTokens: 3}}, nil
+	cfg := Config{Model: answer(func(r *model.Request) (*model.Response, error) {
+		asked = *r
+		return &model.Response{Message: model.AssistantText("hi"), Model: "m-1", Usage: &pipeline.Usage{InputTokens: 3}}, nil
 	})}
 	for _, name := range []string{"generate", "generate_text"} {
 		r, err := find(t, cfg, name).Bind(params{"prompt": "Hello", "system": "Be brief.", "model": "small", "temperature": int64(1), "max_tokens": int64(9)})
@@ -117,12 +117,12 @@ func TestGenerateFailures(t *testing.T) {
 	if f := failed(t, err, pipeline.CategoryModel, "--script FILE"); f.Reason != "no_model" {
 		t.Errorf("reason %s", f.Reason)
 	}
-	cfg := Config{Model: answer(func(r model.Request) (*model.Response, error) {
+	cfg := Config{Model: answer(func(r *model.Request) (*model.Response, error) {
 		switch r.LastUser() {
 		case "busy":
 			return nil, &pipeline.Failure{Kind: pipeline.CategoryRateLimit, Message: "busy", RetryAfter: 3}
 		case "long":
-			return &model.Response{Text: strings.Repeat("x", maxValue+1)}, nil
+			return &model.Response{Message: model.AssistantText(strings.Repeat("x", maxValue+1))}, nil
 		}
 		return nil, errors.New("broken pipe")
 	})}

@@ -1,0 +1,20 @@
+package model
+
+// The providers by their names in models.yaml and under models of a pipeline.
+const (
+	ProviderAnthropic = "anthropic"
+	ProviderOpenAI    = "openai"
+	ProviderGoogle    = "google"
+	ProviderLocal     = "local" // speaks as openai does, at an address of one's own
+	ProviderScript    = "script"
+	ProviderCassette  = "cassette"
+)
+
+// Endpoint says where a Provider is found, and how one speaks to it.
+type Endpoint struct {
+	Provider string // one of the names above
+	BaseURL  string // empty: the service's own
+	API      string // of openai and local: chat (default), responses
+	Key      string // a secret; empty: none is sent
+	File     string // of script and cassette: absolute
+}

@@ -1,0 +1,105 @@
+package model
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
+)
+
+// metrics of a router. The label model is the provider and its name for the
+// model, where the registry has it; else the provider and "other".
+type metrics struct {
+	calls    *prometheus.CounterVec
+	tokens   *prometheus.CounterVec
+	cost     *prometheus.CounterVec
+	unpriced *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	first    *prometheus.HistogramVec
+	retries  *prometheus.CounterVec
+	switched *prometheus.CounterVec
+	state    *prometheus.GaugeVec
+	recalled prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "orchestrator_model_" + name, Help: help}, labels)
+	}
+	histogram := func(name, help string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "orchestrator_model_" + name, Help: help, Buckets: prometheus.ExponentialBuckets(0.01, 2.5, 12),
+		}, []string{"model"})
+	}
+	m := &metrics{
+		calls:    counter("calls_total", "Calls of models, by outcome: ok, or the class of the error.", "model", "outcome"),
+		tokens:   counter("tokens_total", "Tokens used, by kind: input, output, cached, cache_write, reasoning.", "model", "kind"),
+		cost:     counter("cost_usd_total", "Cost of calls whose price is known, in USD.", "model"),
+		unpriced: counter("unpriced_calls_total", "Calls that have cost something nobody knows.", "model"),
+		seconds:  histogram("call_seconds", "Duration of calls, with their retries."),
+		first:    histogram("first_token_seconds", "Time until the first piece of an answer."),
+		retries:  counter("retries_total", "Requests that were sent again, by the class of the error.", "model", "class"),
+		switched: counter("switches_total", "Calls that went on to another model.", "model"),
+		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "orchestrator_model_breaker_state", Help: "State of the circuit breaker: 0 closed, 1 half-open, 2 open.",
+		}, []string{"model"}),
+		recalled: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "orchestrator_model_recalled_total", Help: "Calls that were answered from the journal of an earlier attempt.",
+		}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.calls, m.tokens, m.cost, m.unpriced, m.seconds, m.first, m.retries, m.switched, m.state, m.recalled)
+	}
+	return m
+}
+
+func (m *metrics) breaker(name, state string) {
+	m.state.WithLabelValues(name).Set(map[string]float64{BreakerClosed: 0, BreakerHalfOpen: 1, BreakerOpen: 2}[state])
+}
+
+// observe counts a call of one model, with its retries.
+func (r *Router) observe(c *call, t *target, a *Response, err error, took time.Duration) {
+	name := t.metric()
+	outcome := "ok"
+	if err != nil {
+		outcome = "failed"
+		if e, ok := errors.AsType[*Error](err); ok {
+			outcome = e.Class
+		}
+	}
+	r.met.calls.WithLabelValues(name, outcome).Inc()
+	r.met.seconds.WithLabelValues(name).Observe(took.Seconds())
+	if c.first > 0 {
+		r.met.first.WithLabelValues(name).Observe(c.first.Seconds())
+	}
+	var u *pipeline.Usage
+	if a != nil {
+		u = a.Usage
+	}
+	if u != nil {
+		for kind, n := range map[string]int32{
+			"input": u.InputTokens, "output": u.OutputTokens, "cached": u.CachedTokens, "cache_write": u.CacheWriteTokens, "reasoning": u.ReasoningTokens,
+		} {
+			if n > 0 {
+				r.met.tokens.WithLabelValues(name, kind).Add(float64(n))
+			}
+		}
+		r.met.cost.WithLabelValues(name).Add(u.CostUSD)
+		if c.choice["price"] != nil {
+			r.met.unpriced.WithLabelValues(name).Inc()
+		}
+	}
+	if outcome != ClassCancelled {
+		r.board.add(c, t, u, err, took)
+	}
+}
+
+// metric is the model's label.
+func (t *target) metric() string {
+	if t.alias != nil && t.alias.Provider != "" && t.Entry.Name == t.Entry.own() && len(t.Entry.Prices) == 0 && t.Entry.Metrics.CostPerToken == nil {
+		return t.Provider + "/other"
+	}
+	return t.id()
+}

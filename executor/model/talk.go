@@ -1,0 +1,112 @@
+package model
+
+import (
+	"sync"
+
+	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/pipeline"
+)
+
+// talk is what the calls of one conversation of a step have in common: those of
+// an agent, of an <AUTO> tag, or of the step itself.
+type talk struct {
+	mu        sync.Mutex
+	line      *line      // of the newest call that is recorded; nil: none is
+	model     string     // that answered it, by its name in the registry; empty: none has
+	compacted *compacted // nil: it is whole
+}
+
+type talkKey struct {
+	agent, param string
+	in           int32
+	compact      bool // summaries are no part of what they sum up
+}
+
+func talkKeyOf(agent, param string, in int32, phase Phase) talkKey {
+	return talkKey{agent, param, in, phase == PhaseCompact}
+}
+
+// talks are those of a journal.
+type talks struct {
+	mu   sync.Mutex
+	list map[talkKey]*talk
+}
+
+// talkOf finds the conversation that a request belongs to; without a journal it
+// is one of its own.
+func talkOf(j *executor.Journal, q *Request) *talk {
+	if j == nil {
+		return &talk{}
+	}
+	all, _ := j.Memo(talkKey{}, func() any { return recalled(j) }).(*talks)
+	return all.of(talkKeyOf(q.Agent, q.Param, q.In, q.Phase))
+}
+
+func (t *talks) of(key talkKey) *talk {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.list[key] == nil {
+		t.list[key] = &talk{}
+	}
+	return t.list[key]
+}
+
+// recalled are the conversations of earlier attempts.
+func recalled(j *executor.Journal) *talks {
+	all := &talks{list: map[talkKey]*talk{}}
+	past := j.Events()
+	lines := map[int32]*line{}
+	for i := range past {
+		e := &past[i]
+		c := e.Data.Call
+		if e.Type != pipeline.ModelCalled || c == nil || c.State != pipeline.InvocationFinished {
+			continue
+		}
+		m, ok := c.Request.(map[string]any)
+		if !ok {
+			continue
+		}
+		l := recalledLine(lines, c, m)
+		lines[c.N] = l
+		t := all.of(talkKeyOf(c.Agent, c.Param, c.In, Phase(c.Phase)))
+		t.line = l
+		if !c.Failed {
+			choice, _ := c.Choice.(map[string]any)
+			t.model, _ = choice["model"].(string)
+		}
+		if k := recalledCompaction(m); k != nil {
+			t.compacted = k
+		}
+	}
+	return all
+}
+
+// recalledLine is the line of a recorded call; lines holds those of the calls
+// before it.
+func recalledLine(lines map[int32]*line, c *pipeline.Invocation, m map[string]any) *line {
+	l := &line{n: c.N, parts: make([]digest, len(parts))}
+	base, based := m["base"].(int64)
+	from := lines[int32(base)]
+	if !based || from == nil {
+		from = &line{parts: make([]digest, len(parts))}
+		for i := range parts {
+			from.parts[i] = digestOf(nil)
+		}
+	}
+	keep, _ := m["keep"].(int64)
+	l.messages = append(l.messages, from.messages[:min(int(keep), len(from.messages))]...)
+	add, _ := m["add"].([]any)
+	for _, v := range add {
+		l.messages = append(l.messages, digestOf(v))
+	}
+	for i, p := range parts {
+		l.parts[i] = from.parts[i]
+		if v, ok := m[p.name]; ok {
+			l.parts[i] = digestOf(v)
+		}
+	}
+	if answer, ok := c.Response.(map[string]any); ok {
+		l.messages = append(l.messages, digestOf(answer["message"]))
+	}
+	return l
+}
