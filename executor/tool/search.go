@@ -32,25 +32,27 @@ type catalogue struct {
 // fold lets the agent search for tools where all of them together would take too
 // much of its model's window.
 func (s *source) fold(env executor.Env, w Want, b *box) {
-	all := b.all()
+	offered := b.offered()
+	if len(offered) == 0 {
+		return // each was asked for by name
+	}
 	size := 0
-	for i := range all {
-		size += weight(&all[i])
+	for _, list := range [][]Tool{b.list, offered} {
+		for i := range list {
+			size += weight(&list[i])
+		}
 	}
 	window := w.Window
 	if window <= 0 {
 		window = unknownWindow
 	}
-	if len(all) <= s.cfg.Most && float64(size) <= s.cfg.Share*float64(window)*bytesPerToken {
+	if len(b.list)+len(offered) <= s.cfg.Most && float64(size) <= s.cfg.Share*float64(window)*bytesPerToken {
 		return
-	}
-	if !slices.ContainsFunc(all, func(t Tool) bool { return !b.pinned[t.Name] }) {
-		return // each was asked for by name
 	}
 	c := &catalogue{}
 	c.tool = s.guarded(Tool{
 		Name:        Search,
-		Description: fmt.Sprintf("Finds tools by what they do. There are %d more tools than you are shown; those that this finds can be called from the next turn on.", len(all)-len(b.pinned)),
+		Description: fmt.Sprintf("Finds tools by what they do. There are %d more tools than you are shown; those that this finds can be called from the next turn on.", len(offered)),
 		Effect:      pipeline.EffectPure,
 		Schema: map[string]any{
 			"type": "object", "additionalProperties": false, "required": []any{"query"},
@@ -60,10 +62,10 @@ func (s *source) fold(env executor.Env, w Want, b *box) {
 		},
 		Run: func(_ context.Context, _ executor.Env, call Call) (Result, error) {
 			query, _ := call.Arguments["query"].(string)
-			return c.find(b, query), nil
+			return c.find(b.offered(), query), nil
 		},
 	})
-	c.recall(env, w.Agent.Name, all)
+	c.recall(env, w.Agent.Name, offered)
 	b.search = c
 }
 
@@ -72,22 +74,15 @@ func weight(t *Tool) int {
 	return len(t.Name) + len(t.Description) + len(pipeline.EncodeValue(t.Schema))
 }
 
-// shown are the tools that were named, the search, and what it has brought: what
-// was there stays in its place, so that providers can cache it.
-func (c *catalogue) shown(b *box) []Tool {
-	all := b.all()
-	var out []Tool
-	for _, t := range all {
-		if b.pinned[t.Name] {
-			out = append(out, t)
-		}
-	}
-	out = append(out, c.tool)
+// shown are the search, and what it has brought: what was there stays in its
+// place, so that providers can cache it.
+func (c *catalogue) shown(offered []Tool) []Tool {
+	out := []Tool{c.tool}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, name := range c.brought {
-		if i := slices.IndexFunc(all, func(t Tool) bool { return t.Name == name }); i >= 0 {
-			out = append(out, all[i])
+		if i := slices.IndexFunc(offered, func(t Tool) bool { return t.Name == name }); i >= 0 {
+			out = append(out, offered[i])
 		}
 	}
 	return out
@@ -103,13 +98,7 @@ func (c *catalogue) bring(name string) {
 }
 
 // find brings the tools that suit a query best.
-func (c *catalogue) find(b *box, query string) Result {
-	var hidden []Tool
-	for _, t := range b.all() {
-		if !b.pinned[t.Name] {
-			hidden = append(hidden, t)
-		}
-	}
+func (c *catalogue) find(hidden []Tool, query string) Result {
 	var out strings.Builder
 	for _, i := range rank(hidden, query) {
 		t := &hidden[i]
@@ -124,7 +113,7 @@ func (c *catalogue) find(b *box, query string) Result {
 
 // recall brings what searches of earlier attempts have found, as their results
 // list it.
-func (c *catalogue) recall(env executor.Env, agent string, all []Tool) {
+func (c *catalogue) recall(env executor.Env, agent string, offered []Tool) {
 	if env.Journal == nil {
 		return
 	}
@@ -134,7 +123,7 @@ func (c *catalogue) recall(env executor.Env, agent string, all []Tool) {
 		case string:
 			for line := range strings.SplitSeq(v, "\n") {
 				name, _, _ := strings.Cut(strings.TrimPrefix(line, "- "), ": ")
-				if slices.ContainsFunc(all, func(t Tool) bool { return t.Name == name }) {
+				if slices.ContainsFunc(offered, func(t Tool) bool { return t.Name == name }) {
 					c.bring(name)
 				}
 			}

@@ -2,8 +2,6 @@ package tool
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -43,11 +41,25 @@ type Config struct {
 	Most  int
 }
 
-// Servers opens MCP servers.
+// Servers opens MCP servers; executor/tool/mcp does.
 type Servers interface {
-	// Open gives the tools of those servers that are allowed, under the names that
-	// pipeline.MCPName gives. They are free of gates.
-	Open(ctx context.Context, env executor.Env, w Want, servers []*pipeline.MCPServer) (Box, error)
+	// Open connects to servers of the plan. The error is a *pipeline.Failure, or the
+	// context's.
+	Open(ctx context.Context, env executor.Env, w Want, servers []*pipeline.MCPServer) (ServerSet, error)
+}
+
+// ServerSet is what one attempt holds of MCP servers.
+type ServerSet interface {
+	// Tools are what the servers offer now, as far as they are allowed.
+	Tools() []ServerTool
+	Close()
+}
+
+// ServerTool is a tool of an MCP server.
+type ServerTool struct {
+	Tool          // its Name is one that every model takes
+	Server string // of the plan
+	Remote string // its name at the server
 }
 
 // Results keeps content with a run; store.Store does.
@@ -120,14 +132,16 @@ func Find(cfg Config, name string) *Tool {
 func (s *source) Open(ctx context.Context, env executor.Env, w Want) (Box, error) {
 	b := &box{}
 	if err := s.gather(ctx, env, w, b); err != nil {
-		return nil, errors.Join(err, b.Close())
+		_ = b.Close()
+		return nil, err
 	}
-	if len(b.list) > 0 {
-		if s.cfg.Results != nil && env.Run != "" {
-			b.add(s.readResult(), true)
-		}
-		s.fold(env, w, b)
+	if len(b.list) == 0 && b.servers == nil {
+		return b, nil
 	}
+	if s.cfg.Results != nil && env.Run != "" {
+		b.add(s.readResult())
+	}
+	s.fold(env, w, b)
 	return b, nil
 }
 
@@ -150,17 +164,8 @@ func (s *source) gather(ctx context.Context, env executor.Env, w Want, b *box) e
 		}
 		for _, t := range made {
 			s.adapt(&t, def)
-			if !b.add(s.guarded(t), true) {
+			if !b.add(s.guarded(t)) {
 				return bad("agent %s: two of its tools are called %s; give one of them another name", a.Name, t.Name)
-			}
-		}
-	}
-	if b.servers != nil {
-		for _, t := range b.servers.Tools() {
-			if server, _, _ := pipeline.MCPTool(t.Name); slices.Contains(a.MCP, server) {
-				t := t
-				s.adapt(&t, &pipeline.Tool{})
-				b.add(s.guarded(t), false)
 			}
 		}
 	}
@@ -188,7 +193,7 @@ func (s *source) connect(ctx context.Context, env executor.Env, w Want, b *box, 
 	if err != nil {
 		return err
 	}
-	b.listed = w.Agent.MCP
+	b.whole = w.Agent.MCP
 	b.dress = func(t Tool) Tool {
 		s.adapt(&t, &pipeline.Tool{})
 		return s.guarded(t)
@@ -212,11 +217,12 @@ func (s *source) made(w Want, b *box, def *pipeline.Tool) ([]Tool, error) {
 		}
 		return nil, bad("agent %s: there is no action %s", w.Agent.Name, def.Action)
 	case def.Server != "":
-		t := b.servers.Find(def.Name)
-		if t == nil {
-			return nil, bad("agent %s: the MCP server %s has no tool %s, or does not allow it", w.Agent.Name, def.Server, def.Name)
+		for _, t := range b.servers.Tools() {
+			if t.Server == def.Server && (t.Name == def.Name || pipeline.MCPName(t.Server, t.Remote) == def.Name) {
+				return one(t.Tool, nil)
+			}
 		}
-		return one(*t, nil)
+		return nil, bad("agent %s: the MCP server %s has no tool %s, or does not allow it", w.Agent.Name, def.Server, def.Name)
 	case def.HTTP != nil:
 		return one(s.request(w, def))
 	case len(def.Command) > 0:
@@ -298,78 +304,68 @@ func bad(format string, args ...any) *pipeline.Failure {
 
 // box is what one agent has.
 type box struct {
-	list    []Tool // in the order of the agent's list
-	pinned  map[string]bool
-	servers Box               // of MCP; nil: none
-	listed  []string          // servers all of whose tools it has
+	list    []Tool            // those that it was given by name, in the order of its list
+	servers ServerSet         // nil: none
+	whole   []string          // servers all of whose tools it has
 	dress   func(t Tool) Tool // what a server's tool becomes
 	search  *catalogue        // nil: all tools are shown
 }
 
 // add adds a tool, unless there is one of its name.
-func (b *box) add(t Tool, pinned bool) bool {
-	if slices.ContainsFunc(b.list, func(o Tool) bool { return o.Name == t.Name }) {
+func (b *box) add(t Tool) bool {
+	if b.has(t.Name) {
 		return false
 	}
 	b.list = append(b.list, t)
-	if pinned {
-		if b.pinned == nil {
-			b.pinned = map[string]bool{}
-		}
-		b.pinned[t.Name] = true
-	}
 	return true
 }
 
-// all are the agent's own tools, and those that its servers have now.
-func (b *box) all() []Tool {
+func (b *box) has(name string) bool {
+	return slices.ContainsFunc(b.list, func(t Tool) bool { return t.Name == name })
+}
+
+// offered are the tools that nobody has named and that the agent has all the
+// same: those that its servers have now.
+func (b *box) offered() []Tool {
 	if b.servers == nil {
-		return b.list
+		return nil
 	}
-	now := b.servers.Tools()
-	var out []Tool
-	for _, t := range b.list {
-		if _, _, mcp := pipeline.MCPTool(t.Name); !mcp || slices.ContainsFunc(now, func(o Tool) bool { return o.Name == t.Name }) {
-			out = append(out, t)
+	var list []Tool
+	for _, t := range b.servers.Tools() {
+		if slices.Contains(b.whole, t.Server) && !b.has(t.Name) {
+			list = append(list, b.dress(t.Tool))
 		}
 	}
-	for _, t := range now {
-		server, _, _ := pipeline.MCPTool(t.Name)
-		if slices.Contains(b.listed, server) && !slices.ContainsFunc(b.list, func(o Tool) bool { return o.Name == t.Name }) {
-			out = append(out, b.dress(t))
-		}
-	}
-	return out
+	return list
 }
 
 // Tools are those that the model is shown.
 func (b *box) Tools() []Tool {
+	list := slices.Clone(b.list)
 	if b.search != nil {
-		return b.search.shown(b)
+		return append(list, b.search.shown(b.offered())...)
 	}
-	return slices.Clone(b.all())
+	return append(list, b.offered()...)
 }
 
 // Find finds a tool.
 func (b *box) Find(name string) *Tool {
-	if b.search != nil && name == Search {
-		t := b.search.tool
-		return &t
+	list := b.list
+	if b.search != nil {
+		list = append(slices.Clone(list), b.search.tool)
 	}
-	all := b.all()
-	if i := slices.IndexFunc(all, func(t Tool) bool { return t.Name == name }); i >= 0 {
-		return &all[i]
+	for _, some := range [][]Tool{list, b.offered()} {
+		if i := slices.IndexFunc(some, func(t Tool) bool { return t.Name == name }); i >= 0 {
+			return &some[i]
+		}
 	}
 	return nil
 }
 
 // Close lets go of the servers.
 func (b *box) Close() error {
-	if b.servers == nil {
-		return nil
-	}
-	if err := b.servers.Close(); err != nil {
-		return fmt.Errorf("close MCP servers: %w", err)
+	if b.servers != nil {
+		b.servers.Close()
 	}
 	return nil
 }
