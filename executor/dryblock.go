@@ -195,7 +195,11 @@ func (w *dryRun) show(def *pipeline.StepDef, ev dryEval, p *pipeline.Planned) (c
 			}
 		}
 		p.Prompt = strings.Join(parts, "\n\n")
-		ev = ev.with("model", model)
+		session := any(nil)
+		if def.Session != nil {
+			session = unknown{cause: "a session that has not begun"}
+		}
+		ev = ev.with("model", model).with("session", session)
 		p.Command = words(def.Agent.Command)
 	case pipeline.KindAsk:
 		p.Prompt = text(&def.Ask.Question)

@@ -33,6 +33,7 @@ func newProgram(plan *pipeline.Plan) (*program, error) {
 		c.template(&k.Key)
 	}
 	c.entries(plan.Vars)
+	c.servers(plan.MCPServers)
 	c.impure = false
 	c.entries(plan.Outputs)
 	p.impure[nil] = c.impure
@@ -41,6 +42,7 @@ func newProgram(plan *pipeline.Plan) (*program, error) {
 		c.entries(u.Vars)
 		c.entries(u.Outputs)
 		c.units[i] = c.impure
+		c.servers(u.MCPServers)
 	}
 	c.body(&plan.Root)
 	c.body(&plan.Finally)
@@ -142,10 +144,7 @@ func (c *compiler) work(s *pipeline.StepDef) {
 	c.fields(s.Command)
 	c.field(s.Run)
 	c.entries(s.Env)
-	if s.Agent != nil {
-		c.fields(s.Agent.Command)
-		c.field(s.Agent.Instructions)
-	}
+	c.agent(s.Agent)
 	if s.Returns != nil {
 		c.field(s.Returns.File)
 	}
@@ -160,6 +159,51 @@ func (c *compiler) work(s *pipeline.StepDef) {
 		c.impure = true
 	}
 	c.impure = c.impure || len(s.Consume) > 0
+}
+
+// agent takes the fields of an agent, of its tools, and of the agents that it
+// comes to by them.
+func (c *compiler) agent(a *pipeline.Agent) {
+	if a == nil {
+		return
+	}
+	c.fields(a.Command)
+	c.field(a.Instructions)
+	c.field(a.Model)
+	for i := range a.Tools {
+		t := &a.Tools[i]
+		if t.Gate != nil {
+			c.template(t.Gate.When)
+		}
+		c.entries(t.Env)
+		c.fields(t.Command)
+		if h := t.HTTP; h != nil {
+			c.field(&h.URL)
+			c.entries(h.Headers)
+			c.field(h.Body)
+		}
+		if p := t.Pipeline; p != nil {
+			c.entries(p.With)
+			c.impure = c.impure || c.units[p.Unit]
+			if !slices.Contains(c.p.detached, p.Unit) {
+				c.p.detached = append(c.p.detached, p.Unit) // it is a run of its own
+			}
+		}
+	}
+	for i := range a.Agents {
+		c.agent(&a.Agents[i])
+	}
+}
+
+// servers takes the fields of MCP servers.
+func (c *compiler) servers(list []pipeline.MCPServer) {
+	for i := range list {
+		s := &list[i]
+		c.fields(s.Command)
+		c.entries(s.Env)
+		c.field(s.URL)
+		c.entries(s.Headers)
+	}
 }
 
 // control takes the fields of control flow.

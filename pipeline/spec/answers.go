@@ -110,7 +110,7 @@ func eachTemplate(s *pipeline.StepDef, f func(*pipeline.Template)) {
 	}
 	template(s.Condition)
 	entries(s.Parameters)
-	if s.Agent != nil {
+	if s.Agent != nil { // in its tools, and in other agents, nothing is filled in
 		fields(s.Agent.Command)
 		field(s.Agent.Instructions)
 	}

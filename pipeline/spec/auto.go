@@ -206,7 +206,9 @@ func (c *compiler) readAuto(n *node, s string, t tag, to func(int) int, w where,
 		a.Task = strings.TrimSpace(x.value)
 	}
 	if x := o.attr("model"); x != nil {
-		a.Model = strings.TrimSpace(x.value)
+		if a.Model = strings.TrimSpace(x.value); a.Model != "" {
+			c.modelAt(o.at(x.valueAt), a.Model, w)
+		}
 	}
 	if x := o.attr("fallback"); x != nil && templated(x.value) {
 		from := x.valueAt.off

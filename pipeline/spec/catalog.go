@@ -13,10 +13,13 @@ type catalog struct {
 	byKey map[string]*pipeline.ActionSpec
 	bare  map[string]*pipeline.ActionSpec // without a tool, or with one that may be left out
 	keys  []string                        // sorted
+
+	models []pipeline.ModelSpec // nil: not known
+	policy *pipeline.Policy
 }
 
 func newCatalog(cat pipeline.Catalog) *catalog {
-	c := &catalog{byKey: cat.Actions, bare: make(map[string]*pipeline.ActionSpec, len(cat.Actions))}
+	c := &catalog{byKey: cat.Actions, bare: make(map[string]*pipeline.ActionSpec, len(cat.Actions)), models: cat.Models, policy: cat.Policy}
 	for key := range cat.Actions {
 		c.keys = append(c.keys, key)
 	}
@@ -110,7 +113,11 @@ func (c *compiler) action(f *fields, w where) *pipeline.ActionSpec {
 		return nil
 	}
 	if a := c.cat.find(tool, name); a != nil {
+		c.allowed(n.at, w.in("action"), a.Key, a.Name, a.Tool)
 		return a
+	}
+	if tool == "" && strings.HasPrefix(name, pipeline.MCPPrefix) {
+		return c.toolAction(n, name, w.in("action"))
 	}
 	x := fault{code: "E0301", at: n.at, msg: fmt.Sprintf("there is no action %q", name)}
 	if tool != "" {
@@ -123,30 +130,25 @@ func (c *compiler) action(f *fields, w where) *pipeline.ActionSpec {
 		c.error(x, w.in("action"))
 		return nil
 	}
-	switch {
-	case strings.HasPrefix(name, "mcp__"):
-		x.code, x.msg = "E0110", "tools of MCP servers are part of the language, but this version does not support them yet"
-	default:
-		for _, key := range c.cat.keys {
-			if a := c.cat.byKey[key]; a.Tool != "" && a.Name == name {
-				x.hint = fmt.Sprintf("it is an operation of a tool: write tool: %s, action: %s", a.Tool, name)
-				break
-			}
+	for _, key := range c.cat.keys {
+		if a := c.cat.byKey[key]; a.Tool != "" && a.Name == name {
+			x.hint = fmt.Sprintf("it is an operation of a tool: write tool: %s, action: %s", a.Tool, name)
+			break
 		}
-		tools := c.cat.tools()
-		if tool := c.suggest(name, tools); tool != "" || slices.Contains(tools, name) {
-			if tool == "" {
-				tool = name
-			}
-			x.hint = fmt.Sprintf("%s is a tool: write tool: %s, action: and one of %s", tool, tool, quoteList(c.cat.operations(tool)))
+	}
+	tools := c.cat.tools()
+	if tool := c.suggest(name, tools); tool != "" || slices.Contains(tools, name) {
+		if tool == "" {
+			tool = name
 		}
-		if s := c.suggest(name, append(sortedKeys(c.actions), c.cat.names()...)); s != "" && x.hint == "" {
-			x.msg += fmt.Sprintf(" (did you mean %q?)", s)
-		} else if s := c.suggest(name, c.cat.keys); s != "" && x.hint == "" {
-			x.msg += fmt.Sprintf(" (did you mean %q?)", s)
-		} else if x.hint == "" && c.found.errs <= maxDiagnostics {
-			x.hint = "there are " + quoteList(c.cat.names()) + "; if a worker brings it, start that worker: its actions are known once it has connected"
-		}
+		x.hint = fmt.Sprintf("%s is a tool: write tool: %s, action: and one of %s", tool, tool, quoteList(c.cat.operations(tool)))
+	}
+	if s := c.suggest(name, append(sortedKeys(c.actions), c.cat.names()...)); s != "" && x.hint == "" {
+		x.msg += fmt.Sprintf(" (did you mean %q?)", s)
+	} else if s := c.suggest(name, c.cat.keys); s != "" && x.hint == "" {
+		x.msg += fmt.Sprintf(" (did you mean %q?)", s)
+	} else if x.hint == "" && c.found.errs <= maxDiagnostics {
+		x.hint = "there are " + quoteList(c.cat.names()) + "; if a worker brings it, start that worker: its actions are known once it has connected"
 	}
 	c.error(x, w.in("action"))
 	return nil

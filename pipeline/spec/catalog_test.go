@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"strings"
+
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -45,6 +47,22 @@ func testCatalog() pipeline.Catalog {
 	cat := pipeline.Catalog{Actions: map[string]*pipeline.ActionSpec{}, Digest: "sha256:test"}
 	for _, a := range list {
 		cat.Actions[a.Key] = a
+	}
+	return cat
+}
+
+// catalogOf is the catalogue that a golden input is held against: those named
+// registry have models, those named policy a server that does not allow everything.
+func catalogOf(file string) pipeline.Catalog {
+	cat := testCatalog()
+	switch {
+	case strings.HasPrefix(file, "registry"):
+		cat.Models = []pipeline.ModelSpec{
+			{Name: "big", Tasks: []string{"reasoning", "code_review"}, Context: 200_000, Expertise: "high", Cost: 0.03, Tools: true, Structured: true, Languages: []string{"en", "de"}},
+			{Name: "llama2-7b", Tasks: []string{"summarization"}, Context: 4096, Size: 7, Languages: []string{"en"}},
+		}
+	case strings.HasPrefix(file, "policy"):
+		cat.Policy = &pipeline.Policy{Actions: []string{"generate", "data", "mcp__docs__read_*", "ask_human", "filesystem.list"}}
 	}
 	return cat
 }

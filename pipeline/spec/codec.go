@@ -105,6 +105,13 @@ func (r *repair) unit(u *pipeline.Unit) {
 	}
 	r.entries(u.Vars)
 	r.entries(u.Outputs)
+	for i := range u.MCPServers {
+		x := &u.MCPServers[i]
+		r.fields(x.Command)
+		r.entries(x.Env)
+		r.field(x.URL)
+		r.entries(x.Headers)
+	}
 	r.body(&u.Root)
 	r.body(&u.Finally)
 }
@@ -209,6 +216,45 @@ func (r *repair) indexes(s *pipeline.StepDef, i, n int) {
 	}
 }
 
+func (r *repair) agent(a *pipeline.Agent) {
+	if a == nil {
+		return
+	}
+	r.fields(a.Command)
+	r.field(a.Instructions)
+	r.field(a.Model)
+	for i := range a.Tools {
+		t := &a.Tools[i]
+		r.kind(t.Parameters)
+		if t.Gate != nil {
+			r.template(t.Gate.When)
+		}
+		r.entries(t.Env)
+		r.fields(t.Command)
+		if h := t.HTTP; h != nil {
+			r.field(&h.URL)
+			r.entries(h.Headers)
+			r.field(h.Body)
+		}
+		if p := t.Pipeline; p != nil {
+			r.entries(p.With)
+			if p.Unit < 0 || p.Unit >= r.units {
+				r.err = fmt.Errorf("decode plan: the tool %s runs unit %d of %d", t.Name, p.Unit, r.units)
+			}
+		}
+	}
+	for i := range a.Skills {
+		r.properties(a.Skills[i].Parameters)
+		r.kind(a.Skills[i].Returns)
+	}
+	if a.Output != nil {
+		r.value(a.Output.Schema)
+	}
+	for i := range a.Agents {
+		r.agent(&a.Agents[i])
+	}
+}
+
 func (r *repair) step(s *pipeline.StepDef) {
 	r.template(s.Condition)
 	for k := range s.OnError {
@@ -232,10 +278,7 @@ func (r *repair) step(s *pipeline.StepDef) {
 		r.properties(s.Skill.Parameters)
 		r.kind(s.Skill.Returns)
 	}
-	if s.Agent != nil {
-		r.fields(s.Agent.Command)
-		r.field(s.Agent.Instructions)
-	}
+	r.agent(s.Agent)
 	r.entries(s.Parameters)
 	r.field(s.Prompt)
 	r.field(s.Model)

@@ -36,6 +36,9 @@ type compiler struct {
 	docUses   []*use             // of vars and outputs
 	autos     autos
 	agents    map[string]*agent
+	models    map[string]*model
+	servers   map[string]*server
+	sessions  []sessionUse
 	actions   map[string]*ownAction
 	artifacts map[string]*artifact
 	consumers []consumer
@@ -162,8 +165,11 @@ const (
 	useTest                   // the condition of a while: in the loop, before a pass
 	useCollect                // after a pass, within it
 	useExhausted              // after the passes of a repeat that did not come to its end
-	useAgent                  // of an agent's command: as useField, with the name model
+	useAgent                  // of an agent's command: as useField, with the names model and session
+	useTool                   // of an agent's tool: as useField, with the arguments of the call
+	useGate                   // whether such a call needs people: as useField, with args
 	useVars                   // when the run begins
+	useServer                 // of an MCP server: what is the same for the whole run
 	useOutputs                // at its end
 )
 
@@ -173,7 +179,9 @@ type use struct {
 	node  *node
 	where where
 	when  usage
-	name  string // of the var or output
+	name  string         // of the var or output
+	args  *pipeline.Type // of useTool and useGate: what the tool is given; nil: not known
+	open  bool           // secrets may be named
 	to    func(int) int
 	tags  *replaced // nil: the text has no <AUTO> tags
 }

@@ -495,7 +495,7 @@ func (c *compiler) patterns(n *node, w where) []pipeline.Field {
 	return out
 }
 
-// contractShape is shape for what this file, artifact.go and agent.go read.
+// contractShape is shape for what this file and artifact.go read.
 func contractShape(name string) object {
 	types := object{"type": "object", "additionalProperties": ref("type")}
 	switch name {
@@ -522,12 +522,8 @@ func contractShape(name string) object {
 		return enum("content", "list")
 	case "inject_position":
 		return enum("after", "before")
-	case "agents":
-		return object{"type": "object", "additionalProperties": mapShape(inAgent)}
-	case "agent_input":
-		return enum("stdin", "argument")
 	case "own_actions":
 		return object{"type": "object", "additionalProperties": mapShape(inOwnAction)}
 	}
-	return object{}
+	return agentShape(name)
 }

@@ -25,8 +25,10 @@ func (c *compiler) document(root *node) *pipeline.Plan {
 	c.declareSecrets(f.get("secrets"))
 	c.declareImports(f.get("imports"))
 	c.declareArtifacts(f.get("artifacts"))
-	c.declareAgents(f.get("agents"))
+	c.declareModels(f.get("models"))
+	c.declareServers(f.get("mcp_servers"))
 	c.declareActions(f.get("actions"))
+	c.declareAgents(f.get("agents"))
 	c.bundlePatterns(f.get("bundle"))
 	c.declareTriggers(f.get("on"))
 	steps := f.get("steps")
@@ -282,6 +284,9 @@ func (c *compiler) settingsMap(g *fields, w where) {
 	s.UnknownActions = c.oneOf(g.get("unknown_actions"), w.in("unknown_actions"), "error", "model")
 	if v := g.get("auto"); v != nil {
 		s.Auto = c.autoSettings(v, w.in("auto"))
+	}
+	if v := g.get("budget"); v != nil {
+		s.Budget = c.budget(v, w.in("budget"))
 	}
 	if v := g.get("workspace"); v != nil {
 		s.Workspace = c.workspace(v, w.in("workspace"))

@@ -159,6 +159,8 @@ func (e *encoder) unit(u *pipeline.Unit) {
 	e.body("root", &u.Root)
 	e.body("finally", &u.Finally)
 	e.entries("outputs", u.Outputs)
+	listOf(e, "models", u.Models, e.model)
+	listOf(e, "mcp_servers", u.MCPServers, e.server)
 	e.bool("has_outputs", u.HasOutputs)
 	e.texts("state", u.State)
 }
@@ -187,6 +189,14 @@ func (e *encoder) settings(s *pipeline.Settings) {
 		e.object(func() {
 			e.template("key", &k.Key)
 			e.int("max", int64(k.Max))
+		})
+	}
+	if b := s.Budget; b != nil {
+		e.key("budget")
+		e.object(func() {
+			e.int("tokens", b.Tokens)
+			e.float("usd", b.USD)
+			e.int("calls", b.Calls)
 		})
 	}
 	e.text("workspace", s.Workspace)

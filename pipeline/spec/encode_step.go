@@ -130,17 +130,7 @@ func (e *encoder) surroundings(s *pipeline.StepDef) {
 			e.float("gpu", x.GPU)
 		})
 	}
-	if x := s.Sandbox; x != nil {
-		e.key("sandbox")
-		e.object(func() {
-			e.text("driver", x.Driver)
-			e.bool("network", x.Network)
-			e.int("memory", x.Memory)
-			e.float("cpu", x.CPU)
-			e.int("pids", int64(x.Pids))
-			e.int("timeout", int64(x.Timeout))
-		})
-	}
+	e.sandbox(s.Sandbox)
 }
 
 func (e *encoder) work(s *pipeline.StepDef) {
@@ -148,33 +138,23 @@ func (e *encoder) work(s *pipeline.StepDef) {
 	e.auto("action_auto", s.ActionAuto)
 	if x := s.Skill; x != nil {
 		e.key("skill")
-		e.object(func() {
-			e.must("name", x.Name)
-			e.text("description", x.Description)
-			e.must("dir", x.Dir)
-			e.properties("parameters", x.Parameters)
-			e.bool("open", x.Open)
-			if x.Returns != nil {
-				e.key("returns")
-				e.kind(x.Returns)
-			}
-			e.texts("command", x.Command)
-			e.text("run", x.Run)
-			e.text("prompt", x.Prompt)
-		})
+		e.skill(x)
 	}
 	if x := s.Agent; x != nil {
 		e.key("agent")
-		e.object(func() {
-			e.must("name", x.Name)
-			listOf(e, "command", x.Command, e.field)
-			e.text("input", x.Input)
-			e.ptr("instructions", x.Instructions)
-		})
+		e.agent(x)
 	}
 	e.entries("parameters", s.Parameters)
 	e.ptr("prompt", s.Prompt)
 	e.ptr("model", s.Model)
+	e.needs(s.Needs)
+	if x := s.Session; x != nil {
+		e.key("session")
+		e.object(func() {
+			e.must("name", x.Name)
+			e.bool("start", x.Start)
+		})
+	}
 	listOf(e, "command", s.Command, e.field)
 	e.ptr("run", s.Run)
 	e.entries("env", s.Env)
@@ -213,15 +193,7 @@ func (e *encoder) control(s *pipeline.StepDef) {
 			e.text("on_timeout", x.OnTimeout)
 		})
 	}
-	if x := s.Call; x != nil {
-		e.key("call")
-		e.object(func() {
-			e.must("name", x.Name)
-			e.number("unit", int64(x.Unit))
-			e.entries("with", x.With)
-			e.bool("detach", x.Detach)
-		})
-	}
+	e.call("call", s.Call)
 }
 
 func (e *encoder) loop(l *pipeline.Loop) {

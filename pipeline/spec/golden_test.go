@@ -87,7 +87,7 @@ func bundleOf(ar *txtar.Archive) pipeline.Bundle {
 func TestDiagnostics(t *testing.T) {
 	golden(t, "testdata/diag/*.txtar", ".out", func(t *testing.T, src Source) string {
 		t.Helper()
-		plan, d, err := Compile(src, testCatalog())
+		plan, d, err := Compile(src, catalogOf(src.File))
 		var refusal *pipeline.Diagnostics
 		switch {
 		case err == nil && (plan == nil || d.HasErrors()):

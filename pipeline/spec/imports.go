@@ -250,6 +250,11 @@ func (c *compiler) callNamed(n *node, s *step) *callee {
 		return nil
 	}
 	s.def.Call.Name = name
+	return c.importNamed(n, name, w)
+}
+
+// importNamed finds an import by its name; nil after an error.
+func (c *compiler) importNamed(n *node, name string, w where) *callee {
 	if in := c.imports[name]; in != nil {
 		in.used = true
 		return in.callee

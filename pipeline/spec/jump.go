@@ -109,6 +109,9 @@ func (c *compiler) rules(f *fields, s *step, doing string) {
 			continue
 		}
 		r, to := c.rule(item, doing, at)
+		if !c.asksProgram(f) {
+			c.fixedModel(item.get("model"), at.in("model"))
+		}
 		if to != nil {
 			gotos[len(s.def.OnError)] = to
 		}

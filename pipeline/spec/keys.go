@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 )
@@ -47,6 +48,17 @@ const (
 	inWebhook
 	inCheckpoint
 	inConcurrency
+	inBudget
+	inModel
+	inNeeds
+	inServer
+	inTool
+	inHTTPTool
+	inSQLTool
+	inApproval
+	inAgentOutput
+	inLimits
+	inSession
 	endOfPlaces
 )
 
@@ -60,11 +72,13 @@ var placeNames = map[place]string{
 	inWait: "wait", inAsk: "ask", inApprove: "approve", inType: "a type",
 	inAgent: "an agent", inOwnAction: "an action of the pipeline's own", inPublish: "publish", inConsume: "consume", inFiles: "files", inInject: "inject",
 	inSkill: "SKILL.md", inTriggers: "on of a pipeline", inCron: "cron", inWebhook: "webhook", inCheckpoint: "checkpoint", inConcurrency: "concurrency",
+	inBudget: "settings.budget", inModel: "a model", inNeeds: "requires_model", inServer: "an MCP server", inTool: "a tool", inHTTPTool: "http of a tool",
+	inSQLTool: "sql of a tool", inApproval: "approval", inAgentOutput: "output of an agent", inLimits: "limits", inSession: "session",
 }
 
 func (p place) String() string { return placeNames[p] }
 
-// key is a word of the language. The table below is the only list of them: the
+// key is a word of the language. The table of keys is the only list of them: the
 // parser, the messages about unknown keys and the schema for editors read it.
 type key struct {
 	name    string
@@ -76,7 +90,11 @@ type key struct {
 	doc     string
 }
 
-var keys = []key{
+var keys = slices.Concat(flowKeys, agentKeys)
+
+// flowKeys are those of pipelines, steps and types; agentKeys those of agents and
+// all that they work with.
+var flowKeys = []key{
 	// The document.
 	{name: "orchestrator", in: inDocument, shape: "one", doc: "Version of the language; 1 is the only one."},
 	{name: "id", in: inDocument, shape: "text", doc: "The pipeline's id; by default made from its name."},
@@ -92,9 +110,9 @@ var keys = []key{
 	{name: "steps", in: inDocument, shape: "steps", must: true, doc: "What is to be done. A step waits for what it refers to and for its dependencies; all else may run at the same time."},
 	{name: "finally", in: inDocument, shape: "steps", doc: "Steps that run once at the end, after success, failure or cancellation, one after the other."},
 	{name: "outputs", in: inDocument, shape: "map", doc: "What the run gives, by name; without it, the output of each step."},
-	{name: "models", in: inDocument, later: true},
+	{name: "models", in: inDocument, shape: "models", doc: "Models by names of the pipeline's own: which they are, and what they fall back on."},
 	{name: "agents", in: inDocument, shape: "agents", doc: "Agents that steps hand prompts to, by name: programs with a command, or models with instructions and tools."},
-	{name: "mcp_servers", in: inDocument, later: true},
+	{name: "mcp_servers", in: inDocument, shape: "servers", doc: "Servers of the Model Context Protocol, by name, whose tools agents and steps may call."},
 	{name: "actions", in: inDocument, shape: "own_actions", doc: "Actions of the pipeline's own, by name: prompts with typed parameters and results."},
 	{name: "imports", in: inDocument, shape: "imports", doc: "Other pipelines that steps call, by name: files beside this one."},
 	{name: "bundle", in: inDocument, shape: "names", doc: "Patterns of further files that travel with the pipeline, relative to its folder."},
@@ -133,7 +151,10 @@ var keys = []key{
 	{name: "max", in: inAuto, shape: "count", doc: "How many values may be filled in within a run."},
 	{name: "cost_limit", in: inAuto, shape: "number", doc: "What they may cost within a run, in USD."},
 	{name: "fallback", in: inAuto, shape: "any", doc: "The value where nothing else gives one and the tag has no fallback of its own."},
-	{name: "budget", in: inSettings, later: true},
+	{name: "budget", in: inSettings, shape: "budget", doc: "What the model calls of a run may take in all; before more is spent, the run waits for a higher budget."},
+	{name: "tokens", in: inBudget, shape: "count", doc: "Tokens, in and out."},
+	{name: "usd", in: inBudget, shape: "number", doc: "What they may cost, in USD."},
+	{name: "calls", in: inBudget, shape: "count", doc: "How many calls there may be."},
 	{name: "queue", in: inSettings, shape: "text", doc: "The queue in which runs wait for their start, unless the submission names another. Default default."},
 	{name: "concurrency", in: inSettings, shape: "concurrency", doc: "How many runs of one key may be under way at the same time; others wait in the queue."},
 	{name: "key", in: inConcurrency, shape: "text", must: true, doc: "What the runs share, as text over inputs, run and pipeline, as in deploy-{{ inputs.target }}. Runs of all pipelines with an equal key count; an empty one sets no bound."},
@@ -202,22 +223,9 @@ var keys = []key{
 	{name: "publish", in: inStep, shape: "publish", doc: "Makes new versions of artifacts of fields of the result."},
 	{name: "consume", in: inStep, shape: "consume", doc: "Artifacts that the step is handed; it waits for their producers."},
 	{name: "files", in: inStep, shape: "files", doc: "Files that are put into the prompt."},
-	{name: "session", in: inStep, later: true},
-	{name: "requires_model", in: inStep, later: true},
+	{name: "session", in: inStep, shape: "session", doc: "The conversation that an agent which is a program starts or continues."},
+	{name: "requires_model", in: inStep, shape: "needs", doc: "What the model that is asked must be able to do; one that does is chosen."},
 	{name: "artifacts", in: inStep, shape: "names", doc: "Patterns of files that the step leaves in the workspace: they are kept with the run, each as an artifact that is named by its path."},
-
-	// Agents and actions of the pipeline's own.
-	{name: "command", in: inAgent, shape: "list", doc: "The program with its arguments; {{ model }} is the step's model."},
-	{name: "input", in: inAgent, shape: "agent_input", doc: "How the program gets the prompt: stdin (default), or as its last argument."},
-	{name: "instructions", in: inAgent, shape: "text", doc: "What stands above every prompt."},
-	{name: "model", in: inAgent | inOwnAction, shape: "text", doc: "The model that is asked, unless a step says otherwise."},
-	{name: "tools", in: inAgent, shape: "names", doc: "Tools that a model may use."},
-	{name: "limits", in: inAgent, shape: "any", doc: "Bounds of what a model may do."},
-	{name: "prompt", in: inOwnAction, shape: "text", doc: "What the model is asked; the parameters can be named in it."},
-	{name: "prompt_file", in: inOwnAction, shape: "text", doc: "The file that holds the prompt."},
-	{name: "parameters", in: inOwnAction, shape: "types", doc: "What the action is given, by name, with its type."},
-	{name: "returns", in: inOwnAction, shape: "types", doc: "What it gives, by name, with its type; without it, a text."},
-	{name: "description", in: inOwnAction | inAgent, shape: "text", doc: "What it is for. Never rendered."},
 
 	// Contracts.
 	{name: "artifact", in: inPublish | inConsume, shape: "text", must: true, doc: "The name of the artifact."},
@@ -441,9 +449,16 @@ func (c *compiler) fields(n *node, in place, w where) *fields {
 	return f
 }
 
+// withinAgents are the mappings within agents, their tools and models; their keys
+// are not what someone means who writes one outside.
+const withinAgents = inBudget | inModel | inNeeds | inServer | inTool | inHTTPTool | inSQLTool | inApproval | inAgentOutput | inLimits | inSession
+
 // elsewhere is a hint where a key stands in the wrong mapping.
 func elsewhere(name string, in place) string {
 	for p := inDocument; p < endOfPlaces; p <<= 1 {
+		if p&withinAgents != 0 && in&(withinAgents|inAgent) == 0 {
+			continue
+		}
 		if k := byPlace[p][name]; p != in && k != nil && !k.later {
 			return fmt.Sprintf("%s is a key of %s", name, p)
 		}

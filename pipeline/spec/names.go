@@ -18,6 +18,7 @@ func (c *compiler) resolve() {
 	for _, u := range c.docUses {
 		c.resolveUse(u)
 	}
+	c.resolveSessions()
 	if c.found.errs > 0 {
 		return // what is unused may be so for the errors
 	}
@@ -26,6 +27,7 @@ func (c *compiler) resolve() {
 			c.warn(fault{code: "W0701", at: in.at, msg: fmt.Sprintf("the import %s is never called", name)}, where{path: "imports." + name})
 		}
 	}
+	c.unusedParts()
 	if !c.hasInputs {
 		return
 	}
@@ -322,6 +324,9 @@ func (c *compiler) name(u *use, r *expr.Ref) {
 	if u.loopName(r.Root) || u.when == useAgent && r.Root == "model" {
 		return
 	}
+	if c.given(u, r) {
+		return
+	}
 	if c.state[r.Root] != nil {
 		c.read(u, r)
 		return
@@ -473,6 +478,8 @@ func (c *compiler) outOfScope(u *use, t *step, at span) {
 	switch {
 	case u.when == useVars:
 		x.code, x.msg = "E0204", "vars are worked out before any step has run"
+	case u.when == useServer:
+		x.code, x.msg = "E0204", "an MCP server is the same for the whole run and cannot depend on steps"
 	case t.body.final:
 		x.code, x.msg = "E0204", fmt.Sprintf("the step %s stands in finally, which runs after everything else", id)
 	case t.body.loop && t.parent() != nil:
@@ -497,6 +504,9 @@ func (c *compiler) outOfScope(u *use, t *step, at span) {
 // unknown reports a name that nothing defines, or makes it an input.
 func (c *compiler) unknown(u *use, r *expr.Ref) {
 	at := c.at(u, r.Off, r.End)
+	if c.notGiven(u, r, at) {
+		return
+	}
 	if others := c.steps[r.Root]; len(others) > 0 {
 		c.outOfScope(u, others[0], at)
 		return
@@ -538,6 +548,10 @@ func (c *compiler) infer(u *use, name string, at span, guarded bool) {
 func (c *compiler) read(u *use, r *expr.Ref) {
 	if u.when == useVars {
 		c.error(fault{code: "E0204", at: c.at(u, r.Off, r.End), msg: "vars are worked out before any state is set"}, u.where)
+		return
+	}
+	if u.when == useServer {
+		c.error(fault{code: "E0204", at: c.at(u, r.Off, r.End), msg: "an MCP server is the same for the whole run and cannot depend on its state"}, u.where)
 		return
 	}
 	if s := u.where.step; s != nil {

@@ -9,7 +9,7 @@ import (
 
 // Need is a file, or files, that a source names and that travel with it.
 type Need struct {
-	Kind string // import, prompt, skill or glob
+	Kind string // import, prompt, skill, model or glob
 	Name string // a path or pattern relative to the source's folder; of a skill its name
 	Pos  pipeline.Pos
 }
@@ -19,6 +19,7 @@ const (
 	NeedImport = "import"
 	NeedPrompt = "prompt"
 	NeedSkill  = "skill"
+	NeedModel  = "model" // the answers of a script or cassette
 	NeedGlob   = "glob"
 )
 
@@ -87,9 +88,28 @@ func (r *needs) document(n *node) {
 					r.add(NeedPrompt, file)
 				}
 			}
+		case "agents":
+			for k := range p.value.pairs {
+				r.agent(p.value.pairs[k].value)
+			}
+		case "models":
+			for k := range p.value.pairs {
+				if file := p.value.pairs[k].value.get("file"); file != nil {
+					r.add(NeedModel, file)
+				}
+			}
 		case "steps", "finally":
 			r.steps(p.value)
 		}
+	}
+}
+
+func (r *needs) agent(n *node) {
+	if file := n.get("instructions_file"); file != nil {
+		r.add(NeedPrompt, file)
+	}
+	if skills := n.get("skills"); skills != nil {
+		r.each(skills, func(n *node) { r.add(NeedSkill, n) })
 	}
 }
 

@@ -152,7 +152,13 @@ func (c *compiler) sharedState(b *body) {
 			if !p.write {
 				msg = fmt.Sprintf("%s reads %s, which %s sets at the same time", s.def.ID, name, t.def.ID)
 			}
-			c.found.error(fault{code: "E0412", at: span{p.off, p.off + len(name)}, step: s.path(), path: "state." + name, msg: msg, hint: "set it in the state of the block itself, from the steps' outputs"}, c.found.related(t.access[name].off, "%s sets it here", t.def.ID))
+			x := fault{code: "E0412", at: span{p.off, p.off + len(name)}, step: s.path(), path: "state." + name, msg: msg, hint: "set it in the state of the block itself, from the steps' outputs"}
+			related := "%s sets it here"
+			if session, ok := strings.CutPrefix(name, sessionPrefix); ok {
+				x.at.end, x.path, x.hint = p.off+len(session), "session", ""
+				x.msg, related = fmt.Sprintf("%s and %s run at the same time, and both use %s", t.def.ID, s.def.ID, name), "%s uses it here"
+			}
+			c.found.error(x, c.found.related(t.access[name].off, related, t.def.ID))
 		}
 	}
 }

@@ -140,7 +140,7 @@ func (c *compiler) modelAction(f *fields, s *step) bool {
 	a := c.actions[n.text]
 	if a == nil {
 		known := c.cat.find("", n.text) != nil
-		if known || c.plan.Settings.UnknownActions != "model" || !stepID(n.text) || strings.HasPrefix(n.text, "mcp__") {
+		if known || c.plan.Settings.UnknownActions != "model" || !stepID(n.text) || strings.HasPrefix(n.text, pipeline.MCPPrefix) {
 			return false
 		}
 		a = c.unknownAction(f, n.text)
@@ -179,7 +179,12 @@ func (c *compiler) modelAction(f *fields, s *step) bool {
 	if model == nil {
 		model = a.model
 	}
+	d.Needs = c.needsOf(f, w)
+	if !c.allowed(n.at, w.in("action"), d.Action) {
+		return true
+	}
 	if model != nil {
+		c.fixedModel(model.value, w.in("model"))
 		if v := c.modelOf(&fields{list: []field{{byPlace[inStep]["model"], model}}}, w); v != nil {
 			d.Parameters = append(d.Parameters, pipeline.Entry{Name: "model", Value: *v, Pos: c.text.pos(model.key.off)})
 		}

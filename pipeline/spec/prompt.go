@@ -27,18 +27,23 @@ func (c *compiler) promptOf(f *fields, w where) *pipeline.Field {
 		}
 		return &x
 	case file != nil:
-		w = w.in("prompt_file")
-		t := c.promptFile(file.value, w)
-		if t == nil {
-			return nil
-		}
-		x, konst := c.compile(file.value, t.src, t.global, w, useField, mayCompile, nil)
-		if x == nil {
-			return &pipeline.Field{Const: konst}
-		}
-		return &pipeline.Field{Template: x}
+		return c.fileField(file.value, w.in("prompt_file"))
 	}
 	return nil
+}
+
+// fileField is the text of a file that the source names, which is a template;
+// nil after an error.
+func (c *compiler) fileField(n *node, w where) *pipeline.Field {
+	t := c.promptFile(n, w)
+	if t == nil {
+		return nil
+	}
+	x, konst := c.compile(n, t.src, t.global, w, useField, mayCompile, nil)
+	if x == nil {
+		return &pipeline.Field{Const: konst}
+	}
+	return &pipeline.Field{Template: x}
 }
 
 // global is where a byte of the text stands among those of all files.
@@ -50,28 +55,12 @@ func (c *compiler) promptFile(n *node, w where) *text {
 	if !ok {
 		return nil
 	}
-	file, ok := c.bundled(name)
-	if !ok {
-		c.error(fault{code: "E0601", at: n.at, msg: fmt.Sprintf("%s is not within the pipeline's folder", name), hint: "name a file beside the pipeline or in a folder below"}, w)
+	file, data := c.bundledFile(n, name, w)
+	if data == nil {
 		return nil
 	}
 	if t := c.prompts[file]; t != nil {
 		return t
-	}
-	data, ok := c.whole.files[file]
-	if !ok {
-		x := fault{code: "E0701", at: n.at, msg: fmt.Sprintf("there is no file %s", file)}
-		names := make([]string, 0, len(c.whole.files))
-		for f := range c.whole.files {
-			names = append(names, f)
-		}
-		if like := c.suggest(file, names); like != "" {
-			x.msg += fmt.Sprintf(" (did you mean %q?)", like)
-		} else {
-			x.hint = "it is looked for relative to the file that names it"
-		}
-		c.error(x, w)
-		return nil
 	}
 	t, bad := newText(c.whole.shown(file), string(data))
 	c.found.join(t)
@@ -85,6 +74,31 @@ func (c *compiler) promptFile(n *node, w where) *text {
 	}
 	c.prompts[file] = t
 	return t
+}
+
+// bundledFile finds a file that travels with the pipeline, by its name from the
+// file that names it: its path in the bundle, and what it holds; nil after an error.
+func (c *compiler) bundledFile(n *node, name string, w where) (file string, data []byte) {
+	file, ok := c.bundled(name)
+	if !ok {
+		c.error(fault{code: "E0601", at: n.at, msg: fmt.Sprintf("%s is not within the pipeline's folder", name), hint: "name a file beside the pipeline or in a folder below"}, w)
+		return "", nil
+	}
+	data, ok = c.whole.files[file]
+	if !ok {
+		x := fault{code: "E0701", at: n.at, msg: fmt.Sprintf("there is no file %s", file)}
+		if like := c.suggest(file, sortedKeys(c.whole.files)); like != "" {
+			x.msg += fmt.Sprintf(" (did you mean %q?)", like)
+		} else {
+			x.hint = "it is looked for relative to the file that names it"
+		}
+		c.error(x, w)
+		return "", nil
+	}
+	if data == nil {
+		data = []byte{}
+	}
+	return file, data
 }
 
 // anchor is the place in the compiler's own source of what a template names at
@@ -113,6 +127,13 @@ func (c *compiler) modelOf(f *fields, w where) *pipeline.Field {
 	return &x
 }
 
+// fixedModel checks the name of a model that is no template.
+func (c *compiler) fixedModel(n *node, w where) {
+	if n != nil && n.kind == scalar && !n.isNull() && !templated(n.text) && !tagged(n.text) {
+		c.modelNamed(n, n.text, w)
+	}
+}
+
 // ask puts what a step says about its model into the parameters of the action,
 // which is where actions look for it.
 func (c *compiler) askModel(f *fields, s *step, a *pipeline.ActionSpec) {
@@ -139,6 +160,7 @@ func (c *compiler) askModel(f *fields, s *step, a *pipeline.ActionSpec) {
 		}
 		c.error(fault{code: "E0110", at: p.key.at, msg: fmt.Sprintf("%s means nothing here: %s takes none", key, a.Name)}, w)
 	}
+	c.fixedModel(f.get("model"), w.in("model"))
 	add("model", c.modelOf(f, w), "model")
 	if f.pair("prompt") != nil || f.pair("prompt_file") != nil {
 		value := c.promptOf(f, w)

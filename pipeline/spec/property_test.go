@@ -83,6 +83,8 @@ func fill(t *rapid.T, v reflect.Value, depth int) {
 			}
 			fill(t, x, depth-1)
 		}
+	case reflect.Map: // a JSON Schema
+		v.Set(reflect.ValueOf(map[string]any{"type": "object", "maxProperties": int64(3), "default": randomValue(t, 1)}))
 	case reflect.Struct:
 		for _, f := range v.Fields() {
 			fill(t, f, depth-1)

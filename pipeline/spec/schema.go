@@ -23,6 +23,8 @@ var shapeNames = map[place]string{
 	inRepeat: "repeat", inQueue: "queue", inIf: "if", inElif: "elif", inMatch: "match", inCompete: "compete", inWait: "wait", inAsk: "ask",
 	inApprove: "approve", inType: "declaration", inAgent: "agent", inOwnAction: "own_action", inPublish: "publish", inConsume: "consume",
 	inFiles: "files", inInject: "inject", inTriggers: "triggers", inCron: "cron", inWebhook: "webhook", inCheckpoint: "checkpoint", inConcurrency: "concurrency",
+	inBudget: "budget", inModel: "model", inNeeds: "needs", inServer: "server", inTool: "tool", inHTTPTool: "http_tool", inSQLTool: "sql_tool",
+	inApproval: "approval", inAgentOutput: "agent_output", inLimits: "limits", inSession: "session",
 }
 
 // Schema is the JSON Schema (2020-12) of the language as this version supports

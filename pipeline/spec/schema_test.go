@@ -199,7 +199,15 @@ func TestSchemaRefuses(t *testing.T) {
 		"steps: []\nsettings: {timeout: soon}",
 		"steps: []\nsettings: {order: random}",
 		"steps: []\nsettings: {max_parallel: 0}",
-		"steps: []\nmodels: {}",
+		"steps: []\nmodels: {a: {provider: opnai}}",
+		"steps: []\nmcp_servers: {a: {command: x}}",
+		"steps: []\nsettings: {budget: {token: 3}}",
+		"steps: []\nagents: {a: {tools: [{nam: x}]}}",
+		"steps: []\nagents: {a: {tools: [{name: x, http: {method: get}}]}}",
+		"steps: []\nagents: {a: {output: {}}}",
+		"steps: []\nagents: {a: {limits: {steps: 0}}}",
+		"steps: [{id: a, agent: b, session: {begin: x}}]",
+		"steps: [{id: a, action: generate, prompt: x, requires_model: {min_size: big}}]",
 		"steps: []\nartifacts: {a: txt}",
 		"steps: []\nagents: {a: {comand: [x]}}",
 		"steps: []\nactions: {a: {prompt: x, parameters: {p: sting}}}",
@@ -255,6 +263,17 @@ func TestSchemaRefuses(t *testing.T) {
 
 func TestSchemaAccepts(t *testing.T) {
 	validate := validator(t, testCatalog())
+	ar, err := txtar.ParseFile("testdata/plan/agents.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range ar.Files {
+		if x.Name == "agents.yaml" {
+			if err := validate(x.Data); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 	for _, src := range []string{
 		"steps: []",
 		"steps:",

@@ -22,7 +22,9 @@ func (c *compiler) secretRef(u *use, r *expr.Ref, first *expr.Segment) {
 	if !u.takesSecrets() {
 		x.at = c.at(u, r.Off, first.End)
 		x.hint = fmt.Sprintf("secrets: [%s] in the step gives it to the program as the environment variable %s", first.Name, first.Name)
-		if s := u.where.step; s != nil && s.spec != nil {
+		if u.when == useTool || u.when == useGate || u.when == useServer {
+			x.hint = "secrets can stand in env and in headers"
+		} else if s := u.where.step; s != nil && s.spec != nil {
 			x.hint = fmt.Sprintf("%s takes no secrets", s.spec.Name)
 			if len(s.spec.Secret) > 0 {
 				x.hint = fmt.Sprintf("%s takes them in %s", s.spec.Name, quoteList(s.spec.Secret))
@@ -31,20 +33,38 @@ func (c *compiler) secretRef(u *use, r *expr.Ref, first *expr.Segment) {
 		c.error(x, u.where)
 		return
 	}
-	if !c.secrets[first.Name] {
-		x = fault{code: "E0201", at: c.at(u, first.Off, first.End), msg: fmt.Sprintf("the pipeline declares no secret %q", first.Name), hint: "list it in the pipeline's secrets"}
-		if like := c.suggest(first.Name, c.plan.Secrets); like != "" {
-			x.msg += fmt.Sprintf(" (did you mean %q?)", like)
-		}
-		c.error(x, u.where)
+	c.secretAt(c.at(u, first.Off, first.End), first.Name, u.where)
+}
+
+// secretNames reads the names of secrets that the pipeline declares.
+func (c *compiler) secretNames(n *node, w where) []string {
+	names, nodes := c.names(n, w)
+	for i, name := range names {
+		c.secretNamed(nodes[i], name, w)
 	}
+	return names
+}
+
+func (c *compiler) secretNamed(n *node, name string, w where) bool { return c.secretAt(n.at, name, w) }
+
+// secretAt reports a secret that the pipeline does not declare.
+func (c *compiler) secretAt(at span, name string, w where) bool {
+	if c.secrets[name] {
+		return true
+	}
+	x := fault{code: "E0201", at: at, msg: fmt.Sprintf("the pipeline declares no secret %q", name), hint: "list it in the pipeline's secrets"}
+	if like := c.suggest(name, c.plan.Secrets); like != "" {
+		x.msg += fmt.Sprintf(" (did you mean %q?)", like)
+	}
+	c.error(x, w)
+	return false
 }
 
 // takesSecrets reports whether a template may name secrets.
 func (u *use) takesSecrets() bool {
 	s := u.where.step
-	if s == nil || u.when != useField {
-		return false
+	if u.open || s == nil || u.when != useField {
+		return u.open
 	}
 	if strings.HasPrefix(u.where.path, "env.") {
 		return s.def.Kind.Work()

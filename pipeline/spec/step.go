@@ -221,32 +221,34 @@ func (c *compiler) do(f *fields, s *step, doing string) {
 // suits says which keys belong to which doing; keys that are not named here
 // belong to all.
 var suits = map[string][]string{
-	"parameters":  {"action", "skill", "call", "pipeline"},
-	"tool":        {"action"},
-	"env":         {"command", "run", "skill", "agent"},
-	"secrets":     {"command", "run", "skill", "agent"},
-	"capture":     {"command", "run"},
-	"prompt":      {"action", "agent"},
-	"prompt_file": {"action", "agent"},
-	"model":       {"action", "agent"},
-	"returns":     workDoings,
-	"publish":     workDoings,
-	"artifacts":   workDoings,
-	"consume":     workDoings,
-	"files":       {"action", "skill", "agent"},
-	"effect":      workDoings,
-	"timeout":     append(slices.Clone(workDoings), "wait"),
-	"retry":       workDoings,
-	"max_retries": workDoings,
-	"cache":       workDoings,
-	"worker":      workDoings,
-	"resources":   workDoings,
-	"sandbox":     workDoings,
-	"steps":       {"for", "while", "repeat"},
-	"order":       {"for", "while", "repeat", "queue", "if", "match"},
-	"elif":        {"if"},
-	"else":        {"if"},
-	"detach":      {"call", "pipeline"},
+	"parameters":     {"action", "skill", "call", "pipeline"},
+	"tool":           {"action"},
+	"env":            {"command", "run", "skill", "agent"},
+	"secrets":        {"command", "run", "skill", "agent"},
+	"capture":        {"command", "run"},
+	"prompt":         {"action", "agent"},
+	"prompt_file":    {"action", "agent"},
+	"model":          {"action", "agent"},
+	"session":        {"agent"},
+	"requires_model": {"action", "agent"},
+	"returns":        workDoings,
+	"publish":        workDoings,
+	"artifacts":      workDoings,
+	"consume":        workDoings,
+	"files":          {"action", "skill", "agent"},
+	"effect":         workDoings,
+	"timeout":        append(slices.Clone(workDoings), "wait"),
+	"retry":          workDoings,
+	"max_retries":    workDoings,
+	"cache":          workDoings,
+	"worker":         workDoings,
+	"resources":      workDoings,
+	"sandbox":        workDoings,
+	"steps":          {"for", "while", "repeat"},
+	"order":          {"for", "while", "repeat", "queue", "if", "match"},
+	"elif":           {"if"},
+	"else":           {"if"},
+	"detach":         {"call", "pipeline"},
 }
 
 // only refuses keys that mean nothing for any of the doings.
@@ -292,7 +294,14 @@ func (c *compiler) leaf(f *fields, s *step, kind string) {
 		s.spec = a
 		d.Parameters = c.parameters(a, f.get("parameters"), f.get("action"), w, askedBy(f)...)
 		if a == nil {
+			d.Needs = c.needsOf(f, w) // of an action of choice
 			break
+		}
+		if p := f.pair("requires_model"); p != nil && !a.Model {
+			c.error(fault{code: "E0110", at: p.key.at, msg: fmt.Sprintf("requires_model means nothing here: %s asks no model", a.Name)}, w)
+		} else if a.Model {
+			c.modelParameter(d.Parameters, f.get("parameters"), w)
+			d.Needs = c.needsOf(f, w)
 		}
 		d.Action, d.Effect = a.Key, a.Effect
 		c.staysWithin(s, f.get("parameters"))
@@ -307,12 +316,12 @@ func (c *compiler) leaf(f *fields, s *step, kind string) {
 		}
 	case "agent":
 		c.agentStep(f, s)
-		c.contract(f, s, false, true)
 	case "command", "run":
 		d.Kind, d.Effect = pipeline.KindCommand, pipeline.EffectAtLeastOnce
 		if f.get("timeout") == nil {
 			d.Timeout = commandTimeout
 		}
+		c.allowed(f.pair(kind).key.at, w, "command")
 		c.command(f, s, kind)
 		c.contract(f, s, false, true)
 	case "set":
@@ -400,28 +409,20 @@ func (c *compiler) command(f *fields, s *step, kind string) {
 // environment reads what a program finds in its environment.
 func (c *compiler) environment(f *fields, s *step) {
 	w := where{step: s}
-	if n := f.get("env"); n != nil && !n.isNull() {
-		if n.kind != mapping {
-			c.wrong(n, w.in("env"), "a mapping")
-		} else {
-			c.env(n, s)
-		}
-	}
-	names, nodes := c.names(f.get("secrets"), w.in("secrets"))
-	for i, name := range names {
-		if !c.secrets[name] {
-			x := fault{code: "E0201", at: nodes[i].at, msg: fmt.Sprintf("the pipeline declares no secret %q", name), hint: "list it in the pipeline's secrets"}
-			if like := c.suggest(name, c.plan.Secrets); like != "" {
-				x.msg += fmt.Sprintf(" (did you mean %q?)", like)
-			}
-			c.error(x, w.in("secrets"))
-		}
-	}
-	s.def.Secrets = names
+	s.def.Env = c.variables(f.get("env"), w.in("env"), useField)
+	s.def.Secrets = c.secretNames(f.get("secrets"), w.in("secrets"))
 }
 
-func (c *compiler) env(n *node, s *step) {
-	w := where{step: s, path: "env"}
+// variables reads a mapping of environment variables.
+func (c *compiler) variables(n *node, w where, when usage) []pipeline.Entry {
+	if n == nil || n.isNull() {
+		return nil
+	}
+	if n.kind != mapping {
+		c.wrong(n, w, "a mapping")
+		return nil
+	}
+	var out []pipeline.Entry
 	for i := range n.pairs {
 		p := &n.pairs[i]
 		if !envName(p.name) {
@@ -431,15 +432,19 @@ func (c *compiler) env(n *node, s *step) {
 			c.wrong(p.value, w.in(p.name), "a text")
 			continue
 		}
-		field := c.field(p.value, w.in(p.name), useField)
+		if when != useField && c.fixed(p.value, w.in(p.name)) {
+			continue
+		}
+		field := c.field(p.value, w.in(p.name), when)
 		if field.Template == nil {
 			field.Const = p.value.text
 			if p.value.isNull() {
 				field.Const = ""
 			}
 		}
-		s.def.Env = append(s.def.Env, pipeline.Entry{Name: p.name, Value: field, Pos: c.text.pos(p.key.off)})
+		out = append(out, pipeline.Entry{Name: p.name, Value: field, Pos: c.text.pos(p.key.off)})
 	}
+	return out
 }
 
 // unquoted warns about values that a shell would split or carry out.
