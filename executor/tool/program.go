@@ -3,32 +3,25 @@ package tool
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 )
 
-// Process is a program to run for a tool.
-type Process struct {
-	Argv  []string // its first word is looked for in the PATH of env.Environ
-	Dir   string   // absolute, within the workspace
-	Stdin string
-	// Output gets what it writes, as it comes. It is not called concurrently with
-	// itself.
-	Output func(stream string, b []byte)
+// process is a program to run for a tool.
+type process struct {
+	argv  []string // its first word is looked for in the PATH of its environment
+	dir   string   // within the workspace; empty: the workspace
+	stdin string
 }
-
-// Program runs a program in the sandbox that env.Sandbox describes, and waits for
-// its end. code is its exit code, 128 and the signal's number where one has ended
-// it. The error, a *pipeline.Failure or the context's, says why it could not run or was
-// ended.
-type Program func(ctx context.Context, env executor.Env, p Process) (code int, err error)
 
 // terminal is the tool that runs lines of the shell.
 func terminal(cfg Config) Tool {
@@ -51,7 +44,7 @@ func (s *source) terminalOf(w Want, def *pipeline.Tool) Tool {
 		Run: func(ctx context.Context, env executor.Env, c Call) (Result, error) {
 			line, _ := c.Arguments["command"].(string)
 			dir, _ := c.Arguments["directory"].(string)
-			return s.run(ctx, env, w, def, c, Process{Argv: []string{"/bin/sh", "-c", line}, Dir: dir})
+			return s.run(ctx, env, w, def, c, process{argv: []string{"/bin/sh", "-c", line}, dir: dir})
 		},
 	}
 }
@@ -61,13 +54,13 @@ func (s *source) command(w Want, def *pipeline.Tool) (Tool, error) {
 	return Tool{
 		Name: def.Name, Description: def.Description, Schema: argumentsOf(def.Parameters), Effect: pipeline.EffectAtMostOnce,
 		Run: func(ctx context.Context, env executor.Env, c Call) (Result, error) {
-			p := Process{Stdin: string(pipeline.EncodeValue(c.Arguments))}
+			p := process{stdin: string(pipeline.EncodeValue(c.Arguments))}
 			for i := range def.Command {
 				v, err := w.Text(&def.Command[i], named(c.Arguments))
 				if err != nil {
 					return Result{}, err
 				}
-				p.Argv = append(p.Argv, expr.Text(v))
+				p.argv = append(p.argv, expr.Text(v))
 			}
 			return s.run(ctx, env, w, def, c, p)
 		},
@@ -120,10 +113,7 @@ func environ(env executor.Env, w Want, def *pipeline.Tool, args map[string]any) 
 }
 
 // run runs a program and gives what it has written.
-func (s *source) run(ctx context.Context, env executor.Env, w Want, def *pipeline.Tool, c Call, p Process) (Result, error) {
-	if s.cfg.Program == nil {
-		return Result{}, errors.New("this server runs no programs")
-	}
+func (s *source) run(ctx context.Context, env executor.Env, w Want, def *pipeline.Tool, c Call, p process) (Result, error) {
 	var err error
 	if env.Environ, err = environ(env, w, def, c.Arguments); err != nil {
 		return Result{}, err
@@ -135,51 +125,121 @@ func (s *source) run(ctx context.Context, env executor.Env, w Want, def *pipelin
 	case env.Sandbox == nil:
 		env.Sandbox = &pipeline.Sandbox{}
 	}
-	root, dir, err := openFile(env, cmp.Or(p.Dir, "."))
+	dir, err := folder(env, cmp.Or(p.dir, "."))
 	if err != nil {
 		return Result{}, err
 	}
-	info, err := root.Stat(dir)
-	_ = root.Close()
-	if err != nil || !info.IsDir() {
-		return Result{}, fmt.Errorf("there is no folder %s in the workspace", dir)
-	}
-	p.Dir = filepath.Join(env.Workspace, filepath.FromSlash(dir))
 	out := s.spool(env)
-	var mu sync.Mutex
-	var kept error
-	p.Output = func(stream string, b []byte) {
-		mu.Lock()
-		defer mu.Unlock()
-		if kept == nil {
-			_, kept = out.Write(ctx, b)
-		}
+	exit, err := s.start(ctx, env, sandbox.Program{Argv: p.argv, Environ: env.Environ, Dir: dir}, p.stdin, func(stream string, b []byte) error {
+		_, err := out.Write(ctx, b)
 		text := strings.ToValidUTF8(string(b), "\ufffd")
 		env.Log(stream, text)
 		if c.Progress != nil {
+			if env.Redact != nil {
+				text = env.Redact(text)
+			}
 			c.Progress(text)
 		}
-	}
-	code, err := s.cfg.Program(ctx, env, p)
-	mu.Lock()
-	defer mu.Unlock()
-	if kept != nil {
-		return Result{}, kept
-	}
+		return err
+	})
 	text, wrong := out.text(context.WithoutCancel(ctx))
 	if wrong != nil {
 		return Result{}, wrong
 	}
-	r := Text(strings.TrimRight(text, "\n"))
+	var r Result
+	if text = strings.TrimRight(text, "\n"); text != "" {
+		r = Text(text)
+	}
 	switch {
-	case err != nil && text == "":
-		return Result{}, err
 	case err != nil:
 		return r, err
-	case code != 0:
-		return failed(r, fmt.Sprintf("[exit code %d]", code)), nil
+	case exit.Limit != "":
+		return failed(r, "[ended: it took more "+exit.Limit+" than it may]"), nil
+	case exit.Code != 0:
+		return failed(r, fmt.Sprintf("[exit code %d]", exit.Code)), nil
 	case text == "":
 		return Text("(no output, exit code 0)"), nil
 	}
 	return r, nil
+}
+
+// folder is a folder of the workspace, absolute.
+func folder(env executor.Env, name string) (string, error) {
+	root, rel, err := openFile(env, name)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = root.Close() }()
+	if info, err := root.Stat(rel); err != nil || !info.IsDir() {
+		return "", fmt.Errorf("there is no folder %s in the workspace", rel)
+	}
+	return filepath.Join(env.Workspace, filepath.FromSlash(rel)), nil
+}
+
+// late is how long what a program has left behind may hold its output open.
+const late = 5 * time.Second
+
+// start runs a program in the step's sandbox to its end. say gets what it writes,
+// piece by piece; its error ends the program.
+func (s *source) start(ctx context.Context, env executor.Env, p sandbox.Program, stdin string, say func(stream string, b []byte) error) (sandbox.Exit, error) {
+	in, err := sandbox.Input(stdin)
+	if err != nil {
+		return sandbox.Exit{}, fmt.Errorf("prepare the standard input: %w", err)
+	}
+	p.Stdin = in
+	var readers []*os.File
+	for _, f := range []**os.File{&p.Stdout, &p.Stderr} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			p.Close()
+			return sandbox.Exit{}, fmt.Errorf("open pipes: %w", err)
+		}
+		defer func() { _ = r.Close() }()
+		*f = w
+		readers = append(readers, r)
+	}
+	work, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	place := sandbox.Spec{Workspace: env.Workspace}
+	if env.Bundle != "" {
+		place.Readable = []string{env.Bundle}
+	}
+	running, err := s.cfg.Sandbox.Start(work, env.Sandbox, place, p)
+	if err != nil {
+		return sandbox.Exit{}, err
+	}
+	var mu sync.Mutex
+	var pumps sync.WaitGroup
+	for i, r := range readers {
+		pumps.Go(func() {
+			buf := make([]byte, 32<<10)
+			for {
+				n, err := r.Read(buf)
+				if n > 0 {
+					mu.Lock()
+					if work.Err() == nil {
+						if err := say([]string{"stdout", "stderr"}[i], buf[:n]); err != nil {
+							stop(err)
+						}
+					}
+					mu.Unlock()
+				}
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	end := context.AfterFunc(work, running.Kill)
+	<-running.Done()
+	whole := end()
+	exit, err := running.Wait()
+	for _, r := range readers {
+		_ = r.SetReadDeadline(time.Now().Add(late))
+	}
+	pumps.Wait()
+	if !whole {
+		return exit, context.Cause(work)
+	}
+	return exit, err
 }

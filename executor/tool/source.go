@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -28,7 +29,7 @@ type Config struct {
 	Servers Servers           // nil: there are no MCP servers
 	Runs    Runs              // nil: no pipeline is a tool
 	Query   Query             // nil: no query is a tool
-	Program Program           // nil: no program is a tool
+	Sandbox *sandbox.Set      // where programs run; nil: they do not
 	Results Results           // keeps what is too large to be shown; nil: its middle is lost
 	// Policy says whom a call needs where the pipeline does not; nil: nobody.
 	Policy func(tool string) *pipeline.Gate
