@@ -47,6 +47,11 @@ type Env struct {
 	// Delta shows a piece of a call's answer to whoever looks on. It may be nil, is
 	// safe for concurrent use and does not block.
 	Delta func(pipeline.Delta)
+	// Child runs a pipeline that the plan has imported as a run of its own, a child
+	// of the step's, and waits until it has completed; the error is a
+	// *pipeline.Failure where it has not. With an equal key, a later attempt finds the
+	// run that an earlier one has begun. nil: the action has no journal.
+	Child func(ctx context.Context, call *pipeline.Call, inputs map[string]any, key string) (*pipeline.Run, error)
 	// Key is what IdempotencyKey gives for a call that the step makes; empty: the
 	// step's own.
 	Key string

@@ -165,6 +165,7 @@ func (r *runState) prepare(t *pipeline.Task, s *seat) func() bool {
 			}
 			r.journals[t.Path] = j.a
 			j.env.Tenure = r.tenure()
+			j.env.Child = r.within()
 		}
 		if effect == pipeline.EffectAtMostOnce || suspect || j.past.first > 0 {
 			// Its start must be known before its effect can be.

@@ -32,6 +32,10 @@ type Config struct {
 	Command Action          // runs command steps; required
 	Agent   Action          // works for the steps of agents that are no programs; its Bind nil: there are none
 	Filler  Filler          // fills in <AUTO> tags; nil: they need answers or fallbacks
+	// Registry is the models that pipelines may name and require; nil: it is not
+	// known when they are compiled.
+	Registry []pipeline.ModelSpec
+	Policy   *pipeline.Policy // what they may do; nil: everything
 
 	Lanes int // committers, default 2
 	Runs  int // runs in memory per lane, default 1000; more wait in the queue
@@ -98,6 +102,7 @@ type Executor struct {
 	books    sync.Map // of the forks that a lane is about to take: *book by run
 	// sleepers are kept by a Selective executor only.
 	sleepers *sleepers
+	endings  endings
 	fires    *scheduler
 	crew     *crew
 
@@ -206,12 +211,13 @@ func (e *Executor) buildCatalog() (pipeline.Catalog, error) {
 		c.Actions[a.Spec.Key] = &a.Spec
 	}
 	var err error
-	c.Digest, err = catalogDigest(c.Actions)
+	c.Models, c.Policy = e.cfg.Registry, e.cfg.Policy
+	c.Digest, err = catalogDigest(c)
 	return c, err
 }
 
-func catalogDigest(actions map[string]*pipeline.ActionSpec) (pipeline.Digest, error) {
-	text, err := json.Marshal(actions) //nolint:gosec // sorted by key; what is secret of them are names
+func catalogDigest(c pipeline.Catalog) (pipeline.Digest, error) {
+	text, err := json.Marshal([]any{c.Actions, c.Models, c.Policy}) //nolint:gosec // sorted by key; what is secret of them are names
 	if err != nil {
 		return "", fmt.Errorf("executor: describe actions: %w", err)
 	}

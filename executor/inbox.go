@@ -9,6 +9,7 @@ import (
 
 // heard acts on a bell: messages for runs of ours, or a queue that has grown.
 func (e *Executor) heard(b store.Bell) {
+	e.endings.heard(b)
 	if b.Gates {
 		e.gates.changed()
 	}

@@ -21,7 +21,7 @@ func newPool(slots int, grant func(*runState)) *pool {
 func (p *pool) request(r *runState) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.free == 0 {
+	if p.free <= 0 {
 		p.line = append(p.line, r)
 		return false
 	}
@@ -32,7 +32,7 @@ func (p *pool) request(r *runState) bool {
 // release gives a slot back.
 func (p *pool) release() {
 	p.mu.Lock()
-	if len(p.line) == 0 {
+	if len(p.line) == 0 || p.free < 0 {
 		p.free++
 		p.mu.Unlock()
 		return
@@ -42,4 +42,12 @@ func (p *pool) release() {
 	p.line = p.line[1:]
 	p.mu.Unlock()
 	p.grant(r)
+}
+
+// retake takes a slot that was given back by somebody who only waited, and goes on
+// now, also where none is free: then fewer are handed out until that is made good.
+func (p *pool) retake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.free--
 }

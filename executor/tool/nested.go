@@ -9,20 +9,8 @@ import (
 	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 )
 
-// Runs begins runs for others.
-type Runs interface {
-	// RunWithin runs a pipeline that the run's plan has imported, as a run of its
-	// own that belongs to the step, and waits for its end. An equal key finds the run
-	// that was begun with it before. A run that is cancelled or has failed is an
-	// error; one that cannot be begun, too.
-	RunWithin(ctx context.Context, env executor.Env, call *pipeline.Call, inputs map[string]any, key string) (*pipeline.Run, error)
-}
-
 // pipeline is an imported pipeline as a tool.
-func (s *source) pipeline(w Want, def *pipeline.Tool) (Tool, error) {
-	if s.cfg.Runs == nil {
-		return Tool{}, bad("agent %s: this server runs no pipelines as tools", w.Agent.Name)
-	}
+func pipelineTool(w Want, def *pipeline.Tool) (Tool, error) {
 	return Tool{
 		Name: def.Name, Description: def.Description, Schema: argumentsOf(def.Parameters), Effect: pipeline.EffectIdempotent,
 		Run: func(ctx context.Context, env executor.Env, c Call) (Result, error) {
@@ -38,7 +26,10 @@ func (s *source) pipeline(w Want, def *pipeline.Tool) (Tool, error) {
 			for name, v := range c.Arguments {
 				inputs[name] = v
 			}
-			run, err := s.cfg.Runs.RunWithin(ctx, env, def.Pipeline, inputs, c.Key)
+			if env.Child == nil {
+				return Result{}, errors.New("no pipeline can be run from here")
+			}
+			run, err := env.Child(ctx, def.Pipeline, inputs, c.Key)
 			if err != nil {
 				return Result{}, err
 			}
@@ -48,7 +39,7 @@ func (s *source) pipeline(w Want, def *pipeline.Tool) (Tool, error) {
 }
 
 // agent is another agent as a tool.
-func (s *source) agent(w Want, def *pipeline.Tool) (Tool, error) {
+func agentTool(w Want, def *pipeline.Tool) (Tool, error) {
 	if w.Nested == nil {
 		return Tool{}, bad("agent %s: it can call no agents", w.Agent.Name)
 	}

@@ -27,7 +27,6 @@ const reasonUnknown = "unknown_tool"
 type Config struct {
 	Actions []executor.Action // each of them is a tool
 	Servers Servers           // nil: there are no MCP servers
-	Runs    Runs              // nil: no pipeline is a tool
 	Query   Query             // nil: no query is a tool
 	Sandbox *sandbox.Set      // where programs run; nil: they do not
 	Results Results           // keeps what is too large to be shown; nil: its middle is lost
@@ -231,9 +230,9 @@ func (s *source) made(w Want, b *box, def *pipeline.Tool) ([]Tool, error) {
 	case def.SQL != nil:
 		return one(s.query(w, def))
 	case def.Pipeline != nil:
-		return one(s.pipeline(w, def))
+		return one(pipelineTool(w, def))
 	case def.Agent != "":
-		return one(s.agent(w, def))
+		return one(agentTool(w, def))
 	case def.Name == Filesystem:
 		var set []Tool
 		for _, t := range s.own {
