@@ -82,6 +82,8 @@ var Tables = []*Table{
 		columnsOf(BoolColumn, "paused", "owned", "waiting"), columnsOf(KeyColumn, "last_run"))},
 	{Name: "schedule_fire", Order: "schedule, fire_at", Columns: join(columnsOf(TextColumn, "schedule", "state", "reason"), columnsOf(TimeColumn, "fire_at", "decided_at"),
 		columnsOf(BoolColumn, "open", "backfill"), columnsOf(KeyColumn, "run_id"))},
+	{Name: "model_stat", Order: "day, pipeline, model", Columns: join(columnsOf(TextColumn, "day", "pipeline", "model"),
+		columnsOf(IntColumn, "calls", "failures", "unpriced", "input_tokens", "output_tokens", "cached_tokens"), columnsOf(FloatColumn, "reward", "seconds", "cost_usd"))},
 	{Name: "run", Order: "run_id", ByDay: true, Columns: join(columnsOf(KeyColumn, "run_id", "parent_run", "forked_from"),
 		columnsOf(TextColumn, "pipeline", "version", "plan_digest"),
 		[]Column{{Name: "status", Kind: TextColumn, From: "CASE WHEN lane_epoch IS NULL THEN status ELSE 'QUEUED' END"}},

@@ -35,6 +35,9 @@ type Store interface {
 	Hearing
 	Keeper
 	Archive
+	Budgets
+	Journals
+	ModelStats
 
 	// OpenLane takes a new lease. The lane must be renewed by Heartbeat.
 	OpenLane(ctx context.Context, replica ReplicaID) (Lane, error)
@@ -276,6 +279,7 @@ type ApprovalPage struct {
 const (
 	MessageCancel   = "cancel"
 	MessageSignal   = "signal"   // body: {"name": ..., "data": ...}
+	MessageSteer    = "steer"    // something said to an agent; body: {"step": path, "text": ...}
 	MessageDecision = "decision" // body: a decision as pipeline.AppendDecision writes it
 	MessageFiles    = "files"    // files that a wait looks for have come
 	MessageWorker   = "worker"   // a worker that a step waits for may have room

@@ -194,6 +194,11 @@ const (
 
 // Events implements store.Store.
 func (s *Store) Events(ctx context.Context, id pipeline.RunID, after int32) iter.Seq2[pipeline.Event, error] {
+	return s.events(ctx, id, after, readLog)
+}
+
+// events reads a run's log by a query, whose further arguments are more.
+func (s *Store) events(ctx context.Context, id pipeline.RunID, after int32, query string, more ...any) iter.Seq2[pipeline.Event, error] {
 	return func(yield func(pipeline.Event, error) bool) {
 		k, err := runKey(id)
 		if err != nil {
@@ -204,7 +209,7 @@ func (s *Store) Events(ctx context.Context, id pipeline.RunID, after int32) iter
 			var chunk logChunk
 			err := s.do(ctx, "read the events of run "+string(id), func(c *pgxpool.Conn) error {
 				chunk = logChunk{}
-				return chunk.read(ctx, c.Conn(), id.Day(), k, after)
+				return chunk.read(ctx, c.Conn(), id.Day(), query, append([]any{id.Day(), k, after, eventsAtOnce}, more...))
 			})
 			if err != nil {
 				yield(pipeline.Event{}, err)
@@ -229,8 +234,8 @@ type logChunk struct {
 	more   bool
 }
 
-func (l *logChunk) read(ctx context.Context, c *pgx.Conn, day time.Time, run [16]byte, after int32) error {
-	rows, err := c.Query(ctx, readLog, day, run, after, eventsAtOnce)
+func (l *logChunk) read(ctx context.Context, c *pgx.Conn, day time.Time, query string, args []any) error {
+	rows, err := c.Query(ctx, query, args...)
 	if err != nil {
 		return err
 	}

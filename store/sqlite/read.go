@@ -194,6 +194,11 @@ const eventsAtOnce = 1000
 
 // Events implements store.Store.
 func (s *Store) Events(ctx context.Context, id pipeline.RunID, after int32) iter.Seq2[pipeline.Event, error] {
+	return s.events(ctx, id, after, readLog)
+}
+
+// events reads a run's log by a query, whose further arguments are more.
+func (s *Store) events(ctx context.Context, id pipeline.RunID, after int32, query string, more ...any) iter.Seq2[pipeline.Event, error] {
 	return func(yield func(pipeline.Event, error) bool) {
 		k, err := key(id)
 		if err != nil {
@@ -203,7 +208,7 @@ func (s *Store) Events(ctx context.Context, id pipeline.RunID, after int32) iter
 		var events []pipeline.Event
 		for {
 			events = events[:0]
-			err := s.query(ctx, readLog, []any{store.DayOf(k), k[:], after, eventsAtOnce}, func(r *sql.Rows) error {
+			err := s.query(ctx, query, append(append([]any{store.DayOf(k), k[:], after}, more...), eventsAtOnce), func(r *sql.Rows) error {
 				e, err := scanEvent(r)
 				events = append(events, e)
 				return err
