@@ -1,9 +1,11 @@
 package main
 
 import (
+	"log/slog"
 	"strconv"
 
 	"github.com/orchestrator-project/orchestrator/executor/sandbox"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox/docker"
 	"github.com/orchestrator-project/orchestrator/executor/sandbox/process"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 )
@@ -11,16 +13,24 @@ import (
 // sandboxConfig is what programs are locked in by.
 type sandboxConfig struct {
 	Enabled  bool          `key:"enabled" default:"true" doc:"offer the drivers; false: whatever asks for a sandbox is refused"`
-	Drivers  []string      `key:"drivers" default:"process" doc:"what may lock programs in, the preferred one first: process (bubblewrap, for Linux), docker, and host, which locks nothing in: only where it is named does the server run bare what is meant for a sandbox"`
+	Drivers  []string      `key:"drivers" default:"process,docker" doc:"what may lock programs in, the preferred one first: process (bubblewrap, for Linux), docker, and host, which locks nothing in: only where it is named does the server run bare what is meant for a sandbox"`
 	Readable []string      `key:"readable" doc:"more folders that programs in the driver process can read, as for programs in unusual places"`
+	Socket   string        `key:"docker_socket" default:"/var/run/docker.sock" doc:"the socket of the Docker engine, or its address, as in tcp://10.0.0.9:2375"`
+	Images   sandboxImages `key:"images"`
 	Limits   sandboxLimits `key:"resource_limits"`
 }
 
+type sandboxImages struct {
+	Python string `key:"python" default:"orchestrator/python:3.11-slim" doc:"the image for code in Python, and for whatever has no image of its own; scripts/sandbox-image makes it"`
+	Nodejs string `key:"nodejs" default:"orchestrator/node:18-slim" doc:"the image for code in JavaScript; scripts/sandbox-image makes it"`
+	Custom string `key:"custom" doc:"the image for commands and everything else that is not Python or JavaScript; default: that for python"`
+}
+
 type sandboxLimits struct {
-	Memory  string `key:"memory" default:"1GB" doc:"how much memory a program may have, where its step does not say; 0: no bound"`
+	Memory  string `key:"memory" default:"1GiB" doc:"how much memory a program may have, where its step does not say; 0: no bound"`
 	CPU     string `key:"cpu" default:"0.5" doc:"how many processors, where its step does not say; 0: no bound"`
 	Pids    int    `key:"pids" default:"100" zero:"ok" doc:"how many processes and threads, where its step does not say; 0: no bound"`
-	Disk    string `key:"disk" default:"1GB" doc:"how much a program may add to its workspace; 0: no bound"`
+	Disk    string `key:"disk" default:"1GiB" doc:"how much a program may add to its workspace; 0: no bound"`
 	Network string `key:"network" default:"none" values:"none" doc:"what programs reach unless their step says network: true"`
 }
 
@@ -50,7 +60,7 @@ func wrongLimit(name, text, want string) error {
 
 // sandboxes are those that the settings name. hidden is what belongs to this
 // installation, which no program may see.
-func sandboxes(cfg *config, hidden ...string) (*sandbox.Set, error) {
+func sandboxes(cfg *config, log *slog.Logger, hidden ...string) (*sandbox.Set, error) {
 	c := cfg.Sandbox
 	limits, err := c.Limits.spec()
 	if err != nil {
@@ -64,6 +74,10 @@ func sandboxes(cfg *config, hidden ...string) (*sandbox.Set, error) {
 		switch name {
 		case sandbox.Process:
 			set.Drivers = append(set.Drivers, &process.Driver{Readable: c.Readable, Hidden: hidden})
+		case sandbox.Docker:
+			set.Drivers = append(set.Drivers, &docker.Driver{
+				Socket: c.Socket, Images: map[string]string{"python": c.Images.Python, "nodejs": c.Images.Nodejs, "custom": c.Images.Custom}, Logger: log,
+			})
 		case sandbox.HostRun:
 			set.Drivers = append(set.Drivers, sandbox.Host{})
 		default:

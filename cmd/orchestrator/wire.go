@@ -158,7 +158,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 	if err != nil {
 		return err
 	}
-	boxes, err := sandboxes(p.cfg, p.home, p.cfg.Storage.Path)
+	boxes, err := sandboxes(p.cfg, p.log, p.home, p.cfg.Storage.Path)
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 		lanes = 1
 	}
 	h.engine, err = executor.New(executor.Config{
-		Store: h.store, Actions: step.All(steps), Command: step.Command(steps),
+		Store: h.store, Actions: step.All(steps), Command: step.Command(steps), Policy: policy,
 		Lanes: lanes, Runs: exec.MaxConcurrentPipelines / lanes, Selective: !p.queue,
 		Labels: exec.Labels, Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
 		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Bundles: filepath.Join(p.home, "bundles"), Environ: p.environ, Secret: p.secret,

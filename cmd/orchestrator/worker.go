@@ -84,7 +84,7 @@ func (c *cli) work(ctx context.Context, f *workerFlags) error {
 	if err != nil {
 		return err
 	}
-	boxes, err := sandboxes(cfg, c.home(), cfg.Storage.Path)
+	boxes, err := sandboxes(cfg, logger(c.err, cfg, cfg.Monitoring.StructuredLogging), c.home(), cfg.Storage.Path)
 	if err != nil {
 		return err
 	}

@@ -30,8 +30,8 @@ func (d *Driver) start(ctx context.Context, r rung, s sandbox.Spec, p sandbox.Pr
 	if ctx.Err() != nil {
 		return nil, pipeline.Failuref(pipeline.CategoryCancelled, "the step was cancelled")
 	}
-	if err := check(s, p); err != nil {
-		return nil, err
+	if f := cmp.Or(sandbox.Check(s, p), fits(s, p)); f != nil {
+		return nil, f
 	}
 	v := d.view(r, s)
 	path, err := sandbox.LookUp(p.Argv[0], s.Workspace, p.Environ, v.sees)
@@ -86,33 +86,16 @@ const (
 	most    = 8000 // arguments that bwrap takes
 )
 
-// check refuses what bwrap would take for something else.
-func check(s sandbox.Spec, p sandbox.Program) *pipeline.Failure {
-	if !filepath.IsAbs(s.Workspace) {
-		return pipeline.Failuref(pipeline.CategorySystem, "the run has no workspace")
-	}
-	if info, err := os.Stat(s.Workspace); err != nil || !info.IsDir() {
-		return pipeline.Failuref(pipeline.CategorySystem, "the workspace of the run is gone")
-	}
-	if len(p.Argv) == 0 || p.Argv[0] == "" {
-		return pipeline.Failuref(pipeline.CategoryValidation, "the command is empty")
-	}
+// fits refuses more than the kernel or bwrap take.
+func fits(s sandbox.Spec, p sandbox.Program) *pipeline.Failure {
 	sum := 0
 	for _, list := range [][]string{p.Argv, p.Environ, s.Readable, {s.Workspace, p.Dir}} {
 		for _, text := range list {
-			if strings.ContainsRune(text, 0) {
-				return pipeline.Failuref(pipeline.CategoryValidation, "the command, its environment or its folder holds a NUL character")
+			if sum += len(text) + 9; len(text) > longest || sum > largest || len(p.Argv) > most {
+				f := pipeline.Failuref(pipeline.CategoryValidation, "the arguments and environment are larger than the system allows; pass them in a file")
+				f.Reason = "arguments_too_long"
+				return f
 			}
-			sum += len(text) + 9
-			if len(text) > longest {
-				sum = math.MaxInt
-				break
-			}
-		}
-		if sum > largest || len(p.Argv) > most {
-			f := pipeline.Failuref(pipeline.CategoryValidation, "the arguments and environment are larger than the system allows; pass them in a file")
-			f.Reason = "arguments_too_long"
-			return f
 		}
 	}
 	return nil
