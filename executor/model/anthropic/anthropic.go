@@ -8,7 +8,6 @@ package anthropic
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 
@@ -68,30 +67,23 @@ func (p *Provider) Call(ctx context.Context, r *model.Request) (model.Stream, er
 	if err := events.Err(); err != nil {
 		defer cancel()
 		_ = events.Close() // there is nothing to read
-		return nil, p.failed(ctx, err)
+		return nil, p.failed(ctx, err, answer)
 	}
 	source := &source{provider: p, ctx: ctx, events: events, answer: answer}
 	return remote.NewStream(ctx, cancel, p.service, form, source), nil
 }
 
-// failed is an error of the SDK without what it knows of the request.
-func (p *Provider) failed(ctx context.Context, err error) *model.Error {
-	var refused *sdk.Error
-	if ctx.Err() != nil || !errors.As(err, &refused) {
+// failed is an error of the SDK without what it knows of the request. answer may be
+// nil.
+func (p *Provider) failed(ctx context.Context, err error, answer *http.Response) *model.Error {
+	if ctx.Err() != nil {
 		return p.service.Failed(ctx, err)
 	}
-	r := remote.Refusal{Status: refused.StatusCode, Code: string(refused.Type()), Message: refused.RawJSON()}
-	if refused.Response != nil {
-		r.Header = refused.Response.Header
+	if answer != nil && answer.StatusCode != http.StatusOK {
+		return p.service.Refused(remote.RefusalOf(answer))
 	}
-	var body struct {
-		Error struct {
-			Type    string `json:"type"`
-			Message string `json:"message"`
-		} `json:"error"`
+	if refused, ok := errors.AsType[*sdk.Error](err); ok { // within the stream
+		return p.service.Refused(remote.RefusalIn([]byte(refused.RawJSON())))
 	}
-	if json.Unmarshal([]byte(refused.RawJSON()), &body) == nil && body.Error.Message != "" {
-		r.Code, r.Message = body.Error.Type, body.Error.Message
-	}
-	return p.service.Refused(r)
+	return p.service.Failed(ctx, err)
 }

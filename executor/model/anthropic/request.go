@@ -71,15 +71,15 @@ func request(service remote.Service, r *model.Request) (sdk.MessageNewParams, *r
 	return p, form, nil
 }
 
-func takes(kind, mediaType string) bool {
-	switch kind {
+func takes(b *model.Block) bool {
+	switch b.Kind {
 	case model.BlockImage:
-		switch mediaType {
+		switch b.Media.Type {
 		case "image/jpeg", "image/png", "image/gif", "image/webp":
 			return true
 		}
 	case model.BlockDocument:
-		return mediaType == "application/pdf"
+		return b.Media.Type == "application/pdf"
 	}
 	return false
 }

@@ -51,7 +51,7 @@ func (s *source) Next() ([]model.Piece, error) {
 	}
 	if !s.events.Next() {
 		if err := s.events.Err(); err != nil {
-			return nil, s.provider.failed(s.ctx, err)
+			return nil, s.provider.failed(s.ctx, err, s.answer)
 		}
 		if s.ctx.Err() != nil {
 			return nil, s.ctx.Err()

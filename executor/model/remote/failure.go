@@ -19,10 +19,10 @@ import (
 
 // Refusal is what a service says when it gives no answer.
 type Refusal struct {
-	Status  int         // of HTTP; 0: it came within a stream
-	Header  http.Header // may be nil
-	Code    string      // the service's own word for it, as in rate_limit_error; may be empty
-	Message string
+	Status     int      // of HTTP; 0: it came within a stream
+	Codes      []string // the service's own words for it, as in rate_limit_error, the narrowest first
+	Message    string
+	RetryAfter time.Duration // that it asks for; 0: it does not say
 }
 
 // maxRetryAfter bounds what a service may ask for; more is a mistake, or a way to
@@ -31,17 +31,14 @@ const maxRetryAfter = 24 * time.Hour
 
 // Refused is the error for a refusal.
 func (s Service) Refused(r Refusal) *model.Error {
-	e := &model.Error{Class: classOf(r), Status: r.Status, RetryAfter: RetryAfter(r.Header, time.Now())}
+	e := &model.Error{Class: classOf(r), Status: r.Status, RetryAfter: r.RetryAfter}
 	text := s.told(r.Message)
 	if text == "" {
-		text = strings.TrimSpace(r.Code + " " + http.StatusText(r.Status))
+		text = s.told(strings.Join(r.Codes, " ") + " " + http.StatusText(r.Status))
 	}
-	switch {
-	case r.Status == 0 || r.Status == http.StatusOK:
-		e.Status = 0
-		e.Message = fmt.Sprintf("%s: %s", s.Name, text)
-	default:
-		e.Message = fmt.Sprintf("%s: %s (status %d)", s.Name, text, r.Status)
+	e.Message = s.Name + ": " + text
+	if r.Status != 0 {
+		e.Message += fmt.Sprintf(" (status %d)", r.Status)
 	}
 	return e
 }
@@ -139,7 +136,7 @@ var codes = map[string]string{
 }
 
 func classOf(r Refusal) string {
-	said := strings.ToLower(r.Code + " " + r.Message)
+	said := strings.ToLower(strings.Join(r.Codes, " ") + " " + r.Message)
 	says := func(words []string) bool {
 		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(said, w) })
 	}
@@ -166,11 +163,13 @@ func classOf(r Refusal) string {
 	case r.Status >= 300:
 		return model.ClassInvalid
 	}
-	if c, ok := codes[strings.ToLower(r.Code)]; ok {
-		return c
-	}
-	if status, err := strconv.Atoi(r.Code); err == nil && status >= 300 { // OpenRouter's are numbers
-		return classOf(Refusal{Status: status, Message: r.Message})
+	for _, code := range r.Codes {
+		if c, ok := codes[strings.ToLower(code)]; ok {
+			return c
+		}
+		if status, err := strconv.Atoi(code); err == nil && status >= 300 { // some put the status there
+			return classOf(Refusal{Status: status, Message: r.Message})
+		}
 	}
 	return model.ClassServer
 }

@@ -14,6 +14,7 @@
 package remote
 
 import (
+	"crypto/rand"
 	"errors"
 	"net/http"
 	"strings"
@@ -80,6 +81,9 @@ func Usage(input, output, cached, written, reasoning int64) *pipeline.Usage {
 		CachedTokens: count(cached), CacheWriteTokens: count(written), ReasoningTokens: count(reasoning),
 	}
 }
+
+// NewID is the id of a call whose service gave it none.
+func NewID() string { return "call_" + strings.ToLower(rand.Text()) }
 
 func count(n int64) int32 {
 	const most = 1<<31 - 1

@@ -11,10 +11,10 @@ import (
 
 // Rules are what a service wants of a conversation beyond what all of them want.
 type Rules struct {
-	Of    string                            // whose opaque parts it may read
-	ID    func(id string) bool              // whether it takes the id of a tool call
-	Takes func(kind, mediaType string) bool // whether it takes such a file
-	Form  *Form                             // has the names of tools
+	Of    string                    // whose opaque parts it may read
+	ID    func(id string) bool      // whether it takes the id of a tool call
+	Takes func(b *model.Block) bool // whether it takes the file that the block holds
+	Form  *Form                     // has the names of tools
 }
 
 // What is said where a strict service wants something and nothing was said.
@@ -148,7 +148,7 @@ func (s Service) file(b model.Block, rules Rules, last bool) (model.Block, error
 		return model.Block{Kind: model.BlockText, Text: fmt.Sprintf("<document name=%q>\n%s\n</document>", m.Name, m.Data)}, nil
 	case len(m.Data) == 0 && m.URL == "":
 		return b, s.Invalid("the file %s was not loaded before the call", nameOf(m))
-	case rules.Takes(b.Kind, m.Type):
+	case rules.Takes(&b):
 		return b, nil
 	case last:
 		return b, s.Invalid("it does not take the file %s of type %s", nameOf(m), m.Type)
