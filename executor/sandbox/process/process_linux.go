@@ -49,6 +49,8 @@ func (d *Driver) start(ctx context.Context, r rung, s sandbox.Spec, p sandbox.Pr
 		return nil, pipeline.Failuref(pipeline.CategoryResource, "prepare the sandbox: %v", err)
 	}
 	defer plumbing.close()
+	// What this process itself was given open is for no program, whatever it is.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	line := append([]string{r.bwrap, "--args", "3", "--"}, path)
 	line = append(line, p.Argv[1:]...)
 	child, err := sandbox.StartChild(ctx, p.Argv[0], r.bwrap, line, nil, "/", append(files, plumbing.theirs()...))

@@ -5,14 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -55,8 +52,6 @@ func (d *Driver) Probe(ctx context.Context) (sandbox.Level, error) {
 	if err != nil {
 		return sandbox.Level{}, err
 	}
-	// What this process has inherited open is for no program, whatever it is.
-	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	ctx, cancel := context.WithTimeout(ctx, tryTime)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "orchestrator-sandbox-")
