@@ -21,7 +21,7 @@ const (
 
 // weight orders the things that a run waits for: it is said to wait for the
 // weightiest.
-var weight = map[string]int{waitApproval: 5, waitSignal: 4, waitFiles: 3, waitTimer: 2, pipeline.WaitRetry: 1, pipeline.WaitWorker: 6}
+var weight = map[string]int{waitApproval: 5, waitSignal: 4, waitFiles: 3, waitTimer: 2, pipeline.WaitRetry: 1, pipeline.ReasonBudget: 6, pipeline.WaitWorker: 7}
 
 // rest lets go of a run that only waits, unless that is soon over. It then costs
 // rows and nothing else.
@@ -54,8 +54,12 @@ func (r *runState) rest() {
 				return // it stands in line
 			}
 		}
-		if weight[w.Waiting.For] > weight[reason] {
-			reason = w.Waiting.For
+		about := w.Waiting.For
+		if s := r.m.Step(w.Path); s != nil && s.Reason == pipeline.ReasonBudget {
+			about = pipeline.ReasonBudget
+		}
+		if weight[about] > weight[reason] {
+			reason = about
 		}
 	}
 	if reason == "" {

@@ -52,15 +52,12 @@ func (j *job) openJournal(ctx context.Context) (err error) {
 func (r *runState) journal(ctx context.Context, path pipeline.Path, a *attempt, builds journaling, red *redactor, stands func() bool) (*Journal, error) {
 	var past []pipeline.Event
 	if builds.first > 0 {
-		for e, err := range r.lane.ex.cfg.Store.Events(ctx, r.run.ID, builds.first-1) {
+		for e, err := range r.lane.ex.cfg.Store.StepEvents(ctx, r.run.ID, path, builds.first-1) {
 			if err != nil {
 				return nil, err
 			}
 			if e.Seq > builds.last {
 				break
-			}
-			if e.Path != path {
-				continue
 			}
 			switch e.Type {
 			case pipeline.ModelCalled, pipeline.ToolCalled, pipeline.ApprovalIsDecided, pipeline.SignalReceived:
@@ -142,6 +139,9 @@ func (r *runState) suspend(j *job, s *Suspension) {
 	wait := &pipeline.Waiting{For: waitApproval, Due: s.Due}
 	for i := range s.Asks {
 		q := &s.Asks[i]
+		if q.Approval.ID != "" && slices.Contains(r.m.Open(path), q.Approval.ID) {
+			continue // several calls have run into the same
+		}
 		r.askFor(q.Approval, path)
 		c := q.Call
 		c.State, c.Approval = pipeline.InvocationAsked, q.Approval.ID
@@ -181,18 +181,45 @@ func (r *runState) toWork(d *pipeline.Decision) bool {
 		return false
 	}
 	s := r.m.Step(path)
+	spent := s.Status == pipeline.StepWaiting && s.Reason == pipeline.ReasonBudget
 	r.record(pipeline.ApprovalIsDecided, path, s.Attempt, pipeline.Data{Decision: d})
 	if s.Status == pipeline.StepWaiting && s.Waiting != nil && slices.Contains(s.Waiting.Approvals, d.Approval) {
 		r.comeBack(path)
 	}
+	if spent && d.Decision == sayApprove {
+		r.raised()
+	}
 	return true
+}
+
+// raised lets the steps that a spent budget has laid down look again: what one of
+// them was granted may be enough for all.
+func (r *runState) raised() {
+	waits := r.m.Waits()
+	for i := range waits {
+		if s := r.m.Step(waits[i].Path); s.Status == pipeline.StepWaiting && s.Reason == pipeline.ReasonBudget {
+			r.comeBack(waits[i].Path)
+		}
+	}
+}
+
+// steeringOf reads the body of a message to an agent.
+func steeringOf(body []byte) (path pipeline.Path, text string, err error) {
+	v, err := pipeline.DecodeValue(body)
+	if err != nil {
+		return "", "", err
+	}
+	m, _ := v.(map[string]any)
+	step, _ := m["step"].(string)
+	text, _ = m["text"].(string)
+	return pipeline.Path(step), text, nil
 }
 
 // steer records something said to the agent of a step, for its next turn. It
 // reports whether there is such a step.
 func (r *runState) steer(path pipeline.Path, text, actor string) bool {
 	s := r.m.Step(path)
-	if r.over() || s == nil || s.Status.Final() || s.Kind != pipeline.KindAgent {
+	if r.over() || s == nil || s.Status.Final() || s.Action != pipeline.AgentAction {
 		return false
 	}
 	r.record(pipeline.SignalReceived, path, s.Attempt, pipeline.Data{Signal: pipeline.SignalSteer, Value: text, Actor: actor})

@@ -11,6 +11,7 @@ import (
 // and no longer: its next owner begins with what was recorded. It is safe for
 // concurrent use.
 type Tenure struct {
+	Pipeline string             // the id of the run's pipeline
 	Settings *pipeline.Settings // of the run's plan
 	Usage    pipeline.Usage     // of the run, recorded before
 
@@ -71,5 +72,6 @@ func (r *runState) tenure() *Tenure {
 		}
 	}
 	r.tenured = NewTenure(&r.prog.plan.Settings, r.m.Run.Usage, past)
+	r.tenured.Pipeline = r.run.Pipeline
 	return r.tenured
 }
