@@ -228,6 +228,12 @@ func (s *session) once(ctx context.Context, l *link, set *Set, env executor.Env,
 		return failure(reasonResult, "the answer of the MCP server %s cannot be read: %s", s.server.Name, s.server.blot(shownText(err.Error())))
 	}
 	l.lose(err)
+	if l.proc != nil { // what it said before it ended may say why
+		select {
+		case <-l.proc.ended:
+		case <-time.After(farewell):
+		}
+	}
 	return fmt.Errorf("%w: %w", errBroken, l.why(err))
 }
 

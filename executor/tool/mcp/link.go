@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
@@ -36,9 +37,9 @@ type link struct {
 	logged atomic.Int64  // bytes of its log
 
 	client *sdk.ClientSession
-	proc   *process   // of stdio
-	last   tail       // of its standard error
-	idle   func()     // closes sockets that are kept
+	proc   *process // of stdio
+	last   tail     // of its standard error
+	idle   func()   // closes sockets that are kept
 	ending sync.Once
 	tasks  sync.WaitGroup
 }
@@ -140,7 +141,7 @@ func (l *link) newClient() *sdk.Client {
 // lose ends the connection, once; over tells when nothing is left of it.
 func (l *link) lose(err error) {
 	l.ending.Do(func() {
-		l.s.lost(l, l.why(err))
+		l.s.lost(l, err)
 		go l.end(err)
 	})
 }
@@ -161,6 +162,8 @@ func (l *link) end(err error) {
 		}
 		_ = l.client.Close()
 		late.Stop()
+	} else if l.proc != nil { // it was never a server
+		l.proc.signal(syscall.SIGKILL)
 	}
 	l.cancel(err)
 	if l.proc != nil {

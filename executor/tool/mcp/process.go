@@ -25,7 +25,7 @@ const (
 	maxLine    = 4 << 10  // bytes of a line of a server's log
 	// farewell is how long a process has to end after its input has, and again
 	// after it was told to.
-	farewell = 2 * time.Second
+	farewell  = 2 * time.Second
 	maxAsides = 1000 // in a second; further messages that only tell something by the way are dropped
 )
 

@@ -40,6 +40,7 @@ type session struct {
 	live    *link         // nil: not connected
 	dialing chan struct{} // closed when the attempt to connect is over; nil: there is none
 	failure error         // of the last attempt
+	ended   func() error  // why the last connection has ended
 	legacy  bool          // it does not answer to newer versions of the protocol
 	deaths  int
 	closed  bool
@@ -111,9 +112,9 @@ func (s *session) connected(ctx context.Context) (*link, error) {
 			l.lose(errors.New("it does not answer any more"))
 			continue
 		case s.deaths >= maxDeaths:
-			err := s.failure
+			ended := s.ended
 			s.mu.Unlock()
-			return nil, fmt.Errorf("its connection has ended %d times in a row, at last: %w", maxDeaths, err)
+			return nil, fmt.Errorf("its connection has ended %d times in a row, at last: %w", maxDeaths, ended())
 		}
 		if s.dialing == nil {
 			s.dialing, s.failure = make(chan struct{}), nil
@@ -249,7 +250,7 @@ func (s *session) lost(l *link, err error) {
 	}
 	s.live = nil
 	s.deaths++
-	s.failure = err
+	s.ended = func() error { return l.why(err) }
 }
 
 // refresh lists the tools anew whenever the server says that they have changed.
