@@ -40,7 +40,10 @@ func (e *Executor) definition(prog *program, def *pipeline.StepDef) (pipeline.Di
 	all := map[string]any{
 		"kind": string(def.Kind), "action": def.Action, "action_auto": def.ActionAuto, "capture": def.Capture, "returns": def.Returns,
 		"publish": def.Publish, "consume": def.Consume, "files": def.Files, "artifacts": len(def.Artifacts), "secrets": def.Secrets,
-		"sandbox": def.Sandbox, "agent": def.Agent,
+		"sandbox": def.Sandbox, "agent": def.Agent, "needs": def.Needs, "session": def.Session,
+	}
+	if _, _, remote := pipeline.MCPTool(def.Action); remote || def.Agent != nil {
+		all["servers"], all["models"] = prog.plan.MCPServers, prog.plan.Models
 	}
 	switch def.Kind {
 	case pipeline.KindSkill:

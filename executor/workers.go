@@ -306,11 +306,12 @@ func (c *crew) extended() pipeline.Catalog {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.catalog == nil {
-		cat := pipeline.Catalog{Actions: maps.Clone(c.ex.catalog.Actions)}
+		cat := c.ex.catalog
+		cat.Actions = maps.Clone(cat.Actions)
 		for key, a := range c.known {
 			cat.Actions[key] = &a.Spec
 		}
-		digest, err := catalogDigest(cat.Actions)
+		digest, err := catalogDigest(cat)
 		if err != nil {
 			c.ex.log.Error("actions of workers not described", "err", err)
 			return c.ex.catalog

@@ -83,12 +83,12 @@ func (n *Needs) Lacks(m *ModelSpec) string {
 // none.
 func ModelSize(s string) float64 {
 	s = strings.ToUpper(strings.TrimSpace(s))
-	unit := 1.0
+	times, by := 1.0, 1.0
 	switch {
 	case strings.HasSuffix(s, "T"):
-		unit = 1000
+		times = 1000
 	case strings.HasSuffix(s, "M"):
-		unit = 0.001
+		by = 1000
 	case !strings.HasSuffix(s, "B"):
 		return 0
 	}
@@ -96,5 +96,5 @@ func ModelSize(s string) float64 {
 	if err != nil || f <= 0 || f > 1e6 {
 		return 0
 	}
-	return f * unit
+	return f * times / by
 }

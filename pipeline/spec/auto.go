@@ -435,7 +435,7 @@ func (c *compiler) autoAction(n *node, tool string, s *step) {
 	}
 	var keys []any
 	for _, key := range c.cat.keys {
-		if tool == "" || c.cat.byKey[key].Tool == tool {
+		if a := c.cat.byKey[key]; (tool == "" || a.Tool == tool) && c.cat.policy.Allows(a.Key, a.Name, a.Tool) {
 			keys = append(keys, key)
 		}
 	}

@@ -15,6 +15,9 @@ func does(s *pipeline.StepDef, cat pipeline.Catalog) (text, doc string) {
 		if s.ActionAuto != nil {
 			return "action of choice: " + templateText(s.ActionAuto.Prompt), ""
 		}
+		if server, tool, ok := pipeline.MCPTool(s.Action); ok {
+			return fmt.Sprintf("tool %s of the MCP server %s", tool, server), ""
+		}
 		if a := cat.Actions[s.Action]; a != nil {
 			doc, _, _ = strings.Cut(strings.TrimSpace(a.Doc), "\n")
 		}
@@ -69,7 +72,7 @@ func does(s *pipeline.StepDef, cat pipeline.Catalog) (text, doc string) {
 	case pipeline.KindSkill:
 		return "skill " + s.Skill.Name, s.Skill.Description
 	case pipeline.KindAgent:
-		return "agent " + s.Agent.Name, ""
+		return "agent " + s.Agent.Name, s.Agent.Description
 	case pipeline.KindAssert:
 		return "fails unless " + bare(templateText(s.Assert)), ""
 	case pipeline.KindWait:

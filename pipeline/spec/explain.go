@@ -186,7 +186,8 @@ func (x *explainer) needs(u *pipeline.Unit) {
 		switch {
 		case s.Action != "":
 			a := x.cat.Actions[s.Action]
-			asks = a == nil || a.Model
+			_, _, remote := pipeline.MCPTool(s.Action)
+			asks = a == nil && !remote || a != nil && a.Model
 			if a != nil && a.Tool != "" {
 				tool = a.Tool
 			}
@@ -196,25 +197,60 @@ func (x *explainer) needs(u *pipeline.Unit) {
 		case s.Agent != nil:
 			tool = "agent " + s.Agent.Name
 			asks = len(s.Agent.Command) == 0
+			x.agent(s.Agent)
 		}
-		if tool != "" && !slices.Contains(x.Tools, tool) {
-			x.Tools = append(x.Tools, tool)
-		}
-		model := func(name string) {
-			if name != "" && !slices.Contains(x.Models, name) {
-				x.Models = append(x.Models, name)
-			}
-		}
+		x.uses(tool)
 		if s.Model != nil {
-			model(source(s.Model))
+			x.model(source(s.Model))
 		} else if asks {
 			x.AnyModel = true
 		}
 		for i := range s.OnError {
-			model(s.OnError[i].Model)
+			x.model(s.OnError[i].Model)
 		}
 		x.People = x.People || s.Kind == pipeline.KindAsk
 	})
+}
+
+func (x *explainer) uses(tool string) {
+	if tool != "" && !slices.Contains(x.Tools, tool) {
+		x.Tools = append(x.Tools, tool)
+	}
+}
+
+func (x *explainer) model(name string) {
+	if name != "" && !slices.Contains(x.Models, name) {
+		x.Models = append(x.Models, name)
+	}
+}
+
+// agent collects what an agent may call, and whom that may ask.
+func (x *explainer) agent(a *pipeline.Agent) {
+	for i := range a.Tools {
+		t := &a.Tools[i]
+		switch {
+		case t.Agent != "":
+			x.uses("agent " + t.Agent)
+		case t.Pipeline != nil:
+			x.uses("pipeline " + t.Pipeline.Name)
+		default:
+			x.uses(t.Name)
+		}
+		x.People = x.People || t.Gate != nil || t.Name == "ask_human"
+	}
+	for _, name := range a.MCP {
+		x.uses(pipeline.MCPName(name, "*"))
+	}
+	for i := range a.Skills {
+		x.uses("skill " + a.Skills[i].Name)
+	}
+	for i := range a.Agents {
+		b := &a.Agents[i]
+		if b.Model != nil {
+			x.model(source(b.Model))
+		}
+		x.agent(b)
+	}
 }
 
 // eachStep calls f for every step of a pipeline, but not for those of the

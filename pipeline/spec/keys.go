@@ -245,6 +245,7 @@ var flowKeys = []key{
 	{name: "parameters", in: inSkill, shape: "types", doc: "What it is given, by name, with its type; without it, anything."},
 	{name: "returns", in: inSkill, shape: "types", doc: "What it gives, by name, with its type; without it, anything."},
 	{name: "run", in: inSkill, shape: "any", doc: "The program with its arguments, or a line for the shell; without it, a model is given the text of the skill."},
+	{name: "sandbox", in: inSkill, shape: "sandbox", doc: "What its program, which always runs in a sandbox, needs there, as in {network: true}."},
 	{name: "tools", in: inSkill, shape: "names", doc: "Tools that it uses."},
 	{name: "active", in: inSkill, shape: "boolean", doc: "false: it may not be used."},
 	{name: "license", in: inSkill, shape: "text", doc: "Its license."},

@@ -89,6 +89,9 @@ func (c *compiler) skillFile() *SkillFile {
 	if v := f.get("run"); v != nil {
 		c.skillRun(v, s, w.in("run"))
 	}
+	if v := f.get("sandbox"); v != nil {
+		s.Sandbox = c.sandbox(v, w.in("sandbox"))
+	}
 	if s.Command == nil && s.Run == "" {
 		s.Prompt = strings.TrimSpace(c.text.src[len(head):])
 		if s.Prompt == "" && f.get("run") == nil {

@@ -82,6 +82,8 @@ func TestNeeds(t *testing.T) {
 imports: {review: lib/review.yaml, out: /etc/passwd}
 bundle: [scripts/**, data/*.csv]
 actions: {triage: {prompt_file: prompts/triage.md}}
+agents: {a: {instructions_file: prompts/who.md, skills: [code-analyzer, known]}, b: {skills: alone}}
+models: {a: {provider: script, file: data/answers.yaml}, b: {provider: anthropic}}
 unknown: key
 steps:
   - {id: a, skill: code-analyzer, parameters: {skill: no, prompt_file: no}}
@@ -102,12 +104,16 @@ finally: [{id: z, skill: last}]
 		{NeedGlob, "scripts/**", pipeline.Pos{Line: 3, Column: 10}},
 		{NeedGlob, "data/*.csv", pipeline.Pos{Line: 3, Column: 22}},
 		{NeedPrompt, "prompts/triage.md", pipeline.Pos{Line: 4, Column: 33}},
-		{NeedSkill, "code-analyzer", pipeline.Pos{Line: 7, Column: 20}},
-		{NeedPrompt, "prompts/x.md", pipeline.Pos{Line: 11, Column: 40}},
-		{NeedSkill, "other", pipeline.Pos{Line: 15, Column: 47}},
-		{NeedImport, "y.yaml", pipeline.Pos{Line: 17, Column: 29}},
-		{NeedSkill, "third", pipeline.Pos{Line: 17, Column: 61}},
-		{NeedSkill, "last", pipeline.Pos{Line: 18, Column: 26}},
+		{NeedPrompt, "prompts/who.md", pipeline.Pos{Line: 5, Column: 33}},
+		{NeedSkill, "code-analyzer", pipeline.Pos{Line: 5, Column: 58}},
+		{NeedSkill, "known", pipeline.Pos{Line: 5, Column: 73}},
+		{NeedSkill, "alone", pipeline.Pos{Line: 5, Column: 94}},
+		{NeedModel, "data/answers.yaml", pipeline.Pos{Line: 6, Column: 38}},
+		{NeedPrompt, "prompts/x.md", pipeline.Pos{Line: 13, Column: 40}},
+		{NeedSkill, "other", pipeline.Pos{Line: 17, Column: 47}},
+		{NeedImport, "y.yaml", pipeline.Pos{Line: 19, Column: 29}},
+		{NeedSkill, "third", pipeline.Pos{Line: 19, Column: 61}},
+		{NeedSkill, "last", pipeline.Pos{Line: 20, Column: 26}},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
