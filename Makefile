@@ -37,14 +37,22 @@ test: ## run every test: units, both stores, end to end, browser; finds or insta
 e2e: $(NEEDS) ## run only the tests that start the binary or a browser
 	@$(NEEDS) -for postgres,browser,axe,python -- go test ./cmd/... ./web/... ./examples/...
 
+# Each judge is a package, with what it needs of scripts/needs.
+JUDGES = ./executor/model/judge
+JUDGENEEDS = aimock
+
+.PHONY: judges
+judges: $(NEEDS) ## hold the server against programs of others: mocks, conformance suites
+	@$(NEEDS) -for $(JUDGENEEDS) -- go test -count 1 -v $(JUDGES)
+
 .PHONY: race
 race: $(NEEDS) ## run the tests of pipeline, store, executor and server under the race detector
-	@CGO_ENABLED=1 $(NEEDS) -for postgres,gcc -- go test -race ./pipeline/... ./store/... ./executor/... ./server/...
+	@CGO_ENABLED=1 $(NEEDS) -for postgres,aimock,gcc -- go test -race ./pipeline/... ./store/... ./executor/... ./server/...
 
 .PHONY: cover
 cover: $(NEEDS) ## measure which lines the tests reach; writes .cache/cover.html
 	@mkdir -p .cache
-	@$(NEEDS) -for postgres,browser,axe,python -- go test -coverpkg=./... -coverprofile=.cache/cover.txt ./...
+	@$(NEEDS) -for postgres,browser,axe,aimock,python -- go test -coverpkg=./... -coverprofile=.cache/cover.txt ./...
 	@go tool cover -html=.cache/cover.txt -o .cache/cover.html
 	@go tool cover -func=.cache/cover.txt | tail -n 1
 

@@ -114,10 +114,24 @@ func findBrowser(ctx context.Context) (string, []string, error) {
 	return "", nil, last
 }
 
-// findAxe looks for axe-core: $AXE_CORE_JS, or what npm installs by the lock
-// file into .cache/npm.
+// findAxe looks for axe-core: $AXE_CORE_JS, or what npm brings.
 func findAxe(ctx context.Context) (string, []string, error) {
-	if given := os.Getenv("AXE_CORE_JS"); given != "" {
+	return findScript(ctx, "axe-core", "AXE_CORE_JS", "axe-core/axe.min.js")
+}
+
+// findAimock looks for aimock: $AIMOCK_JS, or what npm brings; and for the Node
+// that runs it.
+func findAimock(ctx context.Context) (string, []string, error) {
+	if _, err := exec.LookPath("node"); err != nil {
+		return "", nil, err
+	}
+	return findScript(ctx, "aimock", "AIMOCK_JS", "@copilotkit/aimock/dist/cli.js")
+}
+
+// findScript looks for a script: where a variable says, or at its path in what npm
+// installs.
+func findScript(ctx context.Context, name, variable, path string) (string, []string, error) {
+	if given := os.Getenv(variable); given != "" {
 		_, err := os.Stat(given) //nolint:gosec // the caller names it
 		return given, nil, err
 	}
@@ -125,34 +139,40 @@ func findAxe(ctx context.Context) (string, []string, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	dir := filepath.Join(root, ".cache", "npm")
-	script := filepath.Join(dir, "node_modules", "axe-core", "axe.min.js")
-	found := func() (string, []string, error) {
-		return "axe-core (" + strings.TrimPrefix(script, root+string(filepath.Separator)) + ")", []string{"AXE_CORE_JS=" + script}, nil
+	script := filepath.Join(root, ".cache", "npm", "node_modules", filepath.FromSlash(path))
+	if err := npmInstall(ctx, root, script); err != nil {
+		return "", nil, err
 	}
+	return name + " (" + strings.TrimPrefix(script, root+string(filepath.Separator)) + ")", []string{variable + "=" + script}, nil
+}
+
+// npmInstall brings what scripts/npm names into .cache/npm by its lock file, unless
+// it stands there with the script that is looked for.
+func npmInstall(ctx context.Context, root, script string) error {
+	dir := filepath.Join(root, ".cache", "npm")
 	fresh := true // what was installed is what the lock file names
 	for _, name := range []string{"package.json", "package-lock.json"} {
 		want, err := os.ReadFile(filepath.Join(root, "scripts", "npm", name)) //nolint:gosec // a file of this project
 		if err != nil {
-			return "", nil, err
+			return err
 		}
 		if have, err := os.ReadFile(filepath.Join(dir, name)); err == nil && string(have) == string(want) { //nolint:gosec // as above
 			continue
 		}
 		fresh = false
 		if err := os.MkdirAll(dir, 0o750); err != nil {
-			return "", nil, err
+			return err
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), want, 0o600); err != nil { //nolint:gosec // below .cache
-			return "", nil, err
+			return err
 		}
 	}
 	if _, err := os.Stat(script); err == nil && fresh {
-		return found()
+		return nil
 	}
 	npm, err := exec.LookPath("npm")
 	if err != nil {
-		return "", nil, err
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -160,9 +180,9 @@ func findAxe(ctx context.Context) (string, []string, error) {
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		// The next attempt must not take the half of it for the whole.
-		return "", nil, errors.Join(fmt.Errorf("npm ci: %w\n%s", err, out), os.Remove(filepath.Join(dir, "package-lock.json")))
+		return errors.Join(fmt.Errorf("npm ci: %w\n%s", err, out), os.Remove(filepath.Join(dir, "package-lock.json")))
 	}
-	return found()
+	return nil
 }
 
 // findRedis looks for the Redis server that tests start: $REDIS_SERVER, or the

@@ -1,10 +1,10 @@
 // Needs finds what the tests and measurements need beside Go, installs what is
 // missing where it may, and runs a command with it:
 //
-//	needs -for postgres,browser,axe,redis,python,gcc -- go test ./...
+//	needs -for postgres,browser,axe,aimock,redis,python,gcc -- go test ./...
 //
 // It hands over what it found in the environment: TEST_DATABASE_URL, CHROMIUM,
-// AXE_CORE_JS and REDIS_SERVER. Where one of these is set already, it is taken as it is. As
+// AXE_CORE_JS, AIMOCK_JS and REDIS_SERVER. Where one of these is set already, it is taken as it is. As
 // root on Debian or Ubuntu a missing need is installed with apt-get; elsewhere it
 // is an error that says the one command to get it. A need is never skipped.
 //
@@ -54,6 +54,10 @@ var needs = []need{
 		find: findAxe, apt: []string{"nodejs", "npm"}, brew: []string{"node"},
 	},
 	{
+		name: "aimock", why: "the providers of models are held against an independent mock of their services, which npm brings",
+		find: findAimock, apt: []string{"nodejs", "npm"}, brew: []string{"node"},
+	},
+	{
 		name: "redis", why: "the cache that servers share is tested against the real thing",
 		find: findRedis, apt: []string{"redis-server"}, brew: []string{"redis"},
 	},
@@ -68,11 +72,11 @@ var needs = []need{
 }
 
 func main() {
-	wanted := flag.String("for", "postgres,browser,axe,redis,python,gcc", "the needs, separated by commas")
+	wanted := flag.String("for", "postgres,browser,axe,aimock,redis,python,gcc", "the needs, separated by commas")
 	own := flag.Bool("own", false, "a PostgreSQL for this command alone")
 	end := flag.Bool("stop", false, "end the PostgreSQL that the tests share, and do nothing else")
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: needs [-for postgres,browser,axe,redis,python,gcc] [-own] [-- COMMAND...]")
+		fmt.Fprintln(os.Stderr, "usage: needs [-for postgres,browser,axe,aimock,redis,python,gcc] [-own] [-- COMMAND...]")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
