@@ -84,7 +84,7 @@ func (r *runState) composeLoop(ev evaluation, t *pipeline.Task, w *work, model a
 	if len(w.files) > 0 {
 		shown["files"] = w.files
 	}
-	w.action, w.params, w.shown, w.agent = action, map[string]any{}, shown, a
+	w.action, w.key, w.params, w.shown, w.agent = action, pipeline.AgentAction, map[string]any{}, shown, a
 	return nil
 }
 

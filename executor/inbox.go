@@ -154,6 +154,11 @@ func (r *runState) receive(m *store.Message) {
 			return
 		}
 		r.signal(name, data, m.Actor)
+	case store.MessageSteer:
+		path, text, err := steeringOf(m.Body)
+		if err != nil || !r.steer(path, text, m.Actor) {
+			l.ex.log.Info("message to an agent not heard: it is not at work", "run", r.run.ID, "step", path, "err", err)
+		}
 	case store.MessageDecision:
 		d, err := pipeline.DecodeDecision(m.Body)
 		if err != nil {

@@ -210,6 +210,16 @@ func (c *simClient) Events(ctx context.Context, id pipeline.RunID, after int32) 
 	}
 }
 
+func (c *simClient) StepEvents(ctx context.Context, id pipeline.RunID, path pipeline.Path, after int32) iter.Seq2[pipeline.Event, error] {
+	return func(yield func(pipeline.Event, error) bool) {
+		for e, err := range c.Events(ctx, id, after) {
+			if (err != nil || e.Path == path) && !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
 func (c *simClient) PutPlan(ctx context.Context, p store.Plan) error {
 	return c.do(ctx, "put plan", func() (string, error) {
 		c.db.plans[p.Digest] = p

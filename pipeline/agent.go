@@ -6,6 +6,10 @@ import (
 	"time"
 )
 
+// AgentAction is the action of steps whose agent is a model with tools, and no
+// program.
+const AgentAction = "agent"
+
 // Agent is an agent as it stands in the plan. One that is a program has a
 // Command; any other is a loop of a model and its tools. Its templates are
 // evaluated in the scope of the step that uses it.

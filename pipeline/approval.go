@@ -50,8 +50,8 @@ type Approval struct {
 	Path      Path
 	Kind      ApprovalKind
 	Question  string
-	Choices   []any // an answer must be one of them; nil: anything
-	Schema    *Type // the type of the answer; nil: any
+	Choices   []any    // an answer must be one of them; nil: anything
+	Schema    *Type    // the type of the answer; nil: any
 	Default   any      // of a call of a tool: its arguments
 	Scope     string   // of a call of a tool: what can be approved for the rest of the run
 	Assignees []string // who may decide; empty: anyone

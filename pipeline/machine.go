@@ -116,8 +116,8 @@ type Machine struct {
 
 	approved map[string]any // by Approval.Scope: who has approved it for the rest of the run
 	sessions map[string]any // by unit and name: the id of the newest conversation
-	answers map[string]any
-	answer  map[Path]map[string]*Answer
+	answers  map[string]any
+	answer   map[Path]map[string]*Answer
 	// contents holds those of them that models gave, by what was asked.
 	contents map[Digest]*Answer
 	answered int

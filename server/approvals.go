@@ -121,9 +121,21 @@ func (s approvals) DecideApproval(ctx context.Context, req *orchestratorv1.Decid
 			return nil, bad
 		}
 	}
-	a, err = s.cfg.Store.Decide(ctx, id, pipeline.Decision{
+	d := pipeline.Decision{
 		Approval: id, Decision: req.GetDecision(), Value: v, Comment: req.GetComment(), Actor: localUser, At: time.Now().UTC(),
-	})
+	}
+	if req.GetRemember() {
+		if a.Scope == "" || d.Decision != "approve" {
+			return nil, refuse("remember", "not_remembered", "only the approval of a tool's call can be remembered for the rest of the run")
+		}
+		d.Remember = a.Scope
+	}
+	if a.Kind == pipeline.ApprovalTool && d.Decision == "approve" && v != nil {
+		if _, ok := v.(map[string]any); !ok {
+			return nil, refuse("value", "invalid_arguments", "the arguments of a call are a JSON object")
+		}
+	}
+	a, err = s.cfg.Store.Decide(ctx, id, d)
 	if err != nil {
 		return nil, err
 	}

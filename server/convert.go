@@ -128,7 +128,7 @@ func fromApproval(a *pipeline.Approval) *orchestratorv1.Approval {
 	out := &orchestratorv1.Approval{
 		Id: string(a.ID), RunId: string(a.Run), Pipeline: a.Pipeline, Path: string(a.Path), Kind: string(a.Kind),
 		Question: a.Question, Default: fromValue(a.Default), Assignees: a.Assignees, Quorum: clamp(a.Quorum),
-		Deadline: fromTime(a.Deadline), OnTimeout: a.OnTimeout, Status: string(a.Status),
+		Deadline: fromTime(a.Deadline), OnTimeout: a.OnTimeout, Status: string(a.Status), Scope: a.Scope,
 		CreatedAt: fromTime(a.CreatedAt), DecidedAt: fromTime(a.DecidedAt), Allowed: a.Allowed(),
 	}
 	if a.Choices != nil {
@@ -140,7 +140,7 @@ func fromApproval(a *pipeline.Approval) *orchestratorv1.Approval {
 	for i := range a.Decisions {
 		d := &a.Decisions[i]
 		out.Decisions = append(out.Decisions, &orchestratorv1.Decision{
-			Decision: d.Decision, Value: fromValue(d.Value), Comment: d.Comment, Actor: d.Actor, At: fromTime(d.At),
+			Decision: d.Decision, Value: fromValue(d.Value), Comment: d.Comment, Actor: d.Actor, At: fromTime(d.At), Remember: d.Remember,
 		})
 	}
 	return out

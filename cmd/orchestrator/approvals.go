@@ -220,10 +220,15 @@ func (c *cli) howItGoesOn(ctx context.Context, cl *client, run string) error {
 }
 
 func (c *cli) approveCommand() *cobra.Command {
-	return c.decision("approve APPROVAL", "Say yes", "", "orchestrator approvals approve 0198c2f0-7b1e-7cc3-98c4-dc0c0c07398f",
+	var val string
+	remember := false
+	cmd := c.decision("approve APPROVAL", "Say yes", "A call that an agent wants to make is made once it is approved. Its arguments can be changed before (--value), and all further calls of the tool be approved for the rest of the run (--remember).", "orchestrator approvals approve 0198c2f0-7b1e-7cc3-98c4-dc0c0c07398f",
 		1, "the id of an approval", func([]string, *api.Approval) (*api.DecideApprovalRequest, error) {
-			return &api.DecideApprovalRequest{Decision: "approve"}, nil
+			return &api.DecideApprovalRequest{Decision: "approve", Value: val, Remember: remember}, nil
 		})
+	cmd.Flags().StringVar(&val, "value", "", "of a tool's call: other arguments for it, as JSON")
+	cmd.Flags().BoolVar(&remember, "remember", false, "of a tool's call: approve all further ones of that tool by that agent, for the rest of the run")
+	return cmd
 }
 
 func (c *cli) rejectCommand() *cobra.Command {

@@ -25,6 +25,14 @@ func (c *cli) completeFlags(root *cobra.Command) {
 			cmd.ValidArgsFunction = c.completeRun(verb)
 		}
 	}
+	if cmd, _, err := root.Find([]string{"runs", "steer"}); err == nil {
+		cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 0 {
+				return c.completeRun("signal")(cmd, args, typed)
+			}
+			return c.completeStep(cmd, args[:1], typed)
+		}
+	}
 	if cmd, _, err := root.Find([]string{"signal"}); err == nil {
 		cmd.ValidArgsFunction = c.completeRun("signal")
 	}

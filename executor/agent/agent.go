@@ -52,7 +52,7 @@ func New(cfg Config) executor.Action {
 	}
 	return executor.Action{
 		Spec: pipeline.ActionSpec{
-			Key: "agent", Name: "agent", Effect: pipeline.EffectAtLeastOnce, Model: true, Returns: pipeline.Type{Kind: "any"},
+			Key: pipeline.AgentAction, Name: pipeline.AgentAction, Effect: pipeline.EffectAtLeastOnce, Model: true, Returns: pipeline.Type{Kind: "any"},
 			Doc: "Hands a prompt to an agent: a model that may call tools before it answers.",
 		},
 		Journal: true, Workspace: true,

@@ -30,14 +30,14 @@ type call struct {
 	args  map[string]any
 	again bool // an earlier attempt may have begun it
 
-	result *tool.Result // how it ended; nil: not yet
-	kept   bool         // an earlier attempt has recorded the result
-	note   string       // that the result carries for the model
-	changed string      // likewise; it is recorded with the result
-	ask    *executor.Asked
-	open   pipeline.ApprovalID // that is waited for
-	due    time.Time           // its deadline
-	err    error               // that ends the attempt
+	result  *tool.Result // how it ended; nil: not yet
+	kept    bool         // an earlier attempt has recorded the result
+	note    string       // that the result carries for the model
+	changed string       // likewise; it is recorded with the result
+	ask     *executor.Asked
+	open    pipeline.ApprovalID // that is waited for
+	due     time.Time           // its deadline
+	err     error               // that ends the attempt
 }
 
 // refuse ends a call before it began: the model reads why.

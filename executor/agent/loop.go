@@ -175,13 +175,16 @@ func (l *loop) take(ctx context.Context) (*model.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.N == 0 { // nobody has recorded it
+		a.N = l.env.Journal.Next()
+	}
 	return a, nil
 }
 
 // request is the question of the next turn.
 func (l *loop) request(final bool) *model.Request {
 	r := &model.Request{
-		Run: l.env.Run, Step: l.env.Path, Action: "agent", Agent: l.agent.Name, Turn: l.turn, In: l.in, Phase: model.PhaseTurn,
+		Run: l.env.Run, Step: l.env.Path, Action: pipeline.AgentAction, Agent: l.agent.Name, Turn: l.turn, In: l.in, Phase: model.PhaseTurn,
 		Model: l.model, Needs: l.needs, System: l.system, Messages: slices.Clip(l.messages), Tools: l.defs(),
 		IdempotencyKey: fmt.Sprintf("%s#%d.%d", l.env.IdempotencyKey(), l.in, l.turn),
 	}

@@ -253,4 +253,3 @@ func (l *loop) elicit(c *call) func(context.Context, string, map[string]any) (*p
 		})
 	}
 }
-

@@ -21,7 +21,7 @@ func Checked(ctx context.Context, r *Request, ask func(context.Context, *Request
 		first.Phase = PhaseAnswer
 		r = &first
 	}
-	if r.Schema == nil {
+	if r.Schema == nil || r.Agent != "" { // an agent's answer may also be calls; it reads and repairs by itself
 		return ask(ctx, r)
 	}
 	s, err := Compile(r.Schema)

@@ -29,7 +29,8 @@ type Caller interface {
 	// Ask asks a model and waits for its whole answer. An equal request that an
 	// earlier attempt of the step has made is answered from env.Journal. Where the
 	// request has a schema, the answer's Value satisfies it, or the error is a
-	// *pipeline.Failure of category contract. Errors are *pipeline.Failure,
+	// *pipeline.Failure of category contract; but agents hold the answers of their
+	// turns against the schema themselves. Errors are *pipeline.Failure,
 	// executor.ErrJournal, *executor.Suspension (a budget is spent), or the context's. A
 	// Response may come together with an error: what was paid for.
 	Ask(ctx context.Context, env executor.Env, r *Request) (*Response, error)

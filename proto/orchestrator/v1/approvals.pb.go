@@ -37,7 +37,8 @@ type Approval struct {
 	// A list: the answer must be one of them; null: anything.
 	Choices string `protobuf:"bytes,7,opt,name=choices,proto3" json:"choices,omitempty"`
 	// The type of the answer, as in integer or list of string; empty: any.
-	Type    string `protobuf:"bytes,8,opt,name=type,proto3" json:"type,omitempty"`
+	Type string `protobuf:"bytes,8,opt,name=type,proto3" json:"type,omitempty"`
+	// The answer that a deadline gives; of a tool's call: its arguments.
 	Default string `protobuf:"bytes,9,opt,name=default,proto3" json:"default,omitempty"`
 	// Who may decide; empty: anyone.
 	Assignees []string `protobuf:"bytes,10,rep,name=assignees,proto3" json:"assignees,omitempty"`
@@ -53,7 +54,9 @@ type Approval struct {
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	DecidedAt *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=decided_at,json=decidedAt,proto3" json:"decided_at,omitempty"`
 	// What can be decided, as in approve, reject.
-	Allowed       []string `protobuf:"bytes,18,rep,name=allowed,proto3" json:"allowed,omitempty"`
+	Allowed []string `protobuf:"bytes,18,rep,name=allowed,proto3" json:"allowed,omitempty"`
+	// Of a tool's call: what can be approved for the rest of the run, as agent/tool.
+	Scope         string `protobuf:"bytes,19,opt,name=scope,proto3" json:"scope,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -214,14 +217,23 @@ func (x *Approval) GetAllowed() []string {
 	return nil
 }
 
+func (x *Approval) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
 // Decision is what somebody said to an approval.
 type Decision struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Decision      string                 `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
-	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
-	Comment       string                 `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
-	Actor         string                 `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at,proto3" json:"at,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Decision string                 `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
+	Value    string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Comment  string                 `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
+	Actor    string                 `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
+	At       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at,proto3" json:"at,omitempty"`
+	// What else was approved for the rest of the run, as agent/tool; empty: nothing.
+	Remember      string `protobuf:"bytes,6,opt,name=remember,proto3" json:"remember,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -289,6 +301,13 @@ func (x *Decision) GetAt() *timestamppb.Timestamp {
 		return x.At
 	}
 	return nil
+}
+
+func (x *Decision) GetRemember() string {
+	if x != nil {
+		return x.Remember
+	}
+	return ""
 }
 
 type ListApprovalsRequest struct {
@@ -463,9 +482,13 @@ type DecideApprovalRequest struct {
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// approve, reject, answer, retry, done or fail, as the approval's kind allows.
 	Decision string `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"`
-	// The answer, or the output to record.
-	Value         string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
-	Comment       string `protobuf:"bytes,4,opt,name=comment,proto3" json:"comment,omitempty"`
+	// The answer, the output to record, or with approve of a tool's call: other
+	// arguments for it.
+	Value   string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	Comment string `protobuf:"bytes,4,opt,name=comment,proto3" json:"comment,omitempty"`
+	// With approve of a tool's call: all further calls of that tool by that agent are
+	// approved, for the rest of the run.
+	Remember      bool `protobuf:"varint,5,opt,name=remember,proto3" json:"remember,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -528,11 +551,18 @@ func (x *DecideApprovalRequest) GetComment() string {
 	return ""
 }
 
+func (x *DecideApprovalRequest) GetRemember() bool {
+	if x != nil {
+		return x.Remember
+	}
+	return false
+}
+
 var File_orchestrator_v1_approvals_proto protoreflect.FileDescriptor
 
 const file_orchestrator_v1_approvals_proto_rawDesc = "" +
 	"\n" +
-	"\x1forchestrator/v1/approvals.proto\x12\x0forchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dorchestrator/v1/options.proto\"\xd3\x04\n" +
+	"\x1forchestrator/v1/approvals.proto\x12\x0forchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dorchestrator/v1/options.proto\"\xe9\x04\n" +
 	"\bApproval\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n" +
 	"\x06run_id\x18\x02 \x01(\tR\x05runId\x12\x1a\n" +
@@ -555,13 +585,15 @@ const file_orchestrator_v1_approvals_proto_rawDesc = "" +
 	"created_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
 	"\n" +
 	"decided_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\tdecidedAt\x12\x18\n" +
-	"\aallowed\x18\x12 \x03(\tR\aallowed\"\x9e\x01\n" +
+	"\aallowed\x18\x12 \x03(\tR\aallowed\x12\x14\n" +
+	"\x05scope\x18\x13 \x01(\tR\x05scope\"\xba\x01\n" +
 	"\bDecision\x12\x1a\n" +
 	"\bdecision\x18\x01 \x01(\tR\bdecision\x12\x1a\n" +
 	"\x05value\x18\x02 \x01(\tB\x04\xe8\xe0\x18\x01R\x05value\x12\x18\n" +
 	"\acomment\x18\x03 \x01(\tR\acomment\x12\x14\n" +
 	"\x05actor\x18\x04 \x01(\tR\x05actor\x12*\n" +
-	"\x02at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x81\x01\n" +
+	"\x02at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1a\n" +
+	"\bremember\x18\x06 \x01(\tR\bremember\"\x81\x01\n" +
 	"\x14ListApprovalsRequest\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\tR\x06status\x12\x15\n" +
 	"\x06run_id\x18\x02 \x01(\tR\x05runId\x12\x1b\n" +
@@ -572,12 +604,13 @@ const file_orchestrator_v1_approvals_proto_rawDesc = "" +
 	"\tapprovals\x18\x01 \x03(\v2\x19.orchestrator.v1.ApprovalR\tapprovals\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"$\n" +
 	"\x12GetApprovalRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"y\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x95\x01\n" +
 	"\x15DecideApprovalRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bdecision\x18\x02 \x01(\tR\bdecision\x12\x1a\n" +
 	"\x05value\x18\x03 \x01(\tB\x04\xe8\xe0\x18\x01R\x05value\x12\x18\n" +
-	"\acomment\x18\x04 \x01(\tR\acomment2\x8f\x02\n" +
+	"\acomment\x18\x04 \x01(\tR\acomment\x12\x1a\n" +
+	"\bremember\x18\x05 \x01(\bR\bremember2\x8f\x02\n" +
 	"\tApprovals\x12^\n" +
 	"\rListApprovals\x12%.orchestrator.v1.ListApprovalsRequest\x1a&.orchestrator.v1.ListApprovalsResponse\x12M\n" +
 	"\vGetApproval\x12#.orchestrator.v1.GetApprovalRequest\x1a\x19.orchestrator.v1.Approval\x12S\n" +

@@ -1414,6 +1414,69 @@ func (x *SendSignalRequest) GetData() string {
 	return ""
 }
 
+type SteerRunRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The run.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The path of the agent's step, as in fix[2]/research.
+	Step string `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	// What it is told.
+	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerRunRequest) Reset() {
+	*x = SteerRunRequest{}
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerRunRequest) ProtoMessage() {}
+
+func (x *SteerRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerRunRequest.ProtoReflect.Descriptor instead.
+func (*SteerRunRequest) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SteerRunRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SteerRunRequest) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *SteerRunRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type ListRunsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in: status:failed pipeline:nightly label.customer=42
@@ -1427,7 +1490,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[12]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1502,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[12]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1515,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{12}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListRunsRequest) GetFilter() string {
@@ -1487,7 +1550,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[13]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1562,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[13]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1575,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{13}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListRunsResponse) GetRuns() []*Run {
@@ -1538,7 +1601,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[14]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1613,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[14]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1626,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{14}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetRunRequest) GetId() string {
@@ -1584,7 +1647,7 @@ type ListStepsRequest struct {
 
 func (x *ListStepsRequest) Reset() {
 	*x = ListStepsRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[15]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1659,7 @@ func (x *ListStepsRequest) String() string {
 func (*ListStepsRequest) ProtoMessage() {}
 
 func (x *ListStepsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[15]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1672,7 @@ func (x *ListStepsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStepsRequest.ProtoReflect.Descriptor instead.
 func (*ListStepsRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{15}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListStepsRequest) GetId() string {
@@ -1643,7 +1706,7 @@ type ListStepsResponse struct {
 
 func (x *ListStepsResponse) Reset() {
 	*x = ListStepsResponse{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[16]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1718,7 @@ func (x *ListStepsResponse) String() string {
 func (*ListStepsResponse) ProtoMessage() {}
 
 func (x *ListStepsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[16]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1731,7 @@ func (x *ListStepsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStepsResponse.ProtoReflect.Descriptor instead.
 func (*ListStepsResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{16}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListStepsResponse) GetSteps() []*Step {
@@ -1699,7 +1762,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[17]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1774,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[17]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1787,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{17}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListEventsRequest) GetId() string {
@@ -1765,7 +1828,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[18]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +1840,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[18]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +1853,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{18}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -1817,7 +1880,7 @@ type WatchRunRequest struct {
 
 func (x *WatchRunRequest) Reset() {
 	*x = WatchRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[19]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +1892,7 @@ func (x *WatchRunRequest) String() string {
 func (*WatchRunRequest) ProtoMessage() {}
 
 func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[19]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +1905,7 @@ func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunRequest.ProtoReflect.Descriptor instead.
 func (*WatchRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{19}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchRunRequest) GetId() string {
@@ -1874,7 +1937,7 @@ type ReadLogsRequest struct {
 
 func (x *ReadLogsRequest) Reset() {
 	*x = ReadLogsRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[20]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +1949,7 @@ func (x *ReadLogsRequest) String() string {
 func (*ReadLogsRequest) ProtoMessage() {}
 
 func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[20]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +1962,7 @@ func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogsRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogsRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{20}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReadLogsRequest) GetId() string {
@@ -1939,7 +2002,7 @@ type CancelRunRequest struct {
 
 func (x *CancelRunRequest) Reset() {
 	*x = CancelRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[21]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +2014,7 @@ func (x *CancelRunRequest) String() string {
 func (*CancelRunRequest) ProtoMessage() {}
 
 func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[21]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,7 +2027,7 @@ func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunRequest.ProtoReflect.Descriptor instead.
 func (*CancelRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{21}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CancelRunRequest) GetId() string {
@@ -1983,7 +2046,7 @@ type PauseRunRequest struct {
 
 func (x *PauseRunRequest) Reset() {
 	*x = PauseRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[22]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1995,7 +2058,7 @@ func (x *PauseRunRequest) String() string {
 func (*PauseRunRequest) ProtoMessage() {}
 
 func (x *PauseRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[22]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2008,7 +2071,7 @@ func (x *PauseRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRunRequest.ProtoReflect.Descriptor instead.
 func (*PauseRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{22}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PauseRunRequest) GetId() string {
@@ -2027,7 +2090,7 @@ type ResumeRunRequest struct {
 
 func (x *ResumeRunRequest) Reset() {
 	*x = ResumeRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[23]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2102,7 @@ func (x *ResumeRunRequest) String() string {
 func (*ResumeRunRequest) ProtoMessage() {}
 
 func (x *ResumeRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[23]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2115,7 @@ func (x *ResumeRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRunRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{23}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ResumeRunRequest) GetId() string {
@@ -2076,7 +2139,7 @@ type RetryRunRequest struct {
 
 func (x *RetryRunRequest) Reset() {
 	*x = RetryRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[24]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2088,7 +2151,7 @@ func (x *RetryRunRequest) String() string {
 func (*RetryRunRequest) ProtoMessage() {}
 
 func (x *RetryRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[24]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2101,7 +2164,7 @@ func (x *RetryRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRunRequest.ProtoReflect.Descriptor instead.
 func (*RetryRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{24}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RetryRunRequest) GetId() string {
@@ -2138,7 +2201,7 @@ type RerunRunRequest struct {
 
 func (x *RerunRunRequest) Reset() {
 	*x = RerunRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[25]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2213,7 @@ func (x *RerunRunRequest) String() string {
 func (*RerunRunRequest) ProtoMessage() {}
 
 func (x *RerunRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[25]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2226,7 @@ func (x *RerunRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RerunRunRequest.ProtoReflect.Descriptor instead.
 func (*RerunRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{25}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RerunRunRequest) GetId() string {
@@ -2217,7 +2280,7 @@ type ForkRunRequest struct {
 
 func (x *ForkRunRequest) Reset() {
 	*x = ForkRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[26]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2292,7 @@ func (x *ForkRunRequest) String() string {
 func (*ForkRunRequest) ProtoMessage() {}
 
 func (x *ForkRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[26]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2305,7 @@ func (x *ForkRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForkRunRequest.ProtoReflect.Descriptor instead.
 func (*ForkRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{26}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ForkRunRequest) GetId() string {
@@ -2318,7 +2381,7 @@ type ReplayRunRequest struct {
 
 func (x *ReplayRunRequest) Reset() {
 	*x = ReplayRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[27]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2393,7 @@ func (x *ReplayRunRequest) String() string {
 func (*ReplayRunRequest) ProtoMessage() {}
 
 func (x *ReplayRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[27]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2406,7 @@ func (x *ReplayRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRunRequest.ProtoReflect.Descriptor instead.
 func (*ReplayRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{27}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReplayRunRequest) GetId() string {
@@ -2380,7 +2443,7 @@ type PreviewForkRequest struct {
 
 func (x *PreviewForkRequest) Reset() {
 	*x = PreviewForkRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[28]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +2455,7 @@ func (x *PreviewForkRequest) String() string {
 func (*PreviewForkRequest) ProtoMessage() {}
 
 func (x *PreviewForkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[28]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +2468,7 @@ func (x *PreviewForkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewForkRequest.ProtoReflect.Descriptor instead.
 func (*PreviewForkRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{28}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PreviewForkRequest) GetId() string {
@@ -2480,7 +2543,7 @@ type PreviewForkResponse struct {
 
 func (x *PreviewForkResponse) Reset() {
 	*x = PreviewForkResponse{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[29]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2492,7 +2555,7 @@ func (x *PreviewForkResponse) String() string {
 func (*PreviewForkResponse) ProtoMessage() {}
 
 func (x *PreviewForkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[29]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2505,7 +2568,7 @@ func (x *PreviewForkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewForkResponse.ProtoReflect.Descriptor instead.
 func (*PreviewForkResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{29}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PreviewForkResponse) GetSteps() []*ForkStep {
@@ -2531,7 +2594,7 @@ type ForkStep struct {
 
 func (x *ForkStep) Reset() {
 	*x = ForkStep{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[30]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2606,7 @@ func (x *ForkStep) String() string {
 func (*ForkStep) ProtoMessage() {}
 
 func (x *ForkStep) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[30]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2619,7 @@ func (x *ForkStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForkStep.ProtoReflect.Descriptor instead.
 func (*ForkStep) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{30}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ForkStep) GetPath() string {
@@ -2600,7 +2663,7 @@ type DiffRunsRequest struct {
 
 func (x *DiffRunsRequest) Reset() {
 	*x = DiffRunsRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[31]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2612,7 +2675,7 @@ func (x *DiffRunsRequest) String() string {
 func (*DiffRunsRequest) ProtoMessage() {}
 
 func (x *DiffRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[31]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2625,7 +2688,7 @@ func (x *DiffRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRunsRequest.ProtoReflect.Descriptor instead.
 func (*DiffRunsRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{31}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DiffRunsRequest) GetA() string {
@@ -2681,7 +2744,7 @@ type RunDiff struct {
 
 func (x *RunDiff) Reset() {
 	*x = RunDiff{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[32]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +2756,7 @@ func (x *RunDiff) String() string {
 func (*RunDiff) ProtoMessage() {}
 
 func (x *RunDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[32]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +2769,7 @@ func (x *RunDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunDiff.ProtoReflect.Descriptor instead.
 func (*RunDiff) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{32}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RunDiff) GetA() *Run {
@@ -2830,7 +2893,7 @@ type DefinitionDiff struct {
 
 func (x *DefinitionDiff) Reset() {
 	*x = DefinitionDiff{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[33]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2842,7 +2905,7 @@ func (x *DefinitionDiff) String() string {
 func (*DefinitionDiff) ProtoMessage() {}
 
 func (x *DefinitionDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[33]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2855,7 +2918,7 @@ func (x *DefinitionDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DefinitionDiff.ProtoReflect.Descriptor instead.
 func (*DefinitionDiff) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{33}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DefinitionDiff) GetSame() bool {
@@ -2907,7 +2970,7 @@ type DefinitionChange struct {
 
 func (x *DefinitionChange) Reset() {
 	*x = DefinitionChange{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[34]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +2982,7 @@ func (x *DefinitionChange) String() string {
 func (*DefinitionChange) ProtoMessage() {}
 
 func (x *DefinitionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[34]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +2995,7 @@ func (x *DefinitionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DefinitionChange.ProtoReflect.Descriptor instead.
 func (*DefinitionChange) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{34}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DefinitionChange) GetChange() string {
@@ -2996,7 +3059,7 @@ type ValueDiff struct {
 
 func (x *ValueDiff) Reset() {
 	*x = ValueDiff{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[35]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3008,7 +3071,7 @@ func (x *ValueDiff) String() string {
 func (*ValueDiff) ProtoMessage() {}
 
 func (x *ValueDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[35]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3021,7 +3084,7 @@ func (x *ValueDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValueDiff.ProtoReflect.Descriptor instead.
 func (*ValueDiff) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{35}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ValueDiff) GetName() string {
@@ -3060,7 +3123,7 @@ type DiffValue struct {
 
 func (x *DiffValue) Reset() {
 	*x = DiffValue{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[36]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3072,7 +3135,7 @@ func (x *DiffValue) String() string {
 func (*DiffValue) ProtoMessage() {}
 
 func (x *DiffValue) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[36]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3085,7 +3148,7 @@ func (x *DiffValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffValue.ProtoReflect.Descriptor instead.
 func (*DiffValue) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{36}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DiffValue) GetValue() string {
@@ -3126,7 +3189,7 @@ type StepDiff struct {
 
 func (x *StepDiff) Reset() {
 	*x = StepDiff{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[37]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +3201,7 @@ func (x *StepDiff) String() string {
 func (*StepDiff) ProtoMessage() {}
 
 func (x *StepDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[37]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3151,7 +3214,7 @@ func (x *StepDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepDiff.ProtoReflect.Descriptor instead.
 func (*StepDiff) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{37}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StepDiff) GetPath() string {
@@ -3217,7 +3280,7 @@ type StepSide struct {
 
 func (x *StepSide) Reset() {
 	*x = StepSide{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[38]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3229,7 +3292,7 @@ func (x *StepSide) String() string {
 func (*StepSide) ProtoMessage() {}
 
 func (x *StepSide) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[38]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3242,7 +3305,7 @@ func (x *StepSide) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepSide.ProtoReflect.Descriptor instead.
 func (*StepSide) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{38}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StepSide) GetStatus() Step_Status {
@@ -3324,7 +3387,7 @@ type ExportRunRequest struct {
 
 func (x *ExportRunRequest) Reset() {
 	*x = ExportRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[39]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3336,7 +3399,7 @@ func (x *ExportRunRequest) String() string {
 func (*ExportRunRequest) ProtoMessage() {}
 
 func (x *ExportRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[39]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3349,7 +3412,7 @@ func (x *ExportRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRunRequest.ProtoReflect.Descriptor instead.
 func (*ExportRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{39}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExportRunRequest) GetId() string {
@@ -3369,7 +3432,7 @@ type ExportRunResponse struct {
 
 func (x *ExportRunResponse) Reset() {
 	*x = ExportRunResponse{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[40]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3444,7 @@ func (x *ExportRunResponse) String() string {
 func (*ExportRunResponse) ProtoMessage() {}
 
 func (x *ExportRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[40]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3457,7 @@ func (x *ExportRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRunResponse.ProtoReflect.Descriptor instead.
 func (*ExportRunResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{40}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExportRunResponse) GetData() []byte {
@@ -3414,7 +3477,7 @@ type ImportRunRequest struct {
 
 func (x *ImportRunRequest) Reset() {
 	*x = ImportRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[41]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3426,7 +3489,7 @@ func (x *ImportRunRequest) String() string {
 func (*ImportRunRequest) ProtoMessage() {}
 
 func (x *ImportRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[41]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3439,7 +3502,7 @@ func (x *ImportRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportRunRequest.ProtoReflect.Descriptor instead.
 func (*ImportRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{41}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ImportRunRequest) GetData() []byte {
@@ -3458,7 +3521,7 @@ type WhyRunRequest struct {
 
 func (x *WhyRunRequest) Reset() {
 	*x = WhyRunRequest{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[42]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3470,7 +3533,7 @@ func (x *WhyRunRequest) String() string {
 func (*WhyRunRequest) ProtoMessage() {}
 
 func (x *WhyRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[42]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3483,7 +3546,7 @@ func (x *WhyRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhyRunRequest.ProtoReflect.Descriptor instead.
 func (*WhyRunRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{42}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *WhyRunRequest) GetId() string {
@@ -3504,7 +3567,7 @@ type WhyRunResponse struct {
 
 func (x *WhyRunResponse) Reset() {
 	*x = WhyRunResponse{}
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[43]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3516,7 +3579,7 @@ func (x *WhyRunResponse) String() string {
 func (*WhyRunResponse) ProtoMessage() {}
 
 func (x *WhyRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_runs_proto_msgTypes[43]
+	mi := &file_orchestrator_v1_runs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3529,7 +3592,7 @@ func (x *WhyRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhyRunResponse.ProtoReflect.Descriptor instead.
 func (*WhyRunResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{43}
+	return file_orchestrator_v1_runs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WhyRunResponse) GetRun() *Run {
@@ -3708,7 +3771,11 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\x11SendSignalRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\x04data\x18\x03 \x01(\tB\x04\xe8\xe0\x18\x01R\x04data\"e\n" +
+	"\x04data\x18\x03 \x01(\tB\x04\xe8\xe0\x18\x01R\x04data\"I\n" +
+	"\x0fSteerRunRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\tR\x04step\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"e\n" +
 	"\x0fListRunsRequest\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -3878,7 +3945,7 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"h\n" +
 	"\x0eWhyRunResponse\x12&\n" +
 	"\x03run\x18\x01 \x01(\v2\x14.orchestrator.v1.RunR\x03run\x12.\n" +
-	"\x06causes\x18\x02 \x03(\v2\x16.orchestrator.v1.CauseR\x06causes2\xb6\r\n" +
+	"\x06causes\x18\x02 \x03(\v2\x16.orchestrator.v1.CauseR\x06causes2\xfa\r\n" +
 	"\x04Runs\x12D\n" +
 	"\tCreateRun\x12!.orchestrator.v1.CreateRunRequest\x1a\x14.orchestrator.v1.Run\x12O\n" +
 	"\bListRuns\x12 .orchestrator.v1.ListRunsRequest\x1a!.orchestrator.v1.ListRunsResponse\x12>\n" +
@@ -3902,7 +3969,8 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\tImportRun\x12!.orchestrator.v1.ImportRunRequest\x1a\x14.orchestrator.v1.Run(\x01\x12L\n" +
 	"\x06DryRun\x12!.orchestrator.v1.CreateRunRequest\x1a\x1f.orchestrator.v1.DryRunResponse\x12F\n" +
 	"\n" +
-	"SendSignal\x12\".orchestrator.v1.SendSignalRequest\x1a\x14.orchestrator.v1.Run\x12D\n" +
+	"SendSignal\x12\".orchestrator.v1.SendSignalRequest\x1a\x14.orchestrator.v1.Run\x12B\n" +
+	"\bSteerRun\x12 .orchestrator.v1.SteerRunRequest\x1a\x14.orchestrator.v1.Run\x12D\n" +
 	"\bGetGraph\x12 .orchestrator.v1.GetGraphRequest\x1a\x16.orchestrator.v1.Graph\x12S\n" +
 	"\rGetDefinition\x12%.orchestrator.v1.GetDefinitionRequest\x1a\x1b.orchestrator.v1.DefinitionBSZQgithub.com/orchestrator-project/orchestrator/proto/orchestrator/v1;orchestratorv1b\x06proto3"
 
@@ -3919,7 +3987,7 @@ func file_orchestrator_v1_runs_proto_rawDescGZIP() []byte {
 }
 
 var file_orchestrator_v1_runs_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_orchestrator_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_orchestrator_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_orchestrator_v1_runs_proto_goTypes = []any{
 	(Run_Status)(0),               // 0: orchestrator.v1.Run.Status
 	(Step_Status)(0),              // 1: orchestrator.v1.Step.Status
@@ -3935,146 +4003,149 @@ var file_orchestrator_v1_runs_proto_goTypes = []any{
 	(*DryRunResponse)(nil),        // 11: orchestrator.v1.DryRunResponse
 	(*PlannedStep)(nil),           // 12: orchestrator.v1.PlannedStep
 	(*SendSignalRequest)(nil),     // 13: orchestrator.v1.SendSignalRequest
-	(*ListRunsRequest)(nil),       // 14: orchestrator.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),      // 15: orchestrator.v1.ListRunsResponse
-	(*GetRunRequest)(nil),         // 16: orchestrator.v1.GetRunRequest
-	(*ListStepsRequest)(nil),      // 17: orchestrator.v1.ListStepsRequest
-	(*ListStepsResponse)(nil),     // 18: orchestrator.v1.ListStepsResponse
-	(*ListEventsRequest)(nil),     // 19: orchestrator.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 20: orchestrator.v1.ListEventsResponse
-	(*WatchRunRequest)(nil),       // 21: orchestrator.v1.WatchRunRequest
-	(*ReadLogsRequest)(nil),       // 22: orchestrator.v1.ReadLogsRequest
-	(*CancelRunRequest)(nil),      // 23: orchestrator.v1.CancelRunRequest
-	(*PauseRunRequest)(nil),       // 24: orchestrator.v1.PauseRunRequest
-	(*ResumeRunRequest)(nil),      // 25: orchestrator.v1.ResumeRunRequest
-	(*RetryRunRequest)(nil),       // 26: orchestrator.v1.RetryRunRequest
-	(*RerunRunRequest)(nil),       // 27: orchestrator.v1.RerunRunRequest
-	(*ForkRunRequest)(nil),        // 28: orchestrator.v1.ForkRunRequest
-	(*ReplayRunRequest)(nil),      // 29: orchestrator.v1.ReplayRunRequest
-	(*PreviewForkRequest)(nil),    // 30: orchestrator.v1.PreviewForkRequest
-	(*PreviewForkResponse)(nil),   // 31: orchestrator.v1.PreviewForkResponse
-	(*ForkStep)(nil),              // 32: orchestrator.v1.ForkStep
-	(*DiffRunsRequest)(nil),       // 33: orchestrator.v1.DiffRunsRequest
-	(*RunDiff)(nil),               // 34: orchestrator.v1.RunDiff
-	(*DefinitionDiff)(nil),        // 35: orchestrator.v1.DefinitionDiff
-	(*DefinitionChange)(nil),      // 36: orchestrator.v1.DefinitionChange
-	(*ValueDiff)(nil),             // 37: orchestrator.v1.ValueDiff
-	(*DiffValue)(nil),             // 38: orchestrator.v1.DiffValue
-	(*StepDiff)(nil),              // 39: orchestrator.v1.StepDiff
-	(*StepSide)(nil),              // 40: orchestrator.v1.StepSide
-	(*ExportRunRequest)(nil),      // 41: orchestrator.v1.ExportRunRequest
-	(*ExportRunResponse)(nil),     // 42: orchestrator.v1.ExportRunResponse
-	(*ImportRunRequest)(nil),      // 43: orchestrator.v1.ImportRunRequest
-	(*WhyRunRequest)(nil),         // 44: orchestrator.v1.WhyRunRequest
-	(*WhyRunResponse)(nil),        // 45: orchestrator.v1.WhyRunResponse
-	nil,                           // 46: orchestrator.v1.Run.LabelsEntry
-	nil,                           // 47: orchestrator.v1.CreateRunRequest.LabelsEntry
-	nil,                           // 48: orchestrator.v1.CreateRunRequest.FilesEntry
-	nil,                           // 49: orchestrator.v1.CreateRunRequest.UploadsEntry
-	nil,                           // 50: orchestrator.v1.ForkRunRequest.FilesEntry
-	nil,                           // 51: orchestrator.v1.PreviewForkRequest.FilesEntry
-	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
-	(*Cause)(nil),                 // 53: orchestrator.v1.Cause
-	(*GetGraphRequest)(nil),       // 54: orchestrator.v1.GetGraphRequest
-	(*GetDefinitionRequest)(nil),  // 55: orchestrator.v1.GetDefinitionRequest
-	(*Graph)(nil),                 // 56: orchestrator.v1.Graph
-	(*Definition)(nil),            // 57: orchestrator.v1.Definition
+	(*SteerRunRequest)(nil),       // 14: orchestrator.v1.SteerRunRequest
+	(*ListRunsRequest)(nil),       // 15: orchestrator.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),      // 16: orchestrator.v1.ListRunsResponse
+	(*GetRunRequest)(nil),         // 17: orchestrator.v1.GetRunRequest
+	(*ListStepsRequest)(nil),      // 18: orchestrator.v1.ListStepsRequest
+	(*ListStepsResponse)(nil),     // 19: orchestrator.v1.ListStepsResponse
+	(*ListEventsRequest)(nil),     // 20: orchestrator.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 21: orchestrator.v1.ListEventsResponse
+	(*WatchRunRequest)(nil),       // 22: orchestrator.v1.WatchRunRequest
+	(*ReadLogsRequest)(nil),       // 23: orchestrator.v1.ReadLogsRequest
+	(*CancelRunRequest)(nil),      // 24: orchestrator.v1.CancelRunRequest
+	(*PauseRunRequest)(nil),       // 25: orchestrator.v1.PauseRunRequest
+	(*ResumeRunRequest)(nil),      // 26: orchestrator.v1.ResumeRunRequest
+	(*RetryRunRequest)(nil),       // 27: orchestrator.v1.RetryRunRequest
+	(*RerunRunRequest)(nil),       // 28: orchestrator.v1.RerunRunRequest
+	(*ForkRunRequest)(nil),        // 29: orchestrator.v1.ForkRunRequest
+	(*ReplayRunRequest)(nil),      // 30: orchestrator.v1.ReplayRunRequest
+	(*PreviewForkRequest)(nil),    // 31: orchestrator.v1.PreviewForkRequest
+	(*PreviewForkResponse)(nil),   // 32: orchestrator.v1.PreviewForkResponse
+	(*ForkStep)(nil),              // 33: orchestrator.v1.ForkStep
+	(*DiffRunsRequest)(nil),       // 34: orchestrator.v1.DiffRunsRequest
+	(*RunDiff)(nil),               // 35: orchestrator.v1.RunDiff
+	(*DefinitionDiff)(nil),        // 36: orchestrator.v1.DefinitionDiff
+	(*DefinitionChange)(nil),      // 37: orchestrator.v1.DefinitionChange
+	(*ValueDiff)(nil),             // 38: orchestrator.v1.ValueDiff
+	(*DiffValue)(nil),             // 39: orchestrator.v1.DiffValue
+	(*StepDiff)(nil),              // 40: orchestrator.v1.StepDiff
+	(*StepSide)(nil),              // 41: orchestrator.v1.StepSide
+	(*ExportRunRequest)(nil),      // 42: orchestrator.v1.ExportRunRequest
+	(*ExportRunResponse)(nil),     // 43: orchestrator.v1.ExportRunResponse
+	(*ImportRunRequest)(nil),      // 44: orchestrator.v1.ImportRunRequest
+	(*WhyRunRequest)(nil),         // 45: orchestrator.v1.WhyRunRequest
+	(*WhyRunResponse)(nil),        // 46: orchestrator.v1.WhyRunResponse
+	nil,                           // 47: orchestrator.v1.Run.LabelsEntry
+	nil,                           // 48: orchestrator.v1.CreateRunRequest.LabelsEntry
+	nil,                           // 49: orchestrator.v1.CreateRunRequest.FilesEntry
+	nil,                           // 50: orchestrator.v1.CreateRunRequest.UploadsEntry
+	nil,                           // 51: orchestrator.v1.ForkRunRequest.FilesEntry
+	nil,                           // 52: orchestrator.v1.PreviewForkRequest.FilesEntry
+	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
+	(*Cause)(nil),                 // 54: orchestrator.v1.Cause
+	(*GetGraphRequest)(nil),       // 55: orchestrator.v1.GetGraphRequest
+	(*GetDefinitionRequest)(nil),  // 56: orchestrator.v1.GetDefinitionRequest
+	(*Graph)(nil),                 // 57: orchestrator.v1.Graph
+	(*Definition)(nil),            // 58: orchestrator.v1.Definition
 }
 var file_orchestrator_v1_runs_proto_depIdxs = []int32{
 	0,  // 0: orchestrator.v1.Run.status:type_name -> orchestrator.v1.Run.Status
 	3,  // 1: orchestrator.v1.Run.error:type_name -> orchestrator.v1.Failure
-	46, // 2: orchestrator.v1.Run.labels:type_name -> orchestrator.v1.Run.LabelsEntry
-	52, // 3: orchestrator.v1.Run.created_at:type_name -> google.protobuf.Timestamp
-	52, // 4: orchestrator.v1.Run.started_at:type_name -> google.protobuf.Timestamp
-	52, // 5: orchestrator.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
+	47, // 2: orchestrator.v1.Run.labels:type_name -> orchestrator.v1.Run.LabelsEntry
+	53, // 3: orchestrator.v1.Run.created_at:type_name -> google.protobuf.Timestamp
+	53, // 4: orchestrator.v1.Run.started_at:type_name -> google.protobuf.Timestamp
+	53, // 5: orchestrator.v1.Run.finished_at:type_name -> google.protobuf.Timestamp
 	4,  // 6: orchestrator.v1.Run.usage:type_name -> orchestrator.v1.Usage
 	1,  // 7: orchestrator.v1.Step.status:type_name -> orchestrator.v1.Step.Status
 	3,  // 8: orchestrator.v1.Step.error:type_name -> orchestrator.v1.Failure
-	52, // 9: orchestrator.v1.Step.started_at:type_name -> google.protobuf.Timestamp
-	52, // 10: orchestrator.v1.Step.finished_at:type_name -> google.protobuf.Timestamp
+	53, // 9: orchestrator.v1.Step.started_at:type_name -> google.protobuf.Timestamp
+	53, // 10: orchestrator.v1.Step.finished_at:type_name -> google.protobuf.Timestamp
 	4,  // 11: orchestrator.v1.Step.usage:type_name -> orchestrator.v1.Usage
 	6,  // 12: orchestrator.v1.Step.waiting:type_name -> orchestrator.v1.Waiting
 	7,  // 13: orchestrator.v1.Step.artifacts:type_name -> orchestrator.v1.Artifact
-	52, // 14: orchestrator.v1.Waiting.due:type_name -> google.protobuf.Timestamp
-	52, // 15: orchestrator.v1.Event.at:type_name -> google.protobuf.Timestamp
-	52, // 16: orchestrator.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	47, // 17: orchestrator.v1.CreateRunRequest.labels:type_name -> orchestrator.v1.CreateRunRequest.LabelsEntry
-	48, // 18: orchestrator.v1.CreateRunRequest.files:type_name -> orchestrator.v1.CreateRunRequest.FilesEntry
-	49, // 19: orchestrator.v1.CreateRunRequest.uploads:type_name -> orchestrator.v1.CreateRunRequest.UploadsEntry
+	53, // 14: orchestrator.v1.Waiting.due:type_name -> google.protobuf.Timestamp
+	53, // 15: orchestrator.v1.Event.at:type_name -> google.protobuf.Timestamp
+	53, // 16: orchestrator.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	48, // 17: orchestrator.v1.CreateRunRequest.labels:type_name -> orchestrator.v1.CreateRunRequest.LabelsEntry
+	49, // 18: orchestrator.v1.CreateRunRequest.files:type_name -> orchestrator.v1.CreateRunRequest.FilesEntry
+	50, // 19: orchestrator.v1.CreateRunRequest.uploads:type_name -> orchestrator.v1.CreateRunRequest.UploadsEntry
 	12, // 20: orchestrator.v1.DryRunResponse.plan:type_name -> orchestrator.v1.PlannedStep
 	2,  // 21: orchestrator.v1.ListRunsResponse.runs:type_name -> orchestrator.v1.Run
 	5,  // 22: orchestrator.v1.ListStepsResponse.steps:type_name -> orchestrator.v1.Step
 	8,  // 23: orchestrator.v1.ListEventsResponse.events:type_name -> orchestrator.v1.Event
-	50, // 24: orchestrator.v1.ForkRunRequest.files:type_name -> orchestrator.v1.ForkRunRequest.FilesEntry
-	51, // 25: orchestrator.v1.PreviewForkRequest.files:type_name -> orchestrator.v1.PreviewForkRequest.FilesEntry
-	32, // 26: orchestrator.v1.PreviewForkResponse.steps:type_name -> orchestrator.v1.ForkStep
+	51, // 24: orchestrator.v1.ForkRunRequest.files:type_name -> orchestrator.v1.ForkRunRequest.FilesEntry
+	52, // 25: orchestrator.v1.PreviewForkRequest.files:type_name -> orchestrator.v1.PreviewForkRequest.FilesEntry
+	33, // 26: orchestrator.v1.PreviewForkResponse.steps:type_name -> orchestrator.v1.ForkStep
 	2,  // 27: orchestrator.v1.RunDiff.a:type_name -> orchestrator.v1.Run
 	2,  // 28: orchestrator.v1.RunDiff.b:type_name -> orchestrator.v1.Run
-	35, // 29: orchestrator.v1.RunDiff.definition:type_name -> orchestrator.v1.DefinitionDiff
-	37, // 30: orchestrator.v1.RunDiff.inputs:type_name -> orchestrator.v1.ValueDiff
-	37, // 31: orchestrator.v1.RunDiff.outputs:type_name -> orchestrator.v1.ValueDiff
-	39, // 32: orchestrator.v1.RunDiff.first:type_name -> orchestrator.v1.StepDiff
-	39, // 33: orchestrator.v1.RunDiff.steps:type_name -> orchestrator.v1.StepDiff
-	36, // 34: orchestrator.v1.DefinitionDiff.changes:type_name -> orchestrator.v1.DefinitionChange
-	38, // 35: orchestrator.v1.ValueDiff.a:type_name -> orchestrator.v1.DiffValue
-	38, // 36: orchestrator.v1.ValueDiff.b:type_name -> orchestrator.v1.DiffValue
-	40, // 37: orchestrator.v1.StepDiff.a:type_name -> orchestrator.v1.StepSide
-	40, // 38: orchestrator.v1.StepDiff.b:type_name -> orchestrator.v1.StepSide
+	36, // 29: orchestrator.v1.RunDiff.definition:type_name -> orchestrator.v1.DefinitionDiff
+	38, // 30: orchestrator.v1.RunDiff.inputs:type_name -> orchestrator.v1.ValueDiff
+	38, // 31: orchestrator.v1.RunDiff.outputs:type_name -> orchestrator.v1.ValueDiff
+	40, // 32: orchestrator.v1.RunDiff.first:type_name -> orchestrator.v1.StepDiff
+	40, // 33: orchestrator.v1.RunDiff.steps:type_name -> orchestrator.v1.StepDiff
+	37, // 34: orchestrator.v1.DefinitionDiff.changes:type_name -> orchestrator.v1.DefinitionChange
+	39, // 35: orchestrator.v1.ValueDiff.a:type_name -> orchestrator.v1.DiffValue
+	39, // 36: orchestrator.v1.ValueDiff.b:type_name -> orchestrator.v1.DiffValue
+	41, // 37: orchestrator.v1.StepDiff.a:type_name -> orchestrator.v1.StepSide
+	41, // 38: orchestrator.v1.StepDiff.b:type_name -> orchestrator.v1.StepSide
 	1,  // 39: orchestrator.v1.StepSide.status:type_name -> orchestrator.v1.Step.Status
 	4,  // 40: orchestrator.v1.StepSide.usage:type_name -> orchestrator.v1.Usage
-	38, // 41: orchestrator.v1.StepSide.parameters:type_name -> orchestrator.v1.DiffValue
-	38, // 42: orchestrator.v1.StepSide.output:type_name -> orchestrator.v1.DiffValue
+	39, // 41: orchestrator.v1.StepSide.parameters:type_name -> orchestrator.v1.DiffValue
+	39, // 42: orchestrator.v1.StepSide.output:type_name -> orchestrator.v1.DiffValue
 	3,  // 43: orchestrator.v1.StepSide.error:type_name -> orchestrator.v1.Failure
 	2,  // 44: orchestrator.v1.WhyRunResponse.run:type_name -> orchestrator.v1.Run
-	53, // 45: orchestrator.v1.WhyRunResponse.causes:type_name -> orchestrator.v1.Cause
+	54, // 45: orchestrator.v1.WhyRunResponse.causes:type_name -> orchestrator.v1.Cause
 	10, // 46: orchestrator.v1.Runs.CreateRun:input_type -> orchestrator.v1.CreateRunRequest
-	14, // 47: orchestrator.v1.Runs.ListRuns:input_type -> orchestrator.v1.ListRunsRequest
-	16, // 48: orchestrator.v1.Runs.GetRun:input_type -> orchestrator.v1.GetRunRequest
-	17, // 49: orchestrator.v1.Runs.ListSteps:input_type -> orchestrator.v1.ListStepsRequest
-	19, // 50: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
-	21, // 51: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
-	22, // 52: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
-	23, // 53: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
-	44, // 54: orchestrator.v1.Runs.WhyRun:input_type -> orchestrator.v1.WhyRunRequest
-	24, // 55: orchestrator.v1.Runs.PauseRun:input_type -> orchestrator.v1.PauseRunRequest
-	25, // 56: orchestrator.v1.Runs.ResumeRun:input_type -> orchestrator.v1.ResumeRunRequest
-	26, // 57: orchestrator.v1.Runs.RetryRun:input_type -> orchestrator.v1.RetryRunRequest
-	27, // 58: orchestrator.v1.Runs.RerunRun:input_type -> orchestrator.v1.RerunRunRequest
-	28, // 59: orchestrator.v1.Runs.ForkRun:input_type -> orchestrator.v1.ForkRunRequest
-	29, // 60: orchestrator.v1.Runs.ReplayRun:input_type -> orchestrator.v1.ReplayRunRequest
-	30, // 61: orchestrator.v1.Runs.PreviewFork:input_type -> orchestrator.v1.PreviewForkRequest
-	33, // 62: orchestrator.v1.Runs.DiffRuns:input_type -> orchestrator.v1.DiffRunsRequest
-	41, // 63: orchestrator.v1.Runs.ExportRun:input_type -> orchestrator.v1.ExportRunRequest
-	43, // 64: orchestrator.v1.Runs.ImportRun:input_type -> orchestrator.v1.ImportRunRequest
+	15, // 47: orchestrator.v1.Runs.ListRuns:input_type -> orchestrator.v1.ListRunsRequest
+	17, // 48: orchestrator.v1.Runs.GetRun:input_type -> orchestrator.v1.GetRunRequest
+	18, // 49: orchestrator.v1.Runs.ListSteps:input_type -> orchestrator.v1.ListStepsRequest
+	20, // 50: orchestrator.v1.Runs.ListEvents:input_type -> orchestrator.v1.ListEventsRequest
+	22, // 51: orchestrator.v1.Runs.WatchRun:input_type -> orchestrator.v1.WatchRunRequest
+	23, // 52: orchestrator.v1.Runs.ReadLogs:input_type -> orchestrator.v1.ReadLogsRequest
+	24, // 53: orchestrator.v1.Runs.CancelRun:input_type -> orchestrator.v1.CancelRunRequest
+	45, // 54: orchestrator.v1.Runs.WhyRun:input_type -> orchestrator.v1.WhyRunRequest
+	25, // 55: orchestrator.v1.Runs.PauseRun:input_type -> orchestrator.v1.PauseRunRequest
+	26, // 56: orchestrator.v1.Runs.ResumeRun:input_type -> orchestrator.v1.ResumeRunRequest
+	27, // 57: orchestrator.v1.Runs.RetryRun:input_type -> orchestrator.v1.RetryRunRequest
+	28, // 58: orchestrator.v1.Runs.RerunRun:input_type -> orchestrator.v1.RerunRunRequest
+	29, // 59: orchestrator.v1.Runs.ForkRun:input_type -> orchestrator.v1.ForkRunRequest
+	30, // 60: orchestrator.v1.Runs.ReplayRun:input_type -> orchestrator.v1.ReplayRunRequest
+	31, // 61: orchestrator.v1.Runs.PreviewFork:input_type -> orchestrator.v1.PreviewForkRequest
+	34, // 62: orchestrator.v1.Runs.DiffRuns:input_type -> orchestrator.v1.DiffRunsRequest
+	42, // 63: orchestrator.v1.Runs.ExportRun:input_type -> orchestrator.v1.ExportRunRequest
+	44, // 64: orchestrator.v1.Runs.ImportRun:input_type -> orchestrator.v1.ImportRunRequest
 	10, // 65: orchestrator.v1.Runs.DryRun:input_type -> orchestrator.v1.CreateRunRequest
 	13, // 66: orchestrator.v1.Runs.SendSignal:input_type -> orchestrator.v1.SendSignalRequest
-	54, // 67: orchestrator.v1.Runs.GetGraph:input_type -> orchestrator.v1.GetGraphRequest
-	55, // 68: orchestrator.v1.Runs.GetDefinition:input_type -> orchestrator.v1.GetDefinitionRequest
-	2,  // 69: orchestrator.v1.Runs.CreateRun:output_type -> orchestrator.v1.Run
-	15, // 70: orchestrator.v1.Runs.ListRuns:output_type -> orchestrator.v1.ListRunsResponse
-	2,  // 71: orchestrator.v1.Runs.GetRun:output_type -> orchestrator.v1.Run
-	18, // 72: orchestrator.v1.Runs.ListSteps:output_type -> orchestrator.v1.ListStepsResponse
-	20, // 73: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
-	8,  // 74: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
-	9,  // 75: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
-	2,  // 76: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
-	45, // 77: orchestrator.v1.Runs.WhyRun:output_type -> orchestrator.v1.WhyRunResponse
-	2,  // 78: orchestrator.v1.Runs.PauseRun:output_type -> orchestrator.v1.Run
-	2,  // 79: orchestrator.v1.Runs.ResumeRun:output_type -> orchestrator.v1.Run
-	2,  // 80: orchestrator.v1.Runs.RetryRun:output_type -> orchestrator.v1.Run
-	2,  // 81: orchestrator.v1.Runs.RerunRun:output_type -> orchestrator.v1.Run
-	2,  // 82: orchestrator.v1.Runs.ForkRun:output_type -> orchestrator.v1.Run
-	2,  // 83: orchestrator.v1.Runs.ReplayRun:output_type -> orchestrator.v1.Run
-	31, // 84: orchestrator.v1.Runs.PreviewFork:output_type -> orchestrator.v1.PreviewForkResponse
-	34, // 85: orchestrator.v1.Runs.DiffRuns:output_type -> orchestrator.v1.RunDiff
-	42, // 86: orchestrator.v1.Runs.ExportRun:output_type -> orchestrator.v1.ExportRunResponse
-	2,  // 87: orchestrator.v1.Runs.ImportRun:output_type -> orchestrator.v1.Run
-	11, // 88: orchestrator.v1.Runs.DryRun:output_type -> orchestrator.v1.DryRunResponse
-	2,  // 89: orchestrator.v1.Runs.SendSignal:output_type -> orchestrator.v1.Run
-	56, // 90: orchestrator.v1.Runs.GetGraph:output_type -> orchestrator.v1.Graph
-	57, // 91: orchestrator.v1.Runs.GetDefinition:output_type -> orchestrator.v1.Definition
-	69, // [69:92] is the sub-list for method output_type
-	46, // [46:69] is the sub-list for method input_type
+	14, // 67: orchestrator.v1.Runs.SteerRun:input_type -> orchestrator.v1.SteerRunRequest
+	55, // 68: orchestrator.v1.Runs.GetGraph:input_type -> orchestrator.v1.GetGraphRequest
+	56, // 69: orchestrator.v1.Runs.GetDefinition:input_type -> orchestrator.v1.GetDefinitionRequest
+	2,  // 70: orchestrator.v1.Runs.CreateRun:output_type -> orchestrator.v1.Run
+	16, // 71: orchestrator.v1.Runs.ListRuns:output_type -> orchestrator.v1.ListRunsResponse
+	2,  // 72: orchestrator.v1.Runs.GetRun:output_type -> orchestrator.v1.Run
+	19, // 73: orchestrator.v1.Runs.ListSteps:output_type -> orchestrator.v1.ListStepsResponse
+	21, // 74: orchestrator.v1.Runs.ListEvents:output_type -> orchestrator.v1.ListEventsResponse
+	8,  // 75: orchestrator.v1.Runs.WatchRun:output_type -> orchestrator.v1.Event
+	9,  // 76: orchestrator.v1.Runs.ReadLogs:output_type -> orchestrator.v1.LogLine
+	2,  // 77: orchestrator.v1.Runs.CancelRun:output_type -> orchestrator.v1.Run
+	46, // 78: orchestrator.v1.Runs.WhyRun:output_type -> orchestrator.v1.WhyRunResponse
+	2,  // 79: orchestrator.v1.Runs.PauseRun:output_type -> orchestrator.v1.Run
+	2,  // 80: orchestrator.v1.Runs.ResumeRun:output_type -> orchestrator.v1.Run
+	2,  // 81: orchestrator.v1.Runs.RetryRun:output_type -> orchestrator.v1.Run
+	2,  // 82: orchestrator.v1.Runs.RerunRun:output_type -> orchestrator.v1.Run
+	2,  // 83: orchestrator.v1.Runs.ForkRun:output_type -> orchestrator.v1.Run
+	2,  // 84: orchestrator.v1.Runs.ReplayRun:output_type -> orchestrator.v1.Run
+	32, // 85: orchestrator.v1.Runs.PreviewFork:output_type -> orchestrator.v1.PreviewForkResponse
+	35, // 86: orchestrator.v1.Runs.DiffRuns:output_type -> orchestrator.v1.RunDiff
+	43, // 87: orchestrator.v1.Runs.ExportRun:output_type -> orchestrator.v1.ExportRunResponse
+	2,  // 88: orchestrator.v1.Runs.ImportRun:output_type -> orchestrator.v1.Run
+	11, // 89: orchestrator.v1.Runs.DryRun:output_type -> orchestrator.v1.DryRunResponse
+	2,  // 90: orchestrator.v1.Runs.SendSignal:output_type -> orchestrator.v1.Run
+	2,  // 91: orchestrator.v1.Runs.SteerRun:output_type -> orchestrator.v1.Run
+	57, // 92: orchestrator.v1.Runs.GetGraph:output_type -> orchestrator.v1.Graph
+	58, // 93: orchestrator.v1.Runs.GetDefinition:output_type -> orchestrator.v1.Definition
+	70, // [70:94] is the sub-list for method output_type
+	46, // [46:70] is the sub-list for method input_type
 	46, // [46:46] is the sub-list for extension type_name
 	46, // [46:46] is the sub-list for extension extendee
 	0,  // [0:46] is the sub-list for field type_name
@@ -4094,7 +4165,7 @@ func file_orchestrator_v1_runs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orchestrator_v1_runs_proto_rawDesc), len(file_orchestrator_v1_runs_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   50,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -40,6 +40,7 @@ const (
 	Runs_ImportRun_FullMethodName     = "/orchestrator.v1.Runs/ImportRun"
 	Runs_DryRun_FullMethodName        = "/orchestrator.v1.Runs/DryRun"
 	Runs_SendSignal_FullMethodName    = "/orchestrator.v1.Runs/SendSignal"
+	Runs_SteerRun_FullMethodName      = "/orchestrator.v1.Runs/SteerRun"
 	Runs_GetGraph_FullMethodName      = "/orchestrator.v1.Runs/GetGraph"
 	Runs_GetDefinition_FullMethodName = "/orchestrator.v1.Runs/GetDefinition"
 )
@@ -109,6 +110,9 @@ type RunsClient interface {
 	// SendSignal leaves a signal for a run: the step that waits for its name, or
 	// will, goes on with the data.
 	SendSignal(ctx context.Context, in *SendSignalRequest, opts ...grpc.CallOption) (*Run, error)
+	// SteerRun says something to an agent of a run that has begun and not ended: it
+	// hears it before its next turn.
+	SteerRun(ctx context.Context, in *SteerRunRequest, opts ...grpc.CallOption) (*Run, error)
 	// GetGraph reads the drawing of a run's plan.
 	GetGraph(ctx context.Context, in *GetGraphRequest, opts ...grpc.CallOption) (*Graph, error)
 	// GetDefinition reads the pipeline as it was when the run began.
@@ -363,6 +367,16 @@ func (c *runsClient) SendSignal(ctx context.Context, in *SendSignalRequest, opts
 	return out, nil
 }
 
+func (c *runsClient) SteerRun(ctx context.Context, in *SteerRunRequest, opts ...grpc.CallOption) (*Run, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Run)
+	err := c.cc.Invoke(ctx, Runs_SteerRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *runsClient) GetGraph(ctx context.Context, in *GetGraphRequest, opts ...grpc.CallOption) (*Graph, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Graph)
@@ -448,6 +462,9 @@ type RunsServer interface {
 	// SendSignal leaves a signal for a run: the step that waits for its name, or
 	// will, goes on with the data.
 	SendSignal(context.Context, *SendSignalRequest) (*Run, error)
+	// SteerRun says something to an agent of a run that has begun and not ended: it
+	// hears it before its next turn.
+	SteerRun(context.Context, *SteerRunRequest) (*Run, error)
 	// GetGraph reads the drawing of a run's plan.
 	GetGraph(context.Context, *GetGraphRequest) (*Graph, error)
 	// GetDefinition reads the pipeline as it was when the run began.
@@ -524,6 +541,9 @@ func (UnimplementedRunsServer) DryRun(context.Context, *CreateRunRequest) (*DryR
 }
 func (UnimplementedRunsServer) SendSignal(context.Context, *SendSignalRequest) (*Run, error) {
 	return nil, status.Error(codes.Unimplemented, "method SendSignal not implemented")
+}
+func (UnimplementedRunsServer) SteerRun(context.Context, *SteerRunRequest) (*Run, error) {
+	return nil, status.Error(codes.Unimplemented, "method SteerRun not implemented")
 }
 func (UnimplementedRunsServer) GetGraph(context.Context, *GetGraphRequest) (*Graph, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetGraph not implemented")
@@ -898,6 +918,24 @@ func _Runs_SendSignal_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Runs_SteerRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SteerRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunsServer).SteerRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runs_SteerRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunsServer).SteerRun(ctx, req.(*SteerRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Runs_GetGraph_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetGraphRequest)
 	if err := dec(in); err != nil {
@@ -1008,6 +1046,10 @@ var Runs_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SendSignal",
 			Handler:    _Runs_SendSignal_Handler,
+		},
+		{
+			MethodName: "SteerRun",
+			Handler:    _Runs_SteerRun_Handler,
 		},
 		{
 			MethodName: "GetGraph",
