@@ -105,6 +105,9 @@ func (c *cli) embed(ctx context.Context, p plan) (*client, error) {
 		}
 		p.cfg = cfg
 	}
+	if p.env == nil {
+		p.env = c.env
+	}
 	if p.log == nil {
 		p.log = logger(c.log, p.cfg, false)
 	}

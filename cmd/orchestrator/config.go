@@ -60,11 +60,16 @@ type executionConfig struct {
 }
 
 type modelsConfig struct {
-	Script string `key:"script" doc:"a file of scripted answers that stands in for a model"`
+	RegistryPath    string `key:"registry_path" doc:"the file that describes the models; default: models.yaml in the home, or the built-in ones where there is none"`
+	SelectionPolicy string `key:"selection_policy" default:"default" doc:"the policy by which a model is chosen where a step names none; one of the registry's selection_policies"`
+	FallbackEnabled bool   `key:"fallback_enabled" default:"true" doc:"ask another model where one fails: those of its fallback list, or the next best"`
+	LocalURL        string `key:"local_url" default:"http://127.0.0.1:11434/v1" doc:"where models of the provider local are served that have no base_url of their own"`
+	Script          string `key:"script" doc:"a file of scripted answers that stands in for all models; also ORCHESTRATOR_SCRIPT"`
 }
 
 type securityConfig struct {
 	AllowUnauthenticated bool `key:"allow_unauthenticated" doc:"listen on other addresses than loopback although everybody who reaches them may do everything; only behind something that decides who does, as in a container whose port is published on loopback"`
+	AllowedActions       []string `key:"allowed_actions" doc:"what pipelines may do: actions, tools of agents and of MCP servers by name, with * for any letters; command for programs, lines for the shell and agents that are programs; default: everything"`
 }
 
 type monitoringConfig struct {
@@ -86,8 +91,8 @@ type cacheConfig struct {
 var planned = []string{
 	"storage.checkpoint_compression",
 	"execution.default_timeout", "execution.max_retries", "execution.retry_backoff_factor",
-	"models.registry_path", "models.selection_policy", "models.fallback_enabled", "models.local_models_path",
-	"security.api_key_required", "security.rate_limiting", "security.allowed_actions", "security.forbidden_modules",
+	"models.local_models_path",
+	"security.api_key_required", "security.rate_limiting", "security.forbidden_modules",
 	"monitoring.metrics_enabled", "monitoring.metrics_port", "monitoring.tracing_enabled", "monitoring.tracing_endpoint",
 }
 
@@ -235,6 +240,9 @@ func (c *cli) loadConfig() (*config, error) {
 		}
 	}
 	cfg.finish(c.home())
+	if r := &cfg.Models.RegistryPath; *r != "" && !filepath.IsAbs(*r) {
+		*r = filepath.Join(filepath.Dir(path), *r)
+	}
 	return cfg, nil
 }
 
@@ -242,6 +250,9 @@ func (c *cli) loadConfig() (*config, error) {
 func (c *config) readEnv(env func(string) (string, bool)) (faults []string) {
 	if url, ok := env("DATABASE_URL"); ok && url != "" {
 		c.Storage.ConnectionString = url
+	}
+	if file, ok := env("ORCHESTRATOR_SCRIPT"); ok && file != "" {
+		c.Models.Script = file
 	}
 	for _, s := range c.settings() {
 		if text, ok := env(s.env()); ok && text != "" {

@@ -64,7 +64,7 @@ func (c *cli) serve(ctx context.Context, cfg *config) error {
 	}
 	_, set := c.env("GOGC")
 	opening, stop := c.endOnSignal(ctx)
-	h, err := build(opening, plan{cfg: cfg, log: log, home: c.home(), lanes: true, queue: true, collects: !set})
+	h, err := build(opening, plan{cfg: cfg, log: log, home: c.home(), env: c.env, lanes: true, queue: true, collects: !set})
 	if err == nil {
 		if rerr := h.ready(opening); rerr != nil {
 			h.close()

@@ -117,6 +117,7 @@ type plan struct {
 	workspace string   // the directory of runs that are submitted here
 	environ   []string // what their commands inherit
 	secret    func(name string) (string, bool)
+	env       func(name string) (string, bool) // where keys of models are found
 	grace     time.Duration
 	collects  bool // the house decides how often its heap is collected
 }
@@ -132,14 +133,7 @@ func build(ctx context.Context, p plan) (*house, error) {
 }
 
 func (h *house) build(ctx context.Context, p plan) error {
-	scripted, err := provider(p.cfg.Models.Script)
-	if err != nil {
-		return err
-	}
-	var m model.Caller
-	if scripted != nil {
-		m = model.Direct{Provider: scripted}
-	}
+	var err error
 	switch {
 	case p.bare:
 		h.store = noStore{}
@@ -162,14 +156,18 @@ func (h *house) build(ctx context.Context, p plan) error {
 	if err != nil {
 		return err
 	}
-	steps := step.Config{Model: m, Sandbox: boxes}
+	models, registry, err := h.router(p)
+	if err != nil {
+		return err
+	}
+	steps := step.Config{Model: models, Sandbox: boxes}
 	exec := p.cfg.Execution
 	lanes := min(2, exec.MaxConcurrentPipelines)
 	if !p.queue {
 		lanes = 1
 	}
 	h.engine, err = executor.New(executor.Config{
-		Store: h.store, Actions: step.All(steps), Command: step.Command(steps), Policy: policy,
+		Store: h.store, Actions: step.All(steps), Command: step.Command(steps), Policy: policy, Registry: checkedModels(p.cfg, registry),
 		Lanes: lanes, Runs: exec.MaxConcurrentPipelines / lanes, Selective: !p.queue,
 		Labels: exec.Labels, Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
 		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Bundles: filepath.Join(p.home, "bundles"), Environ: p.environ, Secret: p.secret,
@@ -189,6 +187,9 @@ func (h *house) build(ctx context.Context, p plan) error {
 	}
 	if p.queue {
 		h.start(ctx, "memory", p.log, memory{own: p.collects}.run)
+	}
+	if !p.bare {
+		h.start(ctx, "models", p.log, models.Run)
 	}
 	h.start(ctx, "api", p.log, h.server.Run)
 	if p.lanes && p.queue {

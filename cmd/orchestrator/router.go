@@ -1,0 +1,102 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/orchestrator-project/orchestrator/executor/model"
+	"github.com/orchestrator-project/orchestrator/executor/model/anthropic"
+	"github.com/orchestrator-project/orchestrator/pipeline"
+)
+
+// registry reads the models that the settings name, else the models.yaml of the
+// home, which may be missing.
+func (c *config) registry(home string) (*model.Registry, error) {
+	path := c.Models.RegistryPath
+	if path == "" {
+		path = filepath.Join(home, "models.yaml")
+	}
+	text, err := os.ReadFile(path) //nolint:gosec // the file that the operator named
+	switch {
+	case os.IsNotExist(err) && c.Models.RegistryPath == "":
+		return model.BuiltIn(), nil
+	case err != nil:
+		return nil, &failure{
+			code: exitInvalid, what: "cannot read the registry of models " + path, why: cause(err),
+			fix: []string{"correct models.registry_path"},
+		}
+	}
+	g, faults := model.ReadRegistry(path, text)
+	if len(faults) == 0 && g.Policies[c.Models.SelectionPolicy].Strategy == "" {
+		faults = append(faults, fmt.Sprintf("%s: there is no selection policy %s, which models.selection_policy names", path, c.Models.SelectionPolicy))
+	}
+	if len(faults) > 0 {
+		return nil, &failure{
+			code: exitInvalid, what: "the registry of models is not valid", why: strings.Join(faults, "\n"),
+			fix: []string{"orchestrator models --help describes the file"},
+		}
+	}
+	return g, nil
+}
+
+// openProvider makes the provider of an endpoint.
+func openProvider(at model.Endpoint) (model.Provider, error) {
+	key := func() string { return at.Key }
+	switch at.Provider {
+	case model.ProviderAnthropic:
+		return anthropic.New(anthropic.Config{BaseURL: at.BaseURL, Key: key, Client: modelClient}), nil
+	case model.ProviderScript:
+		if at.File != "" {
+			return provider(at.File)
+		}
+		return nil, errors.New("a scripted model needs a file")
+	}
+	return nil, fmt.Errorf("this server has no provider %s", at.Provider)
+}
+
+// modelClient carries all calls of models, so that they share connections.
+var modelClient = &http.Client{Transport: modelTransport()}
+
+func modelTransport() http.RoundTripper {
+	t, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return http.DefaultTransport
+	}
+	own := t.Clone()
+	own.MaxIdleConnsPerHost = 100 // many agents ask the same service
+	return own
+}
+
+// router joins the models with the store. What answers from a script needs no
+// registry.
+func (h *house) router(p plan) (*model.Router, *model.Registry, error) {
+	scripted, err := provider(p.cfg.Models.Script)
+	if err != nil {
+		return nil, nil, err
+	}
+	g, err := p.cfg.registry(p.home)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg := model.Config{
+		Registry: g, Open: openProvider, Scripted: scripted, Env: p.env, Policy: p.cfg.Models.SelectionPolicy,
+		LocalURL: p.cfg.Models.LocalURL, NoFallback: !p.cfg.Models.FallbackEnabled, Logger: p.log, Metrics: h.metrics,
+	}
+	if !p.bare {
+		cfg.Stats = h.store
+	}
+	return model.NewRouter(cfg), g, nil
+}
+
+// checkedModels are the names that the compiler holds pipelines against. Without a
+// file, or where a script answers for all of them, any name will do.
+func checkedModels(cfg *config, g *model.Registry) []pipeline.ModelSpec {
+	if cfg.Models.Script != "" || g.BuiltIn {
+		return nil
+	}
+	return append(g.Specs(), model.BuiltIn().Specs()...)
+}
