@@ -45,21 +45,23 @@ type house struct {
 func open(t *testing.T, scriptFile string) *house {
 	t.Helper()
 	h := &house{dir: t.TempDir(), store: storetest.Open(t), models: scriptFile != ""}
-	var provider model.Provider
+	var models model.Caller
 	if h.models {
 		text, err := os.ReadFile(scriptFile)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if provider, err = script.Parse(scriptFile, text); err != nil {
+		provider, err := script.Parse(scriptFile, text)
+		if err != nil {
 			t.Fatal(err)
 		}
+		models = model.Direct{Provider: provider}
 	}
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	// Where the machine allows no sandbox, its configuration may say so.
 	boxes := &sandbox.Set{Drivers: []sandbox.Driver{&process.Driver{}, sandbox.Host{}}}
-	steps := step.Config{Model: provider, Transport: transport, Sandbox: boxes}
+	steps := step.Config{Model: models, Transport: transport, Sandbox: boxes}
 	bundles := t.TempDir()
 	t.Cleanup(func() { unseal(t, bundles) })
 	var err error

@@ -183,7 +183,7 @@ func (r *runState) environment(ev evaluation, t *pipeline.Task, w *work, base []
 	def := t.Def
 	env := Env{
 		Run: r.run.ID, Path: t.Path, Attempt: t.Attempt, Workspace: r.workspace,
-		Bundle: r.lane.ex.bundleDir(r.prog.plan.Bundle), Sandbox: def.Sandbox, Redact: w.redact.text,
+		Bundle: r.lane.ex.bundleDir(r.prog.plan.Bundle), Sandbox: sandboxOf(def), Redact: w.redact.text,
 		Unit: r.m.Unit(t.Path), Secret: r.lane.ex.cfg.Secret, Agent: w.agent,
 	}
 	if def.Kind == pipeline.KindAction && !w.action.Workspace && len(def.Env)+len(def.Secrets) == 0 {

@@ -14,6 +14,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox/process"
 	"github.com/orchestrator-project/orchestrator/executor/step"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
@@ -59,10 +61,14 @@ func probeAction(f func(ctx context.Context, env executor.Env, do string) (any, 
 	return a
 }
 
+// locked is the sandboxes that steps have here; where the machine allows none,
+// what is to be locked in runs bare.
+var locked = step.Config{Sandbox: &sandbox.Set{Drivers: []sandbox.Driver{&process.Driver{}, sandbox.Host{}}}}
+
 func start(t testing.TB, s store.Store, f func(ctx context.Context, env executor.Env, do string) (any, error), change ...func(*executor.Config)) *engine {
 	t.Helper()
 	cfg := executor.Config{
-		Store: s, Actions: append(step.All(step.Config{}), probeAction(f)), Command: step.Command(step.Config{}),
+		Store: s, Actions: append(step.All(locked), probeAction(f)), Command: step.Command(locked),
 		Workspaces: t.TempDir(), Grace: 2 * time.Second, Heartbeat: 200 * time.Millisecond, Lanes: 1,
 		Logger: slog.New(slog.DiscardHandler),
 	}

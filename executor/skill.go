@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"maps"
 	"path/filepath"
 	"strings"
@@ -52,6 +53,15 @@ func (r *runState) composeSkill(ev evaluation, t *pipeline.Task, w *work) *pipel
 	}
 	w.params["command"] = argv
 	return nil
+}
+
+// sandboxOf is how the processes of a step are locked in; nil: they are not. What a
+// skill runs always is: as the step says, or else as the skill does.
+func sandboxOf(def *pipeline.StepDef) *pipeline.Sandbox {
+	if s := def.Skill; def.Sandbox == nil && s != nil && (s.Command != nil || s.Run != "") {
+		return cmp.Or(s.Sandbox, &pipeline.Sandbox{})
+	}
+	return def.Sandbox
 }
 
 // askSkill asks a model to do what the skill's text says.

@@ -341,6 +341,7 @@ type Skill struct {
 	Returns     *Type      `json:"returns,omitempty"` // nil: any
 	Command     []string   `json:"command,omitempty"` // argv; "./x" is a file of Dir
 	Run         string     `json:"run,omitempty"`     // a line for the shell
+	Sandbox     *Sandbox   `json:"sandbox,omitempty"` // how its program is locked in where the step does not say; it always is
 	Prompt      string     `json:"prompt,omitempty"`  // of skills without a command: asked of a model with the parameters
 }
 

@@ -69,6 +69,9 @@ func (d *Driver) start(ctx context.Context, r rung, s sandbox.Spec, p sandbox.Pr
 	if out.init, err = unix.PidfdOpen(pid, 0); err == nil {
 		err = d.bound(out, pid, s)
 	}
+	if errors.Is(err, unix.ESRCH) {
+		return out, nil // as above
+	}
 	if err != nil {
 		child.Kill()
 		if _, gone := out.Wait(); gone != nil {
