@@ -65,6 +65,7 @@ type modelsConfig struct {
 	FallbackEnabled bool   `key:"fallback_enabled" default:"true" doc:"ask another model where one fails: those of its fallback list, or the next best"`
 	LocalURL        string `key:"local_url" default:"http://127.0.0.1:11434/v1" doc:"where models of the provider local are served that have no base_url of their own"`
 	Script          string `key:"script" doc:"a file of scripted answers that stands in for all models; also ORCHESTRATOR_SCRIPT"`
+	Cassette        string `key:"cassette" doc:"a file of recorded answers that stands in for all models: no service is called"`
 }
 
 type securityConfig struct {

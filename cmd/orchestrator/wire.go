@@ -156,6 +156,10 @@ func (h *house) build(ctx context.Context, p plan) error {
 	if err != nil {
 		return err
 	}
+	policy, err := policyOf(p.cfg)
+	if err != nil {
+		return err
+	}
 	models, registry, err := h.router(p)
 	if err != nil {
 		return err
