@@ -120,6 +120,9 @@ func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 // failed is an error of the SDK without what it knows of the request.
 func (s *source) failed(err error) *model.Error {
 	service := s.provider.service
+	if broken := s.exchange.events.broken(); broken != nil {
+		err = broken
+	}
 	if s.ctx.Err() != nil {
 		return service.Failed(s.ctx, err)
 	}

@@ -3,6 +3,7 @@ package google
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 
@@ -16,17 +17,33 @@ import (
 type recorder struct {
 	body io.ReadCloser
 	read []byte
+	err  error // why the body broke
 }
 
-// Read reads the body.
+// Read reads the body. One that breaks looks as if it ended: the SDK would print
+// the error.
 func (r *recorder) Read(p []byte) (int, error) {
 	n, err := r.body.Read(p)
 	r.read = append(r.read, p[:n]...)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.err, err = err, io.EOF
+	}
 	return n, err
 }
 
 // Close closes the body.
-func (r *recorder) Close() error { return r.body.Close() }
+func (r *recorder) Close() error {
+	_ = r.body.Close() // it is of no interest any more, and the SDK would print why
+	return nil
+}
+
+// broken is why the body broke; nil: it did not.
+func (r *recorder) broken() error {
+	if r == nil {
+		return nil
+	}
+	return r.err
+}
 
 // event takes the data of the oldest event.
 func (r *recorder) event() []byte {

@@ -53,6 +53,8 @@ func (s *source) Next() ([]model.Piece, error) {
 		return nil, s.ctx.Err()
 	case s.blocked != "":
 		return nil, s.provider.service.Filtered(s.blocked)
+	case s.finish == "" && s.exchange.events.broken() != nil:
+		return nil, s.failed(s.exchange.events.broken())
 	case s.finish == "":
 		if answer := s.exchange.answer; answer != nil && s.model == "" {
 			if kind := answer.Header.Get("Content-Type"); !strings.HasPrefix(kind, "text/event-stream") {
@@ -161,16 +163,16 @@ func signatureOf(p *genai.Part, ex exactPart) []byte {
 func (s *source) Response() *model.Response {
 	a := &model.Response{Model: s.model, Usage: s.usage, Stop: model.StopEnd, Message: model.Message{Role: model.Assistant, Blocks: s.blocks}}
 	switch s.finish {
-	case genai.FinishReasonStop:
-		if len(a.Message.Calls()) > 0 {
-			a.Stop = model.StopTools
-		}
 	case genai.FinishReasonMaxTokens, genai.FinishReasonTooManyToolCalls, genai.FinishReasonContinuation:
 		a.Stop = model.StopMaxTokens
 	case genai.FinishReasonSafety, genai.FinishReasonRecitation, genai.FinishReasonLanguage, genai.FinishReasonBlocklist,
 		genai.FinishReasonProhibitedContent, genai.FinishReasonSPII, genai.FinishReasonImageSafety,
 		genai.FinishReasonImageProhibitedContent, genai.FinishReasonImageRecitation:
 		a.Stop = model.StopFiltered
+	default:
+		if len(a.Message.Calls()) > 0 {
+			a.Stop = model.StopTools
+		}
 	}
 	return a
 }

@@ -61,12 +61,9 @@ func (s *chatSource) chunk(c openai.ChatCompletionChunk) ([]model.Piece, error) 
 			continue
 		}
 		d := choice.Delta
-		for _, key := range []string{"reasoning_content", "reasoning"} { // of DeepSeek, vLLM, llama.cpp; of OpenRouter, Ollama
-			if t := extra(d, key); t != "" {
-				s.reasoning.WriteString(t)
-				pieces = append(pieces, model.Piece{Kind: model.BlockReasoning, Text: t})
-				break
-			}
+		if t := reasoning(d.RawJSON()); t != "" {
+			s.reasoning.WriteString(t)
+			pieces = append(pieces, model.Piece{Kind: model.BlockReasoning, Text: t})
 		}
 		for _, t := range []string{d.Content, d.Refusal} {
 			if t != "" {
@@ -85,17 +82,23 @@ func (s *chatSource) chunk(c openai.ChatCompletionChunk) ([]model.Piece, error) 
 	return pieces, nil
 }
 
-// extra is a text that the SDK does not know.
-func extra(d openai.ChatCompletionChunkChoiceDelta, key string) string {
-	field, ok := d.JSON.ExtraFields[key]
-	if !ok {
+// reasoning is the reasoning in a delta, of which the SDK knows nothing.
+func reasoning(delta string) string {
+	if !strings.Contains(delta, `"reasoning`) {
 		return ""
 	}
-	var text string
-	if json.Unmarshal([]byte(field.Raw()), &text) != nil {
+	var d struct {
+		DeepSeek any `json:"reasoning_content"` // also of vLLM and llama.cpp
+		Router   any `json:"reasoning"`         // of OpenRouter and Ollama
+	}
+	if json.Unmarshal([]byte(delta), &d) != nil {
 		return ""
 	}
-	return text
+	if t, ok := d.DeepSeek.(string); ok && t != "" {
+		return t
+	}
+	t, _ := d.Router.(string)
+	return t
 }
 
 // grow adds a part of a call. Services that send calls whole may number them all

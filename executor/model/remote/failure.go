@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -70,6 +71,9 @@ func (s Service) Failed(ctx context.Context, err error) *model.Error {
 	// The URL is the operator's own; who gets the error need not know it.
 	if errors.As(err, &ofURL) {
 		err = ofURL.Err
+	}
+	if errors.Is(err, io.EOF) { // to readers of a stream, that would be its proper end
+		err = io.ErrUnexpectedEOF
 	}
 	e := &model.Error{Class: model.ClassNetwork, Message: s.Name + ": the connection failed: " + s.told(err.Error()), Cause: err}
 	if errors.As(err, &ofNet) && ofNet.Timeout() {

@@ -26,6 +26,7 @@ type Form struct {
 	Choice string         // auto, none, required, or the name of one of Tools; empty: auto
 	Schema map[string]any // of Native, an object; else nil
 
+	model   string            // that was asked
 	wrapped bool              // the schema is that of the member "value" of an object
 	answer  string            // of Tool: the name of the tool that takes the answer
 	names   map[string]string // of tools as the service has them, to those of the request
@@ -37,7 +38,7 @@ const valueKey = "value"
 
 // NewForm gives a request's form. best is the mode of one that names none.
 func NewForm(r *model.Request, best string) *Form {
-	f := &Form{System: r.System, Choice: r.Choice, names: map[string]string{}}
+	f := &Form{System: r.System, Choice: r.Choice, model: r.Model, names: map[string]string{}}
 	for _, t := range r.Tools {
 		t.Name = f.name(t.Name)
 		t.Schema = parameters(t.Schema)
@@ -142,6 +143,9 @@ const pieceTool = "tool"
 // Finish turns the service's answer into the request's: with the request's names
 // of tools, and what a tool took as the answer as its text.
 func (f *Form) Finish(a *model.Response) {
+	if a.Model == "" { // some do not say
+		a.Model = f.model
+	}
 	var blocks []model.Block
 	calls := false
 	for _, b := range a.Message.Blocks {

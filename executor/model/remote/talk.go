@@ -100,7 +100,7 @@ func (s Service) block(b model.Block, rules Rules, last bool) (model.Block, erro
 	}
 	switch b.Kind {
 	case model.BlockText:
-		if strings.TrimSpace(b.Text) == "" {
+		if strings.TrimSpace(b.Text) == "" && len(b.Opaque) == 0 {
 			return model.Block{}, nil
 		}
 	case model.BlockReasoning:
