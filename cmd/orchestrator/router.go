@@ -54,6 +54,11 @@ func openProvider(at model.Endpoint) (model.Provider, error) {
 			return provider(at.File)
 		}
 		return nil, errors.New("a scripted model needs a file")
+	case model.ProviderCassette:
+		if at.File != "" {
+			return recordings(at.File)
+		}
+		return nil, errors.New("a model that answers from a cassette needs its file")
 	}
 	return nil, fmt.Errorf("this server has no provider %s", at.Provider)
 }
@@ -75,6 +80,9 @@ func modelTransport() http.RoundTripper {
 // registry.
 func (h *house) router(p plan) (*model.Router, *model.Registry, error) {
 	scripted, err := provider(p.cfg.Models.Script)
+	if err == nil && scripted == nil && p.cfg.Models.Cassette != "" {
+		scripted, err = recordings(p.cfg.Models.Cassette)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -95,7 +103,7 @@ func (h *house) router(p plan) (*model.Router, *model.Registry, error) {
 // checkedModels are the names that the compiler holds pipelines against. Without a
 // file, or where a script answers for all of them, any name will do.
 func checkedModels(cfg *config, g *model.Registry) []pipeline.ModelSpec {
-	if cfg.Models.Script != "" || g.BuiltIn {
+	if cfg.Models.Script != "" || cfg.Models.Cassette != "" || g.BuiltIn {
 		return nil
 	}
 	return append(g.Specs(), model.BuiltIn().Specs()...)

@@ -225,7 +225,7 @@ func (c *call) outgoing(t *target) *Request {
 	if c.router.cfg.Scripted == nil && t.Provider != ProviderScript {
 		q.Model = t.own()
 	}
-	if c.router.cfg.Scripted != nil || t.Provider == ProviderScript {
+	if c.router.cfg.Scripted != nil || t.Provider == ProviderScript || t.Provider == ProviderCassette {
 		q.Uses = UsesOf(c.env)
 	}
 	if a := t.alias; a != nil {
