@@ -2,7 +2,11 @@ package tool
 
 import (
 	"context"
+	"errors"
+	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -30,11 +34,11 @@ func (s *source) request(w Want, def *pipeline.Tool) (Tool, error) {
 		Name: def.Name, Description: def.Description, Schema: argumentsOf(def.Parameters), Effect: effect,
 		Run: func(ctx context.Context, env executor.Env, c Call) (Result, error) {
 			more := named(c.Arguments)
-			url, err := w.Text(&req.URL, more)
+			to, err := address(w, &req.URL, c.Arguments)
 			if err != nil {
 				return Result{}, err
 			}
-			params := map[string]any{"method": method, "url": expr.Text(url)}
+			params := map[string]any{"method": method, "url": to}
 			if req.Body != nil {
 				body, err := w.Text(req.Body, more)
 				if err != nil {
@@ -62,6 +66,86 @@ func (s *source) request(w Want, def *pipeline.Tool) (Tool, error) {
 			return answered(out.Value), err
 		},
 	}, nil
+}
+
+// address is where a request goes. What the pipeline itself says of the host, no
+// argument changes: what is sent there may be secret.
+func address(w Want, f *pipeline.Field, args map[string]any) (string, error) {
+	with := func(stand string) (string, error) {
+		own := make(map[string]any, len(args))
+		for name, v := range args {
+			if own[name] = v; stand != "" {
+				if _, ok := v.(string); ok {
+					own[name] = stand
+				}
+			}
+		}
+		v, err := w.Text(f, named(own))
+		return expr.Text(v), err
+	}
+	to, err := with("")
+	if err != nil {
+		return "", err
+	}
+	one, err := with("x1")
+	if err != nil {
+		return to, nil //nolint:nilerr // it can be made of these arguments alone
+	}
+	other, err := with("y2")
+	if err != nil {
+		return to, nil //nolint:nilerr // likewise
+	}
+	if !keepsHost(to, one, other) {
+		return "", errors.New("with these arguments, the request would go to another host")
+	}
+	return to, nil
+}
+
+var label = regexp.MustCompile("^[A-Za-z0-9-]+$")
+
+// keepsHost reports whether an address has the host that its template says, of
+// which one and other were made with other arguments.
+func keepsHost(to, one, other string) bool {
+	authority := func(s string) (string, bool) {
+		_, rest, ok := strings.Cut(s, "://")
+		if i := strings.IndexAny(rest, "/?#\\"); i >= 0 {
+			rest = rest[:i]
+		}
+		return rest, ok
+	}
+	a, isOne := authority(one)
+	b, isOther := authority(other)
+	if !isOne || !isOther {
+		return true // the whole address is an argument
+	}
+	same := 0
+	for same < min(len(a), len(b)) && a[same] == b[same] {
+		same++
+	}
+	end := 0
+	for end < min(len(a), len(b))-same && a[len(a)-1-end] == b[len(b)-1-end] {
+		end++
+	}
+	before, after := a[:same], a[len(a)-end:]
+	scheme, _, _ := strings.Cut(one, "://")
+	had, _, _ := strings.Cut(to, "://")
+	host, ok := authority(to)
+	switch {
+	case !ok || scheme != had:
+		return false
+	case before == "" && after == "": // the whole host is an argument
+		return true
+	case a == b || after == "" && host == before: // no argument has a part in it
+		return host == before
+	case len(host) < len(before)+len(after) || !strings.HasPrefix(host, before) || !strings.HasSuffix(host, after):
+		return false
+	}
+	middle := host[len(before) : len(host)-len(after)]
+	if after == "" {
+		_, err := strconv.ParseUint(middle, 10, 16)
+		return strings.HasSuffix(before, ":") && err == nil
+	}
+	return label.MatchString(middle)
 }
 
 // answered is the answer to a request as a model reads it: its body.
