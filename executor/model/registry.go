@@ -3,6 +3,7 @@ package model
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -31,6 +32,7 @@ type Entry struct {
 	Requirements Requirements `key:"requirements"`
 	Metrics      Metrics      `key:"metrics"`
 	Prices       []Price      `key:"prices"`
+	Limits       Limits       `key:"limits"`       // that the service sets
 	Fallback     []string     `key:"fallback"`     // models that are asked in its stead where it fails
 	BaseModel    string       `key:"base_model"`   // of a quantized version
 	Quantization string       `key:"quantization"` // as in int4
@@ -73,6 +75,21 @@ type Price struct {
 	Output     float64   `key:"output"`
 	Cached     *float64  `key:"cached_input"` // default: as Input
 	CacheWrite *float64  `key:"cache_write"`  // default: as Input
+}
+
+// Limits are the rates that a service allows; zero: no limit.
+type Limits struct {
+	RequestsPerMinute int64 `key:"requests_per_minute"`
+	TokensPerMinute   int64 `key:"tokens_per_minute"` // in and out
+}
+
+// LimitsOf are those of provider/model, as Limiter names it.
+func (g *Registry) LimitsOf(key string) Limits {
+	provider, name, _ := strings.Cut(key, "/")
+	if e := g.known(provider, name); e != nil {
+		return e.Limits
+	}
+	return Limits{}
 }
 
 // SelectionPolicy says how one of several models is chosen.
