@@ -75,7 +75,7 @@ func subjects(url string) []subject {
 	secret := func() string { return key }
 	return []subject{
 		{"anthropic", anthropic.New(anthropic.Config{BaseURL: url, Key: secret}), "claude-sonnet-4-5", "/v1/messages", true},
-		{"chat", openai.New(openai.Config{BaseURL: url + "/v1", Key: secret}), "gpt-4o", "/v1/chat/completions", true},
+		{"chat", openai.New(openai.Config{BaseURL: url + "/v1", Key: secret}), "gpt-5", "/v1/chat/completions", true},
 		{"responses", openai.New(openai.Config{BaseURL: url + "/v1", Key: secret, API: openai.Responses}), "gpt-5", "/v1/responses", true},
 		{"google", google.New(google.Config{BaseURL: url, Key: secret}), "gemini-2.5-flash", "/v1beta/models/gemini-2.5-flash:streamGenerateContent", true},
 	}
