@@ -113,6 +113,9 @@ func (l *lane) drop(r *runState) {
 	l.size.Store(int32(len(l.runs))) //nolint:gosec // at most Config.Runs
 	l.ex.bundles.hold(l.ex.bundleDir(r.prog.plan.Bundle), -1)
 	l.ex.met.active.Dec()
+	if l.ex.cfg.Left != nil {
+		l.ex.cfg.Left(r.run.ID)
+	}
 }
 
 // claimed goes on with runs from the queue: their logs are read elsewhere.

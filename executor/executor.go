@@ -37,6 +37,14 @@ type Config struct {
 	Registry []pipeline.ModelSpec
 	Policy   *pipeline.Policy // what they may do; nil: everything
 
+	// Remote is an action that is in no catalogue, by its key: a tool of an MCP server
+	// of the pipeline's. effect is what the step says, and may be empty. nil: there are
+	// none.
+	Remote func(key string, effect pipeline.Effect) *Action
+	// Left is told of each run that leaves this process: it is over, waits, or has
+	// got another owner. It must not block. nil: nobody is.
+	Left func(run pipeline.RunID)
+
 	Lanes int // committers, default 2
 	Runs  int // runs in memory per lane, default 1000; more wait in the queue
 	// Selective lanes take no runs from the queue but those named to Resume.

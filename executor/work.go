@@ -97,7 +97,11 @@ func (r *runState) composeAction(ev evaluation, t *pipeline.Task, w *work) *pipe
 		key, _ = v.(string)
 	}
 	var fail *pipeline.Failure
-	if t.Def.Action != "" && r.lane.ex.abroad(t.Def) && r.lane.ex.actions[key] == nil {
+	if remote(t.Def) {
+		if w.action, fail = r.composeRemote(t, w); fail != nil {
+			return fail
+		}
+	} else if t.Def.Action != "" && r.lane.ex.abroad(t.Def) && r.lane.ex.actions[key] == nil {
 		w.action = r.lane.ex.crew.brought(key)
 		w.gives = append(w.gives, &w.action.Spec.Returns)
 	} else if w.action, fail = r.lane.ex.action(key); fail != nil {

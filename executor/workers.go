@@ -82,7 +82,7 @@ func (e *Executor) abroad(def *pipeline.StepDef) bool {
 			return true
 		}
 	}
-	return def.Kind == pipeline.KindAction && def.Action != "" && e.actions[def.Action] == nil
+	return def.Kind == pipeline.KindAction && def.Action != "" && e.actions[def.Action] == nil && !remote(def)
 }
 
 // carries is the action by which a worker is told to carry out a step; empty:

@@ -17,11 +17,14 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/agent"
 	"github.com/orchestrator-project/orchestrator/executor/cache"
 	"github.com/orchestrator-project/orchestrator/executor/model"
 	"github.com/orchestrator-project/orchestrator/executor/model/script"
 	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/executor/step"
+	"github.com/orchestrator-project/orchestrator/executor/tool"
+	"github.com/orchestrator-project/orchestrator/executor/tool/mcp"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/server"
 	"github.com/orchestrator-project/orchestrator/store"
@@ -101,6 +104,7 @@ type house struct {
 	store   store.Store
 	engine  *executor.Executor
 	server  *server.Server
+	budgets *budget.Purse // nil: there is no store
 	metrics *prometheus.Registry
 
 	stops []func() // in the order of their calling
@@ -165,13 +169,18 @@ func (h *house) build(ctx context.Context, p plan) error {
 		return err
 	}
 	steps := step.Config{Model: models, Sandbox: boxes}
+	actions := step.All(steps)
+	servers := mcp.NewPool(mcp.Config{Models: models, Sandbox: boxes, Version: version, Logger: p.log})
+	h.stops = append(h.stops, servers.Close)
+	tools := tool.New(tool.Config{Actions: actions, Servers: servers, Sandbox: boxes, Results: h.store})
 	exec := p.cfg.Execution
 	lanes := min(2, exec.MaxConcurrentPipelines)
 	if !p.queue {
 		lanes = 1
 	}
 	h.engine, err = executor.New(executor.Config{
-		Store: h.store, Actions: step.All(steps), Command: step.Command(steps), Policy: policy, Registry: checkedModels(p.cfg, registry),
+		Store: h.store, Actions: actions, Command: step.Command(steps), Agent: agent.New(agent.Config{Models: models, Tools: tools}), Policy: policy, Registry: checkedModels(p.cfg, registry),
+		Remote: servers.Action, Left: servers.Leave,
 		Lanes: lanes, Runs: exec.MaxConcurrentPipelines / lanes, Selective: !p.queue,
 		Labels: exec.Labels, Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
 		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Bundles: filepath.Join(p.home, "bundles"), Environ: p.environ, Secret: p.secret,
@@ -184,7 +193,8 @@ func (h *house) build(ctx context.Context, p plan) error {
 	}
 	h.server, err = server.New(server.Config{
 		Store: h.store, Submitter: h.engine, Preview: h.engine, Forks: h.engine, Archives: h.engine, Catalog: h.engine.Catalog, Skill: installed(filepath.Join(p.home, "skills")), Hosts: p.cfg.Server.Hosts, RetentionDays: p.cfg.Storage.RetentionDays,
-		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace, Profiling: p.cfg.Monitoring.Profiling, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue),
+		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace, Profiling: p.cfg.Monitoring.Profiling, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue), Models: models,
+		Budgets: h.budgets, Recorder: cassette.Recorder{Store: h.store, Secrets: keysOf(p.environ)},
 	})
 	if err != nil {
 		return err
@@ -194,6 +204,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 	}
 	if !p.bare {
 		h.start(ctx, "models", p.log, models.Run)
+		h.start(ctx, "budgets", p.log, h.budgets.Run)
 	}
 	h.start(ctx, "api", p.log, h.server.Run)
 	if p.lanes && p.queue {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -105,20 +106,45 @@ func failure(reason, format string, args ...any) *pipeline.Failure {
 }
 
 // tool is a listed tool as one that can be called.
-func (s *Set) tool(m member, l *listed, name string) Tool {
-	t := Tool{Server: m.server.Name, Remote: l.remote, ReadOnly: l.readOnly}
+func (s *Set) tool(m member, l *listed, name string) tool.ServerTool {
+	t := tool.ServerTool{Server: m.server.Name, Remote: l.remote}
 	t.Name, t.Description, t.Schema, t.Effect = name, l.description, l.schema, l.effect
 	t.Run = func(ctx context.Context, env executor.Env, c tool.Call) (tool.Result, error) {
-		if l.resources {
-			return m.session.resource(ctx, s, env, c)
-		}
-		r, err := m.session.call(ctx, s, env, c, l)
-		if err != nil {
-			return tool.Result{}, err
-		}
-		return content(r)
+		r, _, err := s.run(ctx, m, l, env, c)
+		return r, err
 	}
 	return t
+}
+
+// run calls a tool. value is the result as a step gives it.
+func (s *Set) run(ctx context.Context, m member, l *listed, env executor.Env, c tool.Call) (r tool.Result, value any, err error) {
+	if l.resources {
+		if r, err = m.session.resource(ctx, s, env, c); err != nil {
+			return tool.Result{}, nil, err
+		}
+		return r, said(r), nil
+	}
+	got, err := m.session.call(ctx, s, env, c, l)
+	if err == nil {
+		if r, err = content(got); err == nil {
+			value, err = output(got)
+		}
+	}
+	if err != nil {
+		return tool.Result{}, nil, err
+	}
+	return r, value, nil
+}
+
+// said is the text of a result.
+func said(r tool.Result) string {
+	var texts []string
+	for i := range r.Content {
+		if r.Content[i].Text != "" {
+			texts = append(texts, r.Content[i].Text)
+		}
+	}
+	return strings.Join(texts, "\n")
 }
 
 // call calls a tool. A call that was lost with its connection is made again where

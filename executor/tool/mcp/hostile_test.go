@@ -19,7 +19,7 @@ import (
 // refusedOpen opens a server that cannot be used.
 func (w *world) refusedOpen(s Server) *pipeline.Failure {
 	w.Helper()
-	set, err := w.pool.Open(w.done, w.env, Want{Servers: []Server{s}})
+	set, err := w.pool.Connect(w.done, w.env, "", []Server{s})
 	if err == nil {
 		set.Close()
 		w.Fatal("the server could be opened")
@@ -57,7 +57,7 @@ func TestServersThatCannotBeUsed(t *testing.T) {
 	t.Run("no such program", func(t *testing.T) {
 		w := newWorld(t, Config{})
 		f := w.refusedOpen(Server{Name: "srv", Transport: stdio, Command: []string{"no-such-program"}})
-		if f.Kind != pipeline.CategoryValidation || !strings.Contains(f.Message, "no program no-such-program") {
+		if f.Kind != pipeline.CategoryValidation || !strings.Contains(f.Message, "no-such-program") {
 			t.Errorf("the failure is %+v", f)
 		}
 	})

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
@@ -62,7 +61,7 @@ func (l *link) open(legacy bool) error {
 	var transport sdk.Transport
 	switch s.server.Transport {
 	case stdio:
-		proc, messages, err := s.pool.start(l.ctx, &s.server, s.workspace, func(line string) {
+		proc, messages, err := s.pool.start(l.ctx, &s.server, s.place, func(line string) {
 			l.last.add(line)
 			l.keep("stderr", line)
 		})
@@ -126,13 +125,13 @@ func (l *link) newClient() *sdk.Client {
 	if s.pool.cfg.Models != nil {
 		opts.CreateMessageHandler = l.sample //nolint:staticcheck // servers use it for as long as it is in the protocol
 	}
-	local := s.server.Transport == stdio && s.workspace != ""
+	local := s.server.Transport == stdio
 	if local { // a server elsewhere has nothing of a path here
 		caps.RootsV2 = &sdk.RootCapabilities{}
 	}
 	client := sdk.NewClient(&sdk.Implementation{Name: "orchestrator", Version: s.pool.cfg.Version}, opts)
 	if local {
-		u := url.URL{Scheme: "file", Path: filepath.ToSlash(s.workspace)}
+		u := url.URL{Scheme: "file", Path: filepath.ToSlash(s.place.Workspace)}
 		client.AddRoots(&sdk.Root{URI: u.String(), Name: "workspace"}) //nolint:staticcheck // as above
 	}
 	return client
@@ -163,7 +162,7 @@ func (l *link) end(err error) {
 		_ = l.client.Close()
 		late.Stop()
 	} else if l.proc != nil { // it was never a server
-		l.proc.signal(syscall.SIGKILL)
+		l.proc.running.Kill()
 	}
 	l.cancel(err)
 	if l.proc != nil {

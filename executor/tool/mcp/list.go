@@ -37,9 +37,9 @@ type listed struct {
 	remote      string
 	description string
 	schema      map[string]any
+	args        *model.Schema // of schema
 	output      *model.Schema // nil: it says nothing of its results
 	effect      pipeline.Effect
-	readOnly    bool
 	resources   bool // it is ours: it reads resources
 }
 
@@ -93,7 +93,7 @@ func (s *session) list(ctx context.Context, client *sdk.ClientSession) (listing,
 	}
 	if caps.Resources != nil && !seen[readResource] {
 		add(&listed{
-			remote: readResource, resources: true, effect: pipeline.EffectIdempotent, readOnly: true,
+			remote: readResource, resources: true, effect: pipeline.EffectIdempotent,
 			description: "Reads a resource of the server " + s.server.Name + " by its uri; without one, lists the resources that there are.",
 			schema: map[string]any{
 				"type": "object", "additionalProperties": false,
@@ -148,7 +148,8 @@ func read(t *sdk.Tool) (l *listed, why string) {
 	} else if typ != "object" {
 		return nil, "the schema of its arguments is not one of an object"
 	}
-	if _, err := model.Compile(l.schema); err != nil {
+	var err error
+	if l.args, err = model.Compile(l.schema); err != nil {
 		return nil, "the schema of its arguments is not a JSON Schema that can be used: " + reason(err)
 	}
 	if t.OutputSchema != nil {
@@ -156,18 +157,24 @@ func read(t *sdk.Tool) (l *listed, why string) {
 		if why != "" {
 			return nil, "the schema of its results " + why
 		}
-		var err error
 		if l.output, err = model.Compile(out); err != nil {
 			return nil, "the schema of its results is not a JSON Schema that can be used: " + reason(err)
 		}
 	}
 	if a := t.Annotations; a != nil {
-		l.readOnly = a.ReadOnlyHint
 		if a.ReadOnlyHint || a.IdempotentHint {
 			l.effect = pipeline.EffectIdempotent
 		}
 	}
 	return l, ""
+}
+
+// arguments says how arguments violate the tool's schema, or nothing.
+func (l *listed) arguments(args map[string]any) string {
+	if l.args == nil {
+		return ""
+	}
+	return strings.Join(l.args.Violations(any(args)), "; ")
 }
 
 func reason(err error) string {

@@ -5,15 +5,13 @@
 // older servers have it. A connection that breaks is made again when it is next
 // asked for. What a server does wrong is a failure of the call that met it.
 //
-//	server, err := mcp.Resolve(unit.Server("fs"), text, secret)
-//	set, err := pool.Open(ctx, env, mcp.Want{Servers: []mcp.Server{server}})
+//	set, err := pool.Open(ctx, env, tool.Want{Text: text, Secret: secret}, []*pipeline.MCPServer{unit.Server("fs")})
 //	defer set.Close()
 //	for _, t := range set.Tools() { ... t.Run(ctx, env, call) ... }
 package mcp
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -22,7 +20,7 @@ import (
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/executor/model"
-	"github.com/orchestrator-project/orchestrator/executor/tool"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 )
@@ -39,9 +37,8 @@ type Config struct {
 	// Models answers servers that ask a model (sampling), within the budgets of the
 	// step whose call it is; nil: servers are told that there is none.
 	Models model.Caller
-	// Confine is the command line that runs argv in a sandbox; nil: servers that
-	// ask for one are not started.
-	Confine func(ctx context.Context, c Confined) (argv []string, err error)
+	// Sandbox is where servers run that ask for one; nil: they are not started.
+	Sandbox *sandbox.Set
 	Environ []string      // what servers inherit; default: executor.Harmless of this process
 	Idle    time.Duration // how long a session that nobody uses is kept; default 1 min
 	Connect time.Duration // how long a server may take to answer at first; default 30 s
@@ -50,14 +47,6 @@ type Config struct {
 	Silence time.Duration
 	Version string       // of this program, as servers are told
 	Logger  *slog.Logger // default: slog.Default
-}
-
-// Confined is a program to be run in a sandbox.
-type Confined struct {
-	Argv      []string // the program is an absolute path
-	Env       []string // as name=value
-	Workspace string   // absolute; the one folder that it may change
-	Sandbox   *pipeline.Sandbox
 }
 
 // Server is a server as a run means it: its templates are evaluated.
@@ -73,20 +62,6 @@ type Server struct {
 	Deny      []string
 
 	hidden []string // values that are shown nowhere
-}
-
-// Want says what is to be opened.
-type Want struct {
-	Servers []Server // each name once
-	Model   string   // whom a server's questions to a model go to; empty: one is chosen
-}
-
-// Tool is a tool of a server.
-type Tool struct {
-	tool.Tool        // its Name is one that every model takes, see Name
-	Server    string // of the pipeline
-	Remote    string // its name at the server
-	ReadOnly  bool   // the server says that it changes nothing
 }
 
 // Resolve evaluates a server of the plan. text evaluates a field with more names,

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
+	"github.com/orchestrator-project/orchestrator/executor/tool"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -57,20 +59,47 @@ func NewPool(cfg Config) *Pool {
 	return p
 }
 
+var _ tool.Servers = (*Pool)(nil)
+
 // Open connects to the servers, where this run has no session with them yet, and
-// gives what they offer. Sets of one run share its sessions. Env is that of the
-// attempt, in whose log the servers' own logs appear. The set must be closed when
-// the attempt ends. The error is a *pipeline.Failure of category tool, or the
-// context's.
-func (p *Pool) Open(ctx context.Context, env executor.Env, w Want) (*Set, error) {
-	set := &Set{pool: p, env: env, model: w.Model, changed: make(chan struct{}, 1)}
-	for i := range w.Servers {
-		s, err := p.session(env, &w.Servers[i], set)
+// gives what they offer: it is tool.Servers. Sets of one run share its sessions.
+// What the servers log appears in the log of env.
+func (p *Pool) Open(ctx context.Context, env executor.Env, w tool.Want, servers []*pipeline.MCPServer) (tool.ServerSet, error) {
+	list := make([]Server, len(servers))
+	for i, s := range servers {
+		var err error
+		if list[i], err = Resolve(s, w.Text, w.Secret); err != nil {
+			return nil, err
+		}
+	}
+	model := ""
+	if w.Agent != nil && w.Agent.Model != nil && w.Text != nil {
+		v, err := w.Text(w.Agent.Model, nil)
+		if err != nil {
+			return nil, err
+		}
+		model, _ = v.(string)
+	}
+	set, err := p.Connect(ctx, env, model, list)
+	if err != nil {
+		return nil, err
+	}
+	return set, nil
+}
+
+// Connect is Open for servers whose templates are evaluated, each name once.
+// model is whom a server's questions to a model go to; empty: one is chosen. The
+// set must be closed when the attempt ends. The error is a *pipeline.Failure of
+// category tool or validation, or the context's.
+func (p *Pool) Connect(ctx context.Context, env executor.Env, model string, servers []Server) (*Set, error) {
+	set := &Set{pool: p, env: env, model: model, changed: make(chan struct{}, 1)}
+	for i := range servers {
+		s, err := p.session(env, &servers[i], set)
 		if err != nil {
 			set.Close()
 			return nil, err
 		}
-		set.members = append(set.members, member{session: s, server: &w.Servers[i]})
+		set.members = append(set.members, member{session: s, server: &servers[i]})
 	}
 	failed := make([]error, len(set.members))
 	var wait sync.WaitGroup
@@ -86,7 +115,7 @@ func (p *Pool) Open(ctx context.Context, env executor.Env, w Want) (*Set, error)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, unreachable(&w.Servers[i], err)
+		return nil, unreachable(&servers[i], err)
 	}
 	return set, nil
 }
@@ -112,7 +141,10 @@ func (p *Pool) session(env executor.Env, server *Server, set *Set) (*session, er
 	at := place{run: env.Run, key: server.key()}
 	s := p.sessions[at]
 	if s == nil {
-		s = &session{pool: p, at: at, server: *server, workspace: env.Workspace, calls: map[string]*running{}}
+		s = &session{pool: p, at: at, server: *server, place: sandbox.Spec{Workspace: env.Workspace}, calls: map[string]*running{}}
+		if env.Bundle != "" {
+			s.place.Readable = []string{env.Bundle}
+		}
 		p.sessions[at] = s
 	}
 	if s.idle != nil {
@@ -200,9 +232,9 @@ type member struct {
 }
 
 // Tools are what the servers offer now and the pipeline allows, server by server
-// in the order of Want, each name once.
-func (s *Set) Tools() []Tool {
-	var list []Tool
+// in the order in which they were opened, each name once.
+func (s *Set) Tools() []tool.ServerTool {
+	var list []tool.ServerTool
 	seen := map[string]bool{}
 	for _, m := range s.members {
 		for _, l := range m.session.offers() {
@@ -219,7 +251,7 @@ func (s *Set) Tools() []Tool {
 
 // Find gives a tool by the name that models use, or by its whole one; nil: no
 // server offers it now, or the pipeline does not allow it.
-func (s *Set) Find(name string) *Tool {
+func (s *Set) Find(name string) *tool.ServerTool {
 	for _, t := range s.Tools() {
 		if t.Name == name || pipeline.MCPName(t.Server, t.Remote) == name {
 			return &t

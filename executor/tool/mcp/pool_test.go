@@ -71,7 +71,7 @@ func (w *world) program(mode string) Server {
 
 func (w *world) open(servers ...Server) *Set {
 	w.Helper()
-	set, err := w.pool.Open(w.done, w.env, Want{Servers: servers, Model: "small"})
+	set, err := w.pool.Connect(w.done, w.env, "small", servers)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestOneSessionForEachRunAndServer(t *testing.T) {
 	}
 	other := w.env
 	other.Run = "run-2"
-	c, err := w.pool.Open(w.done, other, Want{Servers: []Server{w.program("friend")}})
+	c, err := w.pool.Connect(w.done, other, "", []Server{w.program("friend")})
 	if err != nil {
 		t.Fatal(err)
 	}

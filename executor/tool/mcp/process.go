@@ -9,13 +9,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -29,33 +28,43 @@ const (
 	maxAsides = 1000 // in a second; further messages that only tell something by the way are dropped
 )
 
-// process is a server that is a program of ours, in a process group of its own.
+// process is a server that is a program of ours.
 type process struct {
-	cmd   *exec.Cmd
-	in    *os.File      // its standard input
-	ended chan struct{} // closed once it is reaped and its group is gone
-	pipes sync.WaitGroup
-	open  []*os.File // our ends of its outputs
+	running sandbox.Running
+	in      *os.File      // its standard input
+	ended   chan struct{} // closed once nothing of it is left
+	pipes   sync.WaitGroup
+	open    []*os.File // our ends of its outputs
 }
 
-// start starts a program. messages is what it writes to its standard output, a
-// message a line and nothing else; log gets the other lines, and those of its
-// standard error. The process must be stopped.
-func start(argv, env []string, dir string, log func(line string)) (p *process, messages io.ReadCloser, err error) {
+// start starts the server's program, in a sandbox where it asks for one. messages
+// is what it writes to its standard output, a message a line and nothing else;
+// log gets the other lines, and those of its standard error. The process must be
+// stopped.
+func (p *Pool) start(ctx context.Context, s *Server, place sandbox.Spec, log func(line string)) (proc *process, messages io.ReadCloser, err error) {
+	if len(s.Command) == 0 || s.Command[0] == "" {
+		return nil, nil, pipeline.Failuref(pipeline.CategoryValidation, "its command is empty")
+	}
+	env := make([]string, 0, len(p.cfg.Environ)+len(s.Env))
+	for _, kv := range p.cfg.Environ {
+		name, _, _ := strings.Cut(kv, "=")
+		if _, own := s.Env[name]; !own {
+			env = append(env, kv)
+		}
+	}
+	for name, v := range s.Env {
+		env = append(env, name+"="+v)
+	}
+	if err := os.MkdirAll(place.Workspace, 0o700); err != nil {
+		return nil, nil, err
+	}
 	var ours, theirs []*os.File
-	defer func() {
-		for _, f := range theirs {
-			_ = f.Close()
-		}
-		if err != nil {
-			for _, f := range ours {
-				_ = f.Close()
-			}
-		}
-	}()
 	for i := range 3 {
 		r, w, err := os.Pipe()
 		if err != nil {
+			for _, f := range slices.Concat(ours, theirs) {
+				_ = f.Close()
+			}
 			return nil, nil, err
 		}
 		if i == 0 {
@@ -63,25 +72,35 @@ func start(argv, env []string, dir string, log func(line string)) (p *process, m
 		}
 		ours, theirs = append(ours, r), append(theirs, w)
 	}
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:gosec,noctx // what the pipeline names; stop ends it
-	cmd.Env, cmd.Dir, cmd.SysProcAttr = env, dir, attributes()
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs[0], theirs[1], theirs[2]
-	if err := cmd.Start(); err != nil {
+	program := sandbox.Program{Argv: s.Command, Environ: env, Stdin: theirs[0], Stdout: theirs[1], Stderr: theirs[2]}
+	var running sandbox.Running
+	if s.Sandbox != nil {
+		running, err = p.cfg.Sandbox.Start(ctx, s.Sandbox, place, program)
+	} else {
+		running, err = sandbox.Host{}.Start(ctx, place, program)
+	}
+	if err != nil {
+		for _, f := range ours {
+			_ = f.Close()
+		}
 		return nil, nil, err
 	}
-	p = &process{cmd: cmd, in: ours[0], open: ours[1:], ended: make(chan struct{})}
+	if s.Sandbox != nil {
+		log("runs in the sandbox " + running.Level().String())
+	}
+	proc = &process{running: running, in: ours[0], open: ours[1:], ended: make(chan struct{})}
 	r, w := io.Pipe()
-	p.pipes.Go(func() { _ = w.CloseWithError(pass(p.open[0], w, log)) })
-	p.pipes.Go(func() { drain(p.open[1], log) })
-	go p.reap()
-	return p, r, nil
+	proc.pipes.Go(func() { _ = w.CloseWithError(pass(proc.open[0], w, log)) })
+	proc.pipes.Go(func() { drain(proc.open[1], log) })
+	go proc.reap()
+	return proc, r, nil
 }
 
-// reap waits for the process, and ends what it has left behind.
+// reap waits for the end of the program and of what it has left behind.
 func (p *process) reap() {
-	_ = p.cmd.Wait()
-	p.signal(syscall.SIGKILL)
-	for _, f := range p.open { // whoever has left the group may hold the other ends
+	<-p.running.Done()
+	_, _ = p.running.Wait()
+	for _, f := range p.open { // on a bare host, what has fled from it may hold the other ends
 		_ = f.SetReadDeadline(time.Now().Add(farewell))
 	}
 	p.pipes.Wait()
@@ -92,19 +111,17 @@ func (p *process) reap() {
 	close(p.ended)
 }
 
-func (p *process) signal(s syscall.Signal) { _ = syscall.Kill(-p.cmd.Process.Pid, s) }
-
 // stop ends the process, at first politely, and returns when it has ended.
 func (p *process) stop() {
 	_ = p.in.Close()
-	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+	for _, end := range []func(){p.running.Terminate, p.running.Kill} {
 		t := time.NewTimer(farewell)
 		select {
 		case <-p.ended:
 			t.Stop()
 			return
 		case <-t.C:
-			p.signal(s)
+			end()
 		}
 	}
 	<-p.ended
@@ -188,78 +205,4 @@ func kindOf(line []byte) (message, aside bool) {
 		return false, false
 	}
 	return true, head.Method == "notifications/message" || head.Method == "notifications/progress"
-}
-
-// program finds a program by the PATH of the server's own environment, relative
-// to its folder.
-func program(name string, env []string, dir string) (string, error) {
-	executable := func(path string) bool {
-		info, err := os.Stat(path)
-		return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
-	}
-	if strings.ContainsRune(name, filepath.Separator) {
-		if !filepath.IsAbs(name) {
-			name = filepath.Join(dir, name)
-		}
-		if executable(name) {
-			return name, nil
-		}
-		return "", pipeline.Failuref(pipeline.CategoryValidation, "%s is no program", name)
-	}
-	for _, kv := range env {
-		path, ok := strings.CutPrefix(kv, "PATH=")
-		if !ok {
-			continue
-		}
-		for _, folder := range filepath.SplitList(path) {
-			if !filepath.IsAbs(folder) {
-				folder = filepath.Join(dir, folder)
-			}
-			if full := filepath.Join(folder, name); executable(full) {
-				return full, nil
-			}
-		}
-	}
-	return "", pipeline.Failuref(pipeline.CategoryValidation, "there is no program %s in its PATH", name)
-}
-
-// start starts the server's program.
-func (p *Pool) start(ctx context.Context, s *Server, workspace string, log func(line string)) (*process, io.ReadCloser, error) {
-	if len(s.Command) == 0 || s.Command[0] == "" {
-		return nil, nil, pipeline.Failuref(pipeline.CategoryValidation, "its command is empty")
-	}
-	env := make([]string, 0, len(p.cfg.Environ)+len(s.Env))
-	for _, kv := range p.cfg.Environ {
-		if name, _, _ := strings.Cut(kv, "="); s.Env[name] == "" {
-			env = append(env, kv)
-		}
-	}
-	for name, v := range s.Env {
-		env = append(env, name+"="+v)
-	}
-	dir := workspace
-	if dir != "" {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, nil, err
-		}
-	} else {
-		dir = os.TempDir()
-	}
-	path, err := program(s.Command[0], env, dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	argv := append([]string{path}, s.Command[1:]...)
-	if s.Sandbox != nil {
-		if p.cfg.Confine == nil {
-			return nil, nil, pipeline.Failuref(pipeline.CategoryValidation, "it asks for a sandbox, and this server has none")
-		}
-		if workspace == "" {
-			return nil, nil, pipeline.Failuref(pipeline.CategoryValidation, "it asks for a sandbox, and there is no workspace")
-		}
-		if argv, err = p.cfg.Confine(ctx, Confined{Argv: argv, Env: env, Workspace: dir, Sandbox: s.Sandbox}); err != nil {
-			return nil, nil, err
-		}
-	}
-	return start(argv, env, dir, log)
 }

@@ -218,7 +218,7 @@ func friend() *sdk.Server {
 			_ = r.Session.NotifyProgress(ctx, &sdk.ProgressNotificationParams{ProgressToken: r.Params.GetProgressToken(), Progress: float64(i + 1), Total: 3, Message: "step"})
 		}
 		_ = r.Session.Log(ctx, &sdk.LoggingMessageParams{Level: "warning", Data: "nearly there"}) //nolint:staticcheck // as above
-		for { // until the client has heard it all
+		for {                                                                                     // until the client has heard it all
 			if _, err := os.Stat("heard"); err == nil || ctx.Err() != nil {
 				return text("done"), nil
 			}

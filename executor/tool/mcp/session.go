@@ -10,6 +10,7 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -26,10 +27,10 @@ var pauses = []time.Duration{0, 200 * time.Millisecond, time.Second}
 // session is what the steps of a run share of a server. Connections come and go
 // under it.
 type session struct {
-	pool      *Pool
-	at        place
-	server    Server
-	workspace string
+	pool   *Pool
+	at     place
+	server Server
+	place  sandbox.Spec // of its program
 
 	// Guarded by the pool's mutex.
 	idle *time.Timer // ends a session that nobody holds
@@ -292,7 +293,7 @@ func (s *session) close() {
 	}
 }
 
-// changed is the handler of a server's word that its tools have changed.
+// toolsChanged is the handler of a server's word that its tools have changed.
 func (l *link) toolsChanged(context.Context, *sdk.ToolListChangedRequest) {
 	select {
 	case l.stale <- struct{}{}:
