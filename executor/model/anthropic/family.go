@@ -52,10 +52,9 @@ var budgets = map[string]int64{"low": 2048, "medium": 8192, "high": 16_384}
 // take no thinking together with a call that they are forced to make, none with a
 // temperature, and a budget of it only where their last message begins with it.
 func think(p *sdk.MessageNewParams, effort string, f family) {
-	if p.MaxTokens == 0 {
+	bounded := p.MaxTokens > 0
+	if !bounded {
 		p.MaxTokens = f.longest
-	} else if budgets[effort] > 0 && f.thinks && !f.adaptive {
-		p.MaxTokens += budgets[effort] // the bound is that of the answer
 	}
 	forced := p.ToolChoice.OfAny != nil || p.ToolChoice.OfTool != nil
 	switch {
@@ -70,8 +69,11 @@ func think(p *sdk.MessageNewParams, effort string, f family) {
 	case f.adaptive:
 		p.OutputConfig.Effort = sdk.OutputConfigEffort(effort)
 		p.Thinking.OfAdaptive = &sdk.ThinkingConfigAdaptiveParam{Display: sdk.ThinkingConfigAdaptiveDisplaySummarized}
-	case f.thinks && budgets[effort] > 0 && budgets[effort] < p.MaxTokens && thinkable(p.Messages):
+	case f.thinks && budgets[effort] > 0 && (bounded || budgets[effort] < p.MaxTokens) && thinkable(p.Messages):
 		p.Thinking = sdk.ThinkingConfigParamOfEnabled(budgets[effort])
+		if bounded { // the bound is that of the answer; the service's is that of both
+			p.MaxTokens += budgets[effort]
+		}
 	default:
 		return
 	}

@@ -3,7 +3,6 @@ package anthropic
 import (
 	"encoding/base64"
 	"encoding/json"
-	"regexp"
 
 	sdk "github.com/anthropics/anthropic-sdk-go"
 	"github.com/anthropics/anthropic-sdk-go/packages/param"
@@ -21,9 +20,6 @@ var schemas = remote.Dialect{
 	},
 	Closed: true,
 }
-
-// callID is what the service takes as the id of a call.
-var callID = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
 
 // sealed is the Opaque of a reasoning block: what proves that the service said it.
 type sealed struct {
@@ -50,7 +46,7 @@ func request(service remote.Service, r *model.Request) (sdk.MessageNewParams, *r
 			form = remote.NewForm(&again, remote.Tool)
 		}
 	}
-	talk, err := service.Talk(r.Messages, remote.Rules{Of: service.Name, ID: callID.MatchString, Takes: takes, Form: form})
+	talk, err := service.Talk(r.Messages, remote.Rules{Of: service.Name, MaxID: 64, Takes: takes, Form: form})
 	if err != nil {
 		return p, nil, err
 	}

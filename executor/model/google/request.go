@@ -62,7 +62,7 @@ func request(service remote.Service, r *model.Request) ([]*genai.Content, *genai
 			form = remote.NewForm(&again, remote.Tool)
 		}
 	}
-	talk, err := service.Talk(r.Messages, remote.Rules{Of: service.Name, ID: func(string) bool { return true }, Takes: takes, Form: form})
+	talk, err := service.Talk(r.Messages, remote.Rules{Of: service.Name, MaxID: 64, Takes: takes, Form: form})
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -76,6 +76,7 @@ func request(service remote.Service, r *model.Request) ([]*genai.Content, *genai
 	c.MaxOutputTokens = int32(min(r.MaxTokens, 1<<31-1)) //nolint:gosec // bounded on this line
 	think(c, r)
 	tools(c, form)
+	exactly(c, talk)
 	var contents []*genai.Content
 	for _, m := range talk {
 		contents = append(contents, content(m, generation(r.Model) >= 3))
@@ -190,7 +191,7 @@ func spoken(blocks []model.Block, signs bool) []*genai.Part {
 func part(b model.Block) *genai.Part {
 	switch {
 	case b.ToolUse != nil:
-		return &genai.Part{FunctionCall: &genai.FunctionCall{ID: b.ToolUse.ID, Name: b.ToolUse.Name, Args: object(b.ToolUse.Arguments)}}
+		return &genai.Part{FunctionCall: &genai.FunctionCall{ID: b.ToolUse.ID, Name: b.ToolUse.Name, Args: map[string]any{}}}
 	case b.Media != nil && len(b.Media.Data) > 0:
 		return &genai.Part{InlineData: &genai.Blob{MIMEType: b.Media.Type, Data: b.Media.Data}}
 	case b.Media != nil:
@@ -199,22 +200,44 @@ func part(b model.Block) *genai.Part {
 	return &genai.Part{Text: b.Text}
 }
 
-// object is a JSON object whose numbers stay as they are written.
-func object(text string) map[string]any {
-	own := map[string]any{}
-	var members map[string]json.RawMessage
-	if json.Unmarshal([]byte(text), &members) != nil {
-		return own
-	}
-	for name, v := range members {
-		d := json.NewDecoder(strings.NewReader(string(v)))
-		d.UseNumber()
-		var value any
-		if d.Decode(&value) == nil {
-			own[name] = value
+// exactly puts the arguments of calls into the request as they were given. The SDK
+// reads numbers as floating points, which keep no more than 15 digits.
+func exactly(c *genai.GenerateContentConfig, talk []model.Message) {
+	given := map[string]json.RawMessage{}
+	for _, m := range talk {
+		for _, u := range m.Calls() {
+			given[u.ID] = json.RawMessage(u.Arguments)
 		}
 	}
-	return own
+	if len(given) == 0 {
+		return
+	}
+	c.HTTPOptions = &genai.HTTPOptions{ExtrasRequestProvider: func(body map[string]any) map[string]any {
+		visit(body["contents"], given)
+		return body
+	}}
+}
+
+// visit replaces the arguments of every call below v.
+func visit(v any, given map[string]json.RawMessage) {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			visit(e, given)
+		}
+	case []map[string]any:
+		for _, e := range v {
+			visit(e, given)
+		}
+	case map[string]any:
+		if call, ok := v["functionCall"].(map[string]any); ok {
+			id, _ := call["id"].(string)
+			if raw, ok := given[id]; ok {
+				call["args"] = raw
+			}
+		}
+		visit(v["parts"], given)
+	}
 }
 
 // result is a result of a tool, and the files in it, which follow it.

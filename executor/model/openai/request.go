@@ -30,8 +30,6 @@ const answerName = "answer"
 // maxID is the longest id of a call that the service takes, in bytes.
 const maxID = 40
 
-func takesID(id string) bool { return len(id) <= maxID }
-
 // strict is the schema as the service can be strict about it, or the schema
 // itself.
 func strict(schema map[string]any) (fitted map[string]any, is bool) {
@@ -49,7 +47,7 @@ func raw(schema map[string]any) json.RawMessage { return json.RawMessage(pipelin
 func (p *Provider) chatRequest(r *model.Request) (openai.ChatCompletionNewParams, *remote.Form, error) {
 	form := remote.NewForm(r, remote.Native)
 	q := openai.ChatCompletionNewParams{Model: r.Model}
-	talk, err := p.service.Talk(r.Messages, remote.Rules{Of: p.service.Name, ID: takesID, Takes: chatTakes, Form: form})
+	talk, err := p.service.Talk(r.Messages, remote.Rules{Of: p.service.Name, MaxID: maxID, Takes: chatTakes, Form: form})
 	if err != nil {
 		return q, nil, err
 	}

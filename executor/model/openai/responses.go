@@ -26,7 +26,7 @@ type phased struct {
 func (p *Provider) responsesRequest(r *model.Request) (responses.ResponseNewParams, *remote.Form, error) {
 	form := remote.NewForm(r, remote.Native)
 	q := responses.ResponseNewParams{Model: r.Model, Store: param.NewOpt(false)}
-	talk, err := p.service.Talk(r.Messages, remote.Rules{Of: p.service.Name, ID: takesID, Takes: responsesTakes, Form: form})
+	talk, err := p.service.Talk(r.Messages, remote.Rules{Of: p.service.Name, MaxID: maxID, Takes: responsesTakes, Form: form})
 	if err != nil {
 		return q, nil, err
 	}

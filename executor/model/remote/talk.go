@@ -3,6 +3,7 @@ package remote
 import (
 	"encoding/base64"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/orchestrator-project/orchestrator/executor/model"
@@ -12,10 +13,13 @@ import (
 // Rules are what a service wants of a conversation beyond what all of them want.
 type Rules struct {
 	Of    string                    // whose opaque parts it may read
-	ID    func(id string) bool      // whether it takes the id of a tool call
+	MaxID int                       // bytes of the id of a tool call
 	Takes func(b *model.Block) bool // whether it takes the file that the block holds
 	Form  *Form                     // has the names of tools
 }
+
+// plain is what all services take as the id of a call.
+var plain = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`)
 
 // What is said where a strict service wants something and nothing was said.
 const (
@@ -242,7 +246,7 @@ func (t *talk) assistant(blocks []model.Block) []call {
 func (t *talk) id(had string) string {
 	t.calls++
 	id := had
-	for n := t.calls; id == "" || t.seen[id] || !t.rules.ID(id); n++ {
+	for n := t.calls; id == "" || t.seen[id] || len(id) > t.rules.MaxID || !plain.MatchString(id); n++ {
 		id = fmt.Sprintf("call%d", n)
 	}
 	t.seen[id] = true
