@@ -35,11 +35,11 @@ test: ## run every test: units, both stores, end to end, browser; finds or insta
 
 .PHONY: e2e
 e2e: $(NEEDS) ## run only the tests that start the binary or a browser
-	@$(NEEDS) -for postgres,browser,axe,python -- go test ./cmd/... ./web/... ./examples/...
+	@$(NEEDS) -for postgres,browser,axe,python,bwrap -- go test ./cmd/... ./web/... ./examples/...
 
 # Each judge is a package, with what it needs of scripts/needs.
-JUDGES = ./executor/model/judge
-JUDGENEEDS = aimock
+JUDGES = ./executor/model/judge ./executor/tool/mcp/judge
+JUDGENEEDS = aimock,conformance
 
 .PHONY: judges
 judges: $(NEEDS) ## hold the server against programs of others: mocks, conformance suites
@@ -47,12 +47,12 @@ judges: $(NEEDS) ## hold the server against programs of others: mocks, conforman
 
 .PHONY: race
 race: $(NEEDS) ## run the tests of pipeline, store, executor and server under the race detector
-	@CGO_ENABLED=1 $(NEEDS) -for postgres,aimock,gcc -- go test -race ./pipeline/... ./store/... ./executor/... ./server/...
+	@CGO_ENABLED=1 $(NEEDS) -for postgres,aimock,mcp,bwrap,gcc -- go test -race ./pipeline/... ./store/... ./executor/... ./server/...
 
 .PHONY: cover
 cover: $(NEEDS) ## measure which lines the tests reach; writes .cache/cover.html
 	@mkdir -p .cache
-	@$(NEEDS) -for postgres,browser,axe,aimock,python -- go test -coverpkg=./... -coverprofile=.cache/cover.txt ./...
+	@$(NEEDS) -for postgres,browser,axe,aimock,mcp,python -- go test -coverpkg=./... -coverprofile=.cache/cover.txt ./...
 	@go tool cover -html=.cache/cover.txt -o .cache/cover.html
 	@go tool cover -func=.cache/cover.txt | tail -n 1
 
@@ -107,6 +107,11 @@ check-generated: ## fail if make generate would change a file
 image: ## build the container images: orchestrator (from scratch) and orchestrator:tools (with a shell)
 	docker build -f deploy/Dockerfile --build-arg VERSION=$(VERSION) --target server -t orchestrator:$(VERSION) .
 	docker build -f deploy/Dockerfile --build-arg VERSION=$(VERSION) --target tools -t orchestrator:$(VERSION)-tools .
+
+.PHONY: sandbox-images
+sandbox-images: ## build the images of the sandbox driver docker from Debian packages, as root; needs debootstrap and a Docker engine
+	scripts/sandbox-image python
+	scripts/sandbox-image nodejs
 
 .PHONY: release
 release: ## cross-compile static binaries with checksums into bin/release

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -128,6 +129,58 @@ func findAimock(ctx context.Context) (string, []string, error) {
 	return findScript(ctx, "aimock", "AIMOCK_JS", "@copilotkit/aimock/dist/cli.js")
 }
 
+// findServers looks for the MCP servers of others that npm brings: $MCP_SERVERS is
+// the folder node_modules that they stand in.
+func findServers(ctx context.Context) (string, []string, error) {
+	if _, err := exec.LookPath("node"); err != nil {
+		return "", nil, err
+	}
+	const path = "@modelcontextprotocol/server-everything/dist/index.js"
+	if given := os.Getenv("MCP_SERVERS"); given != "" {
+		_, err := os.Stat(filepath.Join(given, filepath.FromSlash(path)))
+		return given, nil, err
+	}
+	found, vars, err := findScript(ctx, "MCP servers", "MCP_SERVERS", path)
+	if err == nil {
+		vars[0] = strings.TrimSuffix(vars[0], string(filepath.Separator)+filepath.FromSlash(path))
+	}
+	return found, vars, err
+}
+
+// findConformance looks for the conformance suite of the Model Context Protocol,
+// $MCP_CONFORMANCE, or what npm brings, and for a Node that can run it,
+// $MCP_CONFORMANCE_NODE, which npm brings too.
+func findConformance(ctx context.Context) (string, []string, error) {
+	if given := os.Getenv("MCP_CONFORMANCE"); given != "" {
+		_, err := os.Stat(given) //nolint:gosec // the caller names it
+		return given, nil, err
+	}
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	modules := filepath.Join(root, ".cache", "npm-judges", "node_modules")
+	script := filepath.Join(modules, "@modelcontextprotocol", "conformance", "dist", "index.js")
+	if err := npmInstall(ctx, root, "npm/judges", "npm-judges", script); err != nil {
+		return "", nil, err
+	}
+	arch := map[string]string{"amd64": "x64"}[runtime.GOARCH]
+	if arch == "" {
+		arch = runtime.GOARCH
+	}
+	node := filepath.Join(modules, "node-"+runtime.GOOS+"-"+arch, "bin", "node")
+	if _, err := os.Stat(node); err != nil { // npm has none for this machine
+		if node, err = exec.LookPath("node"); err != nil {
+			return "", nil, err
+		}
+	}
+	version, err := output(ctx, node, "--version")
+	if err != nil {
+		return "", nil, err
+	}
+	return "MCP conformance suite, node " + version, []string{"MCP_CONFORMANCE=" + script, "MCP_CONFORMANCE_NODE=" + node}, nil
+}
+
 // findScript looks for a script: where a variable says, or at its path in what npm
 // installs.
 func findScript(ctx context.Context, name, variable, path string) (string, []string, error) {
@@ -140,19 +193,19 @@ func findScript(ctx context.Context, name, variable, path string) (string, []str
 		return "", nil, err
 	}
 	script := filepath.Join(root, ".cache", "npm", "node_modules", filepath.FromSlash(path))
-	if err := npmInstall(ctx, root, script); err != nil {
+	if err := npmInstall(ctx, root, "npm", "npm", script); err != nil {
 		return "", nil, err
 	}
 	return name + " (" + strings.TrimPrefix(script, root+string(filepath.Separator)) + ")", []string{variable + "=" + script}, nil
 }
 
-// npmInstall brings what scripts/npm names into .cache/npm by its lock file, unless
-// it stands there with the script that is looked for.
-func npmInstall(ctx context.Context, root, script string) error {
-	dir := filepath.Join(root, ".cache", "npm")
+// npmInstall brings what a folder of scripts names into one of .cache by its lock
+// file, unless it stands there with the script that is looked for.
+func npmInstall(ctx context.Context, root, from, to, script string) error {
+	dir := filepath.Join(root, ".cache", to)
 	fresh := true // what was installed is what the lock file names
 	for _, name := range []string{"package.json", "package-lock.json"} {
-		want, err := os.ReadFile(filepath.Join(root, "scripts", "npm", name)) //nolint:gosec // a file of this project
+		want, err := os.ReadFile(filepath.Join(root, "scripts", filepath.FromSlash(from), name)) //nolint:gosec // a file of this project
 		if err != nil {
 			return err
 		}
@@ -201,6 +254,27 @@ func findRedis(ctx context.Context) (string, []string, error) {
 		return "", nil, err
 	}
 	return fmt.Sprintf("%s (%s)", version, path), []string{"REDIS_SERVER=" + path}, nil
+}
+
+// findBubblewrap looks for the program that sandboxes are made by. Some machines
+// have it and do not allow it to work: then the tests that need it say so.
+func findBubblewrap(ctx context.Context) (string, []string, error) {
+	if runtime.GOOS != "linux" {
+		return "none; bubblewrap is for Linux, and the tests of sandboxes are skipped", nil, nil
+	}
+	path, err := exec.LookPath("bwrap")
+	if err != nil {
+		return "", nil, err
+	}
+	version, err := output(ctx, path, "--version")
+	if err != nil {
+		return "", nil, err
+	}
+	found := fmt.Sprintf("%s (%s)", version, path)
+	if out, err := exec.CommandContext(ctx, path, "--unshare-all", "--ro-bind", "/", "/", "true").CombinedOutput(); err != nil { //nolint:gosec // bwrap of this machine
+		found += fmt.Sprintf("; it may not work here (%s), then the tests of sandboxes are skipped", strings.TrimSpace(string(out)))
+	}
+	return found, nil, nil
 }
 
 // findCompiler looks for the C compiler that go's race detector needs.

@@ -1,10 +1,10 @@
 // Needs finds what the tests and measurements need beside Go, installs what is
 // missing where it may, and runs a command with it:
 //
-//	needs -for postgres,browser,axe,aimock,redis,python,gcc -- go test ./...
+//	needs -for postgres,browser,axe,aimock,mcp,redis,python,bwrap,gcc -- go test ./...
 //
 // It hands over what it found in the environment: TEST_DATABASE_URL, CHROMIUM,
-// AXE_CORE_JS, AIMOCK_JS and REDIS_SERVER. Where one of these is set already, it is taken as it is. As
+// AXE_CORE_JS, AIMOCK_JS, MCP_SERVERS, MCP_CONFORMANCE, MCP_CONFORMANCE_NODE and REDIS_SERVER. Where one of these is set already, it is taken as it is. As
 // root on Debian or Ubuntu a missing need is installed with apt-get; elsewhere it
 // is an error that says the one command to get it. A need is never skipped.
 //
@@ -58,6 +58,14 @@ var needs = []need{
 		find: findAimock, apt: []string{"nodejs", "npm"}, brew: []string{"node"},
 	},
 	{
+		name: "mcp", why: "the MCP client talks to servers of others, which npm brings",
+		find: findServers, apt: []string{"nodejs", "npm"}, brew: []string{"node"},
+	},
+	{
+		name: "conformance", why: "the MCP client is judged by the protocol's conformance suite, which npm brings with the Node that it needs",
+		find: findConformance, apt: []string{"nodejs", "npm"}, brew: []string{"node"},
+	},
+	{
 		name: "redis", why: "the cache that servers share is tested against the real thing",
 		find: findRedis, apt: []string{"redis-server"}, brew: []string{"redis"},
 	},
@@ -66,17 +74,21 @@ var needs = []need{
 		find: findPython, apt: []string{"python3-grpcio", "python3-protobuf", "protobuf-compiler"}, brew: []string{"python", "grpc", "protobuf"},
 	},
 	{
+		name: "bwrap", why: "what programs may do in a sandbox is tested with the real bubblewrap",
+		find: findBubblewrap, apt: []string{"bubblewrap"}, // it is for Linux: elsewhere nothing is missing
+	},
+	{
 		name: "gcc", why: "the race detector is linked by a C compiler",
 		find: findCompiler, apt: []string{"gcc", "libc6-dev"}, brew: []string{"gcc"},
 	},
 }
 
 func main() {
-	wanted := flag.String("for", "postgres,browser,axe,aimock,redis,python,gcc", "the needs, separated by commas")
+	wanted := flag.String("for", "postgres,browser,axe,aimock,mcp,redis,python,bwrap,gcc", "the needs, separated by commas")
 	own := flag.Bool("own", false, "a PostgreSQL for this command alone")
 	end := flag.Bool("stop", false, "end the PostgreSQL that the tests share, and do nothing else")
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: needs [-for postgres,browser,axe,aimock,redis,python,gcc] [-own] [-- COMMAND...]")
+		fmt.Fprintln(os.Stderr, "usage: needs [-for postgres,browser,axe,aimock,mcp,redis,python,bwrap,gcc] [-own] [-- COMMAND...]")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
