@@ -53,6 +53,9 @@ func (s *Server) gateway() http.Handler {
 		orchestratorv1.RegisterArtifactsHandlerClient(ctx, mux, orchestratorv1.NewArtifactsClient(s.client)),
 		orchestratorv1.RegisterSchedulesHandlerClient(ctx, mux, orchestratorv1.NewSchedulesClient(s.client)),
 		orchestratorv1.RegisterWorkersHandlerClient(ctx, mux, orchestratorv1.NewWorkersClient(s.client)),
+		orchestratorv1.RegisterBudgetsHandlerClient(ctx, mux, orchestratorv1.NewBudgetsClient(s.client)),
+		orchestratorv1.RegisterModelsHandlerClient(ctx, mux, orchestratorv1.NewModelsClient(s.client)),
+		orchestratorv1.RegisterToolsHandlerClient(ctx, mux, orchestratorv1.NewToolsClient(s.client)),
 		orchestratorv1.RegisterQueuesHandlerClient(ctx, mux, orchestratorv1.NewQueuesClient(s.client)),
 		orchestratorv1.RegisterStorageHandlerClient(ctx, mux, orchestratorv1.NewStorageClient(s.client)),
 	} {

@@ -64,6 +64,13 @@ type Config struct {
 	// Workers takes in the processes that carry out steps elsewhere; nil: none are
 	// taken in.
 	Workers Workers
+	// Budgets are those that runs share, and Recorder makes cassettes of runs.
+	Budgets  Budgets
+	Recorder Recorder
+	// Tools are those that agents may name without describing them.
+	Tools []pipeline.ToolSpec
+	// Models are the language models of this process; nil: it has none to show.
+	Models Models
 	// Secret gives the secrets that webhooks are signed with, by name. Default: there
 	// are none.
 	Secret func(name string) (string, bool)
@@ -188,7 +195,10 @@ func New(cfg Config) (*Server, error) {
 	orchestratorv1.RegisterArtifactsServer(s.grpc, artifacts{Server: s})
 	orchestratorv1.RegisterSchedulesServer(s.grpc, schedules{Server: s})
 	orchestratorv1.RegisterWorkersServer(s.grpc, workers{Server: s})
+	orchestratorv1.RegisterModelsServer(s.grpc, models{Server: s})
+	orchestratorv1.RegisterToolsServer(s.grpc, tools{Server: s})
 	orchestratorv1.RegisterQueuesServer(s.grpc, queues{Server: s})
+	orchestratorv1.RegisterBudgetsServer(s.grpc, budgets{Server: s})
 	orchestratorv1.RegisterStorageServer(s.grpc, storage{Server: s})
 	s.client, err = grpc.NewClient("passthrough:///memory",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.memory.DialContext(ctx) }),

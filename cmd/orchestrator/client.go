@@ -27,8 +27,11 @@ type client struct {
 	artifacts api.ArtifactsClient
 	pipelines api.PipelinesClient
 	workers   api.WorkersClient
+	models    api.ModelsClient
+	tools     api.ToolsClient
 	schedules api.SchedulesClient
 	queues    api.QueuesClient
+	budgets   api.BudgetsClient
 	storage   api.StorageClient
 	house     *house // nil: the API is another process's
 	close     func()
@@ -37,7 +40,7 @@ type client struct {
 func newClient(conn grpc.ClientConnInterface) *client {
 	return &client{
 		runs: api.NewRunsClient(conn), approvals: api.NewApprovalsClient(conn), artifacts: api.NewArtifactsClient(conn),
-		pipelines: api.NewPipelinesClient(conn), workers: api.NewWorkersClient(conn), schedules: api.NewSchedulesClient(conn), queues: api.NewQueuesClient(conn), storage: api.NewStorageClient(conn), close: func() {},
+		pipelines: api.NewPipelinesClient(conn), workers: api.NewWorkersClient(conn), models: api.NewModelsClient(conn), schedules: api.NewSchedulesClient(conn), tools: api.NewToolsClient(conn), queues: api.NewQueuesClient(conn), budgets: api.NewBudgetsClient(conn), storage: api.NewStorageClient(conn), close: func() {},
 	}
 }
 

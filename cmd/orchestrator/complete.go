@@ -59,8 +59,13 @@ func (c *cli) completeFlags(root *cobra.Command) {
 			cmd.ValidArgsFunction = c.completeWorker
 		}
 	}
+	for _, verb := range []string{"get", "test"} {
+		if cmd, _, err := root.Find([]string{"models", verb}); err == nil {
+			cmd.ValidArgsFunction = c.completeModel
+		}
+	}
 	none := cobra.FixedCompletions(nil, cobra.ShellCompDirectiveNoFileComp)
-	for _, path := range [][]string{{"schema"}, {"serve"}, {"worker"}, {"workers", "list"}, {"doctor"}, {"version"}, {"runs", "list"}, {"pipelines", "list"}, {"approvals", "list"}, {"queues", "list"}, {"schedules", "list"}} {
+	for _, path := range [][]string{{"schema"}, {"serve"}, {"worker"}, {"workers", "list"}, {"models", "list"}, {"tools", "list"}, {"models", "usage"}, {"doctor"}, {"version"}, {"runs", "list"}, {"pipelines", "list"}, {"approvals", "list"}, {"queues", "list"}, {"budgets", "list"}, {"schedules", "list"}} {
 		if cmd, _, err := root.Find(path); err == nil {
 			cmd.ValidArgsFunction = none
 		}

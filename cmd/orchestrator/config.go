@@ -18,7 +18,7 @@ import (
 // environment (ORCHESTRATOR_ and the path in capitals, as in
 // ORCHESTRATOR_STORAGE_POOL_SIZE; also DATABASE_URL), the flags.
 //
-// Fields are strings, ints, bools, durations and lists of strings. Their tags
+// Fields are strings, numbers, bools, durations and lists of strings. Their tags
 // are the reference: key, default, values and doc.
 type config struct {
 	Version     string           `key:"version" doc:"the version of your configuration; for people"`
@@ -27,6 +27,7 @@ type config struct {
 	Storage     storageConfig    `key:"storage"`
 	Execution   executionConfig  `key:"execution"`
 	Models      modelsConfig     `key:"models"`
+	Budgets     budgetsConfig    `key:"budgets"`
 	Sandbox     sandboxConfig    `key:"sandbox"`
 	Security    securityConfig   `key:"security"`
 	Monitoring  monitoringConfig `key:"monitoring"`
@@ -68,9 +69,23 @@ type modelsConfig struct {
 	Cassette        string `key:"cassette" doc:"a file of recorded answers that stands in for all models: no service is called"`
 }
 
+type budgetsConfig struct {
+	Run       budgetConfig `key:"run"`
+	Pipeline  budgetConfig `key:"pipeline"`
+	Workspace budgetConfig `key:"workspace"`
+	Day       budgetConfig `key:"day"`
+}
+
+type budgetConfig struct {
+	USD    float64 `key:"usd" doc:"what calls of models may cost: of a run, all runs of a pipeline, all runs, or all runs of a day (UTC)"`
+	Tokens int     `key:"tokens" doc:"tokens of calls of models, in and out"`
+	Calls  int     `key:"calls" doc:"calls of models"`
+}
+
 type securityConfig struct {
-	AllowUnauthenticated bool `key:"allow_unauthenticated" doc:"listen on other addresses than loopback although everybody who reaches them may do everything; only behind something that decides who does, as in a container whose port is published on loopback"`
+	AllowUnauthenticated bool     `key:"allow_unauthenticated" doc:"listen on other addresses than loopback although everybody who reaches them may do everything; only behind something that decides who does, as in a container whose port is published on loopback"`
 	AllowedActions       []string `key:"allowed_actions" doc:"what pipelines may do: actions, tools of agents and of MCP servers by name, with * for any letters; command for programs, lines for the shell and agents that are programs; default: everything"`
+	ApproveTools         []string `key:"approve_tools" doc:"tools of agents whose calls people must approve, whatever the pipeline says, by name with * for any letters, as in terminal,mcp__*; default: none"`
 }
 
 type monitoringConfig struct {
@@ -160,6 +175,12 @@ func (s setting) set(text string) error {
 			return fmt.Errorf("%q is not a whole number above 0", text)
 		}
 		s.value.SetInt(int64(n))
+	case float64:
+		f, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(f > 0 && f <= 1e8) {
+			return fmt.Errorf("%q is not a number above 0", text)
+		}
+		s.value.SetFloat(f)
 	case bool:
 		if text != "true" && text != "false" {
 			return fmt.Errorf("%q is neither true nor false", text)

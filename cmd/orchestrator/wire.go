@@ -20,6 +20,8 @@ import (
 	"github.com/orchestrator-project/orchestrator/executor/agent"
 	"github.com/orchestrator-project/orchestrator/executor/cache"
 	"github.com/orchestrator-project/orchestrator/executor/model"
+	"github.com/orchestrator-project/orchestrator/executor/model/budget"
+	"github.com/orchestrator-project/orchestrator/executor/model/cassette"
 	"github.com/orchestrator-project/orchestrator/executor/model/script"
 	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/executor/step"
@@ -172,14 +174,17 @@ func (h *house) build(ctx context.Context, p plan) error {
 	actions := step.All(steps)
 	servers := mcp.NewPool(mcp.Config{Models: models, Sandbox: boxes, Version: version, Logger: p.log})
 	h.stops = append(h.stops, servers.Close)
-	tools := tool.New(tool.Config{Actions: actions, Servers: servers, Sandbox: boxes, Results: h.store})
+	tools, err := toolsOf(p.cfg, actions, servers, boxes, h.store)
+	if err != nil {
+		return err
+	}
 	exec := p.cfg.Execution
 	lanes := min(2, exec.MaxConcurrentPipelines)
 	if !p.queue {
 		lanes = 1
 	}
 	h.engine, err = executor.New(executor.Config{
-		Store: h.store, Actions: actions, Command: step.Command(steps), Agent: agent.New(agent.Config{Models: models, Tools: tools}), Policy: policy, Registry: checkedModels(p.cfg, registry),
+		Store: h.store, Actions: actions, Command: step.Command(steps), Agent: agent.New(agent.Config{Models: models, Tools: tool.New(tools)}), Policy: policy, Registry: checkedModels(p.cfg, registry),
 		Remote: servers.Action, Left: servers.Leave,
 		Lanes: lanes, Runs: exec.MaxConcurrentPipelines / lanes, Selective: !p.queue,
 		Labels: exec.Labels, Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
@@ -193,7 +198,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 	}
 	h.server, err = server.New(server.Config{
 		Store: h.store, Submitter: h.engine, Preview: h.engine, Forks: h.engine, Archives: h.engine, Catalog: h.engine.Catalog, Skill: installed(filepath.Join(p.home, "skills")), Hosts: p.cfg.Server.Hosts, RetentionDays: p.cfg.Storage.RetentionDays,
-		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace, Profiling: p.cfg.Monitoring.Profiling, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue), Models: models,
+		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace, Profiling: p.cfg.Monitoring.Profiling, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue), Models: models, Tools: tool.Tools(tools),
 		Budgets: h.budgets, Recorder: cassette.Recorder{Store: h.store, Secrets: keysOf(p.environ)},
 	})
 	if err != nil {
