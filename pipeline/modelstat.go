@@ -29,3 +29,40 @@ func (s *ModelStat) Add(o *ModelStat) {
 	s.CostUSD += o.CostUSD
 	s.Unpriced += o.Unpriced
 }
+
+// ModelState is a model of a server's registry, as it stands now.
+type ModelState struct {
+	ModelSpec
+	Provider     string
+	ID           string // the provider's own name for it
+	Available    bool
+	Reason       string // why it is not
+	Breaker      string // closed, half-open, open
+	BaseModel    string // of a quantized version
+	Quantization string
+	Fallback     []string
+	Price        *ModelPrice // nil: not known
+	Stat         ModelStat   // of the last 30 days
+}
+
+// ModelPrice is what a model costs from a day on, in USD for a million tokens.
+type ModelPrice struct {
+	From                              string // as in 2026-01-31; empty: ever since
+	Input, Output, Cached, CacheWrite float64
+}
+
+// Models are a server's registry, as it stands now.
+type Models struct {
+	List     []ModelState // in the order of the registry
+	BuiltIn  bool         // no file names them
+	Scripted bool         // scripted answers stand in for all of them
+}
+
+// ModelTest is what came of asking a model.
+type ModelTest struct {
+	Text    string
+	Model   string // what answered
+	Seconds float64
+	Usage   Usage
+	Priced  bool // what it has cost is known
+}

@@ -81,6 +81,11 @@ func (c *cli) completeFlags(root *cobra.Command) {
 	flag([]string{"run"}, "input", c.completeInput)
 	flag([]string{"run"}, "auto", c.completeAuto)
 	flag([]string{"run"}, "answers", yamlFiles)
+	flag([]string{"replay"}, "answers", yamlFiles)
+	flag([]string{"replay"}, "workspace", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return nil, cobra.ShellCompDirectiveFilterDirs
+	})
+	flag([]string{"runs", "export"}, "cassette", yamlFiles)
 	flag([]string{"run"}, "script", yamlFiles)
 	flag([]string{"runs", "list"}, "status", cobra.FixedCompletions(
 		[]string{"queued", "running", "waiting", "paused", "completed", "failed", "cancelled"}, cobra.ShellCompDirectiveNoFileComp))

@@ -10,6 +10,8 @@ import (
 
 	"github.com/orchestrator-project/orchestrator/executor/model"
 	"github.com/orchestrator-project/orchestrator/executor/model/anthropic"
+	"github.com/orchestrator-project/orchestrator/executor/model/budget"
+	"github.com/orchestrator-project/orchestrator/executor/model/rate"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -91,11 +93,20 @@ func (h *house) router(p plan) (*model.Router, *model.Registry, error) {
 		return nil, nil, err
 	}
 	cfg := model.Config{
-		Registry: g, Open: openProvider, Scripted: scripted, Env: p.env, Policy: p.cfg.Models.SelectionPolicy,
+		Registry: g, Open: openProvider, Scripted: scripted, Env: p.env, Secret: p.secret, Policy: p.cfg.Models.SelectionPolicy,
 		LocalURL: p.cfg.Models.LocalURL, NoFallback: !p.cfg.Models.FallbackEnabled, Logger: p.log, Metrics: h.metrics,
 	}
 	if !p.bare {
 		cfg.Stats = h.store
+		b := p.cfg.Budgets
+		h.budgets = budget.New(budget.Config{
+			Run: b.Run.bound(), Pipeline: b.Pipeline.bound(), Workspace: b.Workspace.bound(), Day: b.Day.bound(),
+			Store: h.store, Replica: string(pipeline.NewRunID()), Logger: p.log,
+		})
+		cfg.Purse = h.budgets
+		if scripted == nil {
+			cfg.Limiter = rate.New(rate.Config{Limits: g.LimitsOf, Store: h.store})
+		}
 	}
 	return model.NewRouter(cfg), g, nil
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -78,13 +79,7 @@ func reward(t *target, u *pipeline.Usage, priced bool, err error, took time.Dura
 
 // add counts a call.
 func (b *board) add(c *call, t *target, u *pipeline.Usage, err error, took time.Duration) {
-	k := statKey{day: c.begun.UTC().Format(time.DateOnly), model: t.statName()}
-	if c.env.Unit != nil {
-		k.pipeline = c.env.Unit.ID
-	}
-	s := Stat{
-		Day: k.day, Pipeline: k.pipeline, Model: k.model, Calls: 1, Seconds: took.Seconds(), Reward: reward(t, u, c.priced, err, took),
-	}
+	s := Stat{Calls: 1, Seconds: took.Seconds(), Reward: reward(t, u, c.priced, err, took)}
 	if err != nil {
 		s.Failures, s.Seconds = 1, 0
 	}
@@ -96,26 +91,39 @@ func (b *board) add(c *call, t *target, u *pipeline.Usage, err error, took time.
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.pending[k] == nil {
-		b.pending[k] = &Stat{Day: k.day, Pipeline: k.pipeline, Model: k.model}
-	}
-	b.pending[k].Add(&s)
+	b.entry(keyFor(c.env, t.statName(), c.begun)).Add(&s)
 	select {
 	case b.wake <- struct{}{}:
 	default:
 	}
 }
 
-// blame takes back from a model's rewards: its answer did not have the form that
-// was asked for.
-func (b *board) blame(pipelineID, model string, at time.Time, much float64) {
-	k := statKey{day: at.UTC().Format(time.DateOnly), pipeline: pipelineID, model: model}
+// blameReward is what an answer is worth less that does not have the form that was
+// asked for.
+const blameReward = 0.5
+
+// blame takes back from a model's rewards.
+func (b *board) blame(env executor.Env, model string) {
+	k := keyFor(env, model, time.Now())
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.entry(k).Reward -= blameReward
+}
+
+func keyFor(env executor.Env, model string, at time.Time) statKey {
+	k := statKey{day: at.UTC().Format(time.DateOnly), model: model}
+	if env.Unit != nil {
+		k.pipeline = env.Unit.ID
+	}
+	return k
+}
+
+// entry is where the counts of a key are added up. mu is held.
+func (b *board) entry(k statKey) *Stat {
 	if b.pending[k] == nil {
 		b.pending[k] = &Stat{Day: k.day, Pipeline: k.pipeline, Model: k.model}
 	}
-	b.pending[k].Reward -= much
+	return b.pending[k]
 }
 
 // stat is what is known of a model.
@@ -200,10 +208,7 @@ func (b *board) flush(ctx context.Context) {
 	b.flying = nil
 	for k, s := range batch {
 		if err != nil { // later, then
-			if b.pending[k] == nil {
-				b.pending[k] = &Stat{Day: k.day, Pipeline: k.pipeline, Model: k.model}
-			}
-			b.pending[k].Add(s)
+			b.entry(k).Add(s)
 			continue
 		}
 		sum := b.shared[k.model]

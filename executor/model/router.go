@@ -22,6 +22,7 @@ type Config struct {
 	// Scripted answers for all models, whatever they are; nil: each answers for itself.
 	Scripted Provider
 	Env      func(name string) (string, bool) // where keys of providers are looked up; default: nowhere
+	Secret   func(name string) (string, bool) // secrets, for calls that belong to no step; nil: there are none
 	Policy   string                           // of selection, where a step names none; default "default"
 	LocalURL string                           // of models of the provider local that say none; default http://127.0.0.1:11434/v1
 	// NoFallback: where a model fails, no other one is asked.
@@ -89,6 +90,9 @@ func (r *Router) Run(ctx context.Context) error { return r.board.run(ctx) }
 // call of its own.
 func (r *Router) Ask(ctx context.Context, env executor.Env, q *Request) (*Response, error) {
 	return Checked(ctx, q, func(ctx context.Context, q *Request) (*Response, error) {
+		if q.Phase == PhaseRepair {
+			r.blame(env, q)
+		}
 		return r.one(ctx, env, q)
 	})
 }
@@ -118,6 +122,17 @@ func (r *Router) one(ctx context.Context, env executor.Env, q *Request) (*Respon
 		return a, r.failure(ctx, err)
 	}
 	return a, nil
+}
+
+// blame takes back a part of what the answer was worth that has to be repaired.
+func (r *Router) blame(env executor.Env, q *Request) {
+	talk := talkOf(env.Journal, q)
+	talk.mu.Lock()
+	name := talk.model
+	talk.mu.Unlock()
+	if t, fail := r.find(env, name); name != "" && r.cfg.Scripted == nil && fail == nil {
+		r.board.blame(env, t.statName())
+	}
 }
 
 // failure is how the error of a call reaches the step.

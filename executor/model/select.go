@@ -34,9 +34,12 @@ func (r *Router) pick(ctx context.Context, c *call) (*selection, error) {
 		e := &Entry{Name: c.asked.Model, Provider: ProviderScript, Model: c.asked.Model}
 		return &selection{by: byScript, targets: []*target{{Entry: e, name: c.asked.Model, endpoint: Endpoint{Provider: ProviderScript}}}}, nil
 	}
-	c.talk.mu.Lock()
-	kept := c.talk.model
-	c.talk.mu.Unlock()
+	kept := ""
+	if c.asked.Agent != "" || c.asked.Phase == PhaseRepair { // it goes on with what was said
+		c.talk.mu.Lock()
+		kept = c.talk.model
+		c.talk.mu.Unlock()
+	}
 	named := c.asked.Model
 	if named == "" && kept != "" {
 		if t, fail := r.find(c.env, kept); fail == nil && r.lacks(ctx, c, t) == "" {
