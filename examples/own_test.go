@@ -71,8 +71,8 @@ func TestCodeReportOnRealSource(t *testing.T) {
 	if sum != int64(files) || low <= int64(longest) {
 		t.Errorf("the classes hold %d files up to %d lines; want %d, %d", sum, low, files, longest)
 	}
-	h.contains(t, "out/code-report.md", "### source/command.go")
-	h.contains(t, "out/code-report.md", "functions: Command, Run, argv, ")
+	h.contains(t, "out/code-report.md", "### source/http.go")
+	h.contains(t, "out/code-report.md", "functions: httpAction, safe, Run, ")
 }
 
 func TestHealthSweepOfALocalServer(t *testing.T) {

@@ -171,16 +171,13 @@ func (c *cli) findings(ctx context.Context) []finding {
 	} else {
 		ok("git", "%s", p)
 	}
-	for _, program := range []struct{ name, use, fix string }{
-		{"python3", "skills and the action execute run Python with it", "install Python 3 if your pipelines use it (apt-get install python3, brew install python)"},
-		{"bwrap", "steps with sandbox: true run in it", "install bubblewrap if your pipelines use sandboxes (apt-get install bubblewrap); it is for Linux"},
-	} {
-		if p, err := exec.LookPath(program.name); err != nil {
-			bad("warning", program.name, program.fix, "not found in PATH; %s", program.use)
-		} else {
-			ok(program.name, "%s; %s", p, program.use)
-		}
+	if p, err := exec.LookPath("python3"); err != nil {
+		bad("warning", "python3", "install Python 3 if your pipelines use it (apt-get install python3, brew install python)",
+			"not found in PATH; skills and the action execute run Python with it")
+	} else {
+		ok("python3", "%s; skills and the action execute run Python with it", p)
 	}
+	out = append(out, sandboxFindings(ctx, cfg, home)...)
 	if cfg.Models.Script != "" {
 		if _, err := provider(cfg.Models.Script); err != nil {
 			bad("error", "model script", "correct models.script", "%s", err)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"strconv"
 
@@ -87,4 +89,43 @@ func sandboxes(cfg *config, log *slog.Logger, hidden ...string) (*sandbox.Set, e
 		}
 	}
 	return set, nil
+}
+
+// sandboxFindings tells of every driver what holds here, or why it does not work,
+// and whether what asks for a sandbox will find one.
+func sandboxFindings(ctx context.Context, cfg *config, home string) []finding {
+	set, err := sandboxes(cfg, slog.New(slog.DiscardHandler), home, cfg.Storage.Path)
+	if err != nil {
+		f := finding{Name: "sandbox", Status: "error", Text: err.Error(), Fix: "correct the section sandbox of config.yaml"}
+		if e, ok := errors.AsType[*failure](err); ok {
+			f.Text = e.what + ": " + e.why
+		}
+		return []finding{f}
+	}
+	var out []finding
+	works := 0
+	for _, d := range set.Drivers {
+		name := "sandbox " + d.Name()
+		level, err := d.Probe(ctx)
+		switch {
+		case err != nil:
+			out = append(out, finding{Name: name, Status: "ok", Text: "not here: " + err.Error()})
+		case d.Name() == sandbox.HostRun:
+			works++
+			out = append(out, finding{
+				Name: name, Status: "warning", Text: "programs that are meant for a sandbox may run bare: nothing is held",
+				Fix: "take host out of sandbox.drivers unless you trust all of them",
+			})
+		default:
+			works++
+			out = append(out, finding{Name: name, Status: "ok", Text: level.String()})
+		}
+	}
+	if works == 0 {
+		out = append(out, finding{
+			Name: "sandbox", Status: "warning", Text: "there is none: code, skills and whatever asks for one will not run",
+			Fix: "apt-get install bubblewrap (Linux), or start a Docker engine and make its images with scripts/sandbox-image; docs/guide/sandbox.md tells more",
+		})
+	}
+	return out
 }
