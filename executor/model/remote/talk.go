@@ -74,7 +74,7 @@ func (s Service) turns(messages []model.Message, rules Rules) ([]model.Message, 
 	var turns []model.Message
 	for i, m := range messages {
 		for _, b := range m.Blocks {
-			b, err := s.block(b, rules, m.Role == model.User && i == len(messages)-1)
+			b, err := s.block(b, m.Role, rules, m.Role == model.User && i == len(messages)-1)
 			if err != nil {
 				return nil, err
 			}
@@ -98,8 +98,8 @@ func (s Service) turns(messages []model.Message, rules Rules) ([]model.Message, 
 }
 
 // block is a block as the service may read it; without a kind, it is left out.
-func (s Service) block(b model.Block, rules Rules, last bool) (model.Block, error) {
-	if b.Of != rules.Of {
+func (s Service) block(b model.Block, role model.Role, rules Rules, last bool) (model.Block, error) {
+	if b.Of != rules.Of || role != model.Assistant {
 		b.Opaque, b.Of = nil, ""
 	}
 	switch b.Kind {
@@ -125,7 +125,7 @@ func (s Service) block(b model.Block, rules Rules, last bool) (model.Block, erro
 			if c.ToolUse != nil || c.ToolResult != nil {
 				continue
 			}
-			c, err := s.block(c, rules, false)
+			c, err := s.block(c, model.User, rules, false)
 			if err != nil {
 				return model.Block{}, err
 			}
