@@ -11,6 +11,8 @@ import (
 	"github.com/orchestrator-project/orchestrator/executor/model"
 	"github.com/orchestrator-project/orchestrator/executor/model/anthropic"
 	"github.com/orchestrator-project/orchestrator/executor/model/budget"
+	"github.com/orchestrator-project/orchestrator/executor/model/google"
+	"github.com/orchestrator-project/orchestrator/executor/model/openai"
 	"github.com/orchestrator-project/orchestrator/executor/model/rate"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
@@ -51,6 +53,10 @@ func openProvider(at model.Endpoint) (model.Provider, error) {
 	switch at.Provider {
 	case model.ProviderAnthropic:
 		return anthropic.New(anthropic.Config{BaseURL: at.BaseURL, Key: key, Client: modelClient}), nil
+	case model.ProviderOpenAI, model.ProviderLocal:
+		return openai.New(openai.Config{Name: at.Provider, BaseURL: at.BaseURL, Key: key, API: at.API, Client: modelClient}), nil
+	case model.ProviderGoogle:
+		return google.New(google.Config{BaseURL: at.BaseURL, Key: key, Client: modelClient}), nil
 	case model.ProviderScript:
 		if at.File != "" {
 			return provider(at.File)
