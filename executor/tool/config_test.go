@@ -132,6 +132,10 @@ func TestAProgramIsATool(t *testing.T) {
 		pipeline.Tool{Name: "say", Parameters: mapOf(param("word", "string")), Command: argv("printf", "%s|", "{{ word }}", "{{ args.word }}")},
 		pipeline.Tool{Name: "input", Parameters: mapOf(param("n", "integer")), Command: argv("cat"), Effect: pipeline.EffectPure},
 		pipeline.Tool{Name: "vars", Command: argv("sh", "-c", "echo $GREETING $EXTRA $PASSWORD $ORCHESTRATOR_IDEMPOTENCY_KEY"), Secrets: []string{"PASSWORD"}, Env: []pipeline.Entry{{Name: "EXTRA", Value: template("of {{ secrets.PASSWORD }}")}}},
+		pipeline.Tool{Name: "optional", Command: argv("printf", "%s|", "{{ n }}", "{{ x or 'none' }}"), Parameters: mapOf(
+			pipeline.Property{Name: "n", Default: int64(5), Type: pipeline.Type{Kind: "integer"}}, pipeline.Property{Name: "x", Type: pipeline.Type{Kind: "string"}},
+		)},
+		pipeline.Tool{Name: "below", Command: argv("cat", "{{ file }}"), Parameters: mapOf(param("file", "path"))},
 		pipeline.Tool{Name: "nowhere", Command: argv("there-is-no-such-program")},
 		pipeline.Tool{Name: "unknown", Command: argv("true"), Secrets: []string{"OTHER"}},
 		pipeline.Tool{Name: "terminal", Timeout: 200 * time.Millisecond},
@@ -144,6 +148,8 @@ func TestAProgramIsATool(t *testing.T) {
 		{"terminal", `{"command": "basename $(pwd)", "directory": "sub"}`, "sub"},
 		{"terminal", `{"command": "true"}`, "(no output, exit code 0)"},
 		{"terminal", `{"command": "cat"}`, "(no output, exit code 0)"},
+		{"optional", `{}`, "5|none|"},
+		{"optional", `{"n": 6.0, "x": "y"}`, "6|y|"},
 	} {
 		if got, r := call(t, box, env, c.tool, c.arguments); got != c.want || r.Failed {
 			t.Errorf("%s %s gave %q", c.tool, c.arguments, got)
@@ -155,6 +161,7 @@ func TestAProgramIsATool(t *testing.T) {
 		{"terminal", `{"command": "sleep 60"}`, "took longer than 200ms"},
 		{"terminal", `{"command": "pwd", "directory": "../.."}`, "not a path within the workspace"},
 		{"terminal", `{"command": "pwd", "directory": "none"}`, "there is no folder none"},
+		{"below", `{"file": "../x"}`, "workspace"},
 		{"nowhere", `{}`, "there-is-no-such-program"},
 		{"unknown", `{}`, "the secret OTHER has no value"},
 	} {

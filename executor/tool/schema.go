@@ -2,12 +2,16 @@ package tool
 
 import (
 	"container/list"
+	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"strconv"
 	"strings"
 	"sync"
 
+	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/executor/model"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
@@ -166,9 +170,42 @@ func argumentsOf(t *pipeline.Type) map[string]any {
 	if t == nil {
 		return objectOf(nil, false)
 	}
-	o := spec.AnswerSchema(t)
-	o["type"] = "object"
-	return o
+	return objectOf(t.Properties, t.Additional)
+}
+
+// completed are the arguments of a tool of the pipeline's own: as its parameters'
+// types want them, with their defaults, and null for what was left out.
+func completed(t *pipeline.Type, args map[string]any) (map[string]any, error) {
+	if t == nil {
+		return args, nil
+	}
+	v, wrong := spec.Conform(t, args)
+	if wrong != nil {
+		list := make([]string, len(wrong))
+		for i := range wrong {
+			list[i] = wrong[i].Path + " " + wrong[i].Text
+		}
+		return nil, errors.New("the arguments are wrong: " + strings.Join(list, "; "))
+	}
+	given, _ := v.(map[string]any)
+	out := make(map[string]any, len(t.Properties))
+	for i := range t.Properties {
+		out[t.Properties[i].Name] = nil
+	}
+	maps.Copy(out, given)
+	return out, nil
+}
+
+// completing gives a tool its arguments completed.
+func completing(t *pipeline.Type, run func(context.Context, executor.Env, Call) (Result, error)) func(context.Context, executor.Env, Call) (Result, error) {
+	return func(ctx context.Context, env executor.Env, c Call) (Result, error) {
+		args, err := completed(t, c.Arguments)
+		if err != nil {
+			return Result{}, err
+		}
+		c.Arguments = args
+		return run(ctx, env, c)
+	}
 }
 
 // number reads a whole number of the arguments; the schema has checked that it

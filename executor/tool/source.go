@@ -163,6 +163,9 @@ func (s *source) gather(ctx context.Context, env executor.Env, w Want, b *box) e
 			return err
 		}
 		for _, t := range made {
+			if def.Parameters != nil && def.Pipeline == nil && def.Agent == "" {
+				t.Run = completing(def.Parameters, t.Run)
+			}
 			s.adapt(&t, def)
 			if !b.add(s.guarded(t)) {
 				return bad("agent %s: two of its tools are called %s; give one of them another name", a.Name, t.Name)
