@@ -299,13 +299,13 @@ func TestEditors(t *testing.T) {
 		want       map[string]string // what is offered, and words of its documentation
 		not        []string
 	}{
-		{"keys of the document", "|", map[string]string{"steps": "What is to be done", "inputs": "What a run is given", "settings": "as a whole"}, []string{"models"}},
+		{"keys of the document", "|", map[string]string{"steps": "What is to be done", "inputs": "What a run is given", "settings": "as a whole", "models": "names of the pipeline's own"}, []string{"memory"}},
 		{"keys of a step", "steps:\n  - id: a\n    |\n", map[string]string{
 			"action": "http", "command": "without a shell", "run": "sh }}", "set": "State variables", "assert": "Fails the step", "wait": "5m", "ask": "Asks people",
 			"approve": "approve or reject", "call": "imported pipeline", "pipeline": "called in place", "for": "for each item", "while": "Repeats the steps", "repeat": "until a condition",
 			"queue": "several at once", "if": "under a condition", "match": "the case", "parallel": "at the same time", "compete": "takes the best", "skill": "SKILL.md", "agent": "prompt",
 			"needs": "Ids of steps", "when": "skipped unless", "timeout": "Belongs to", "on_error": "rules", "with": "The same as parameters",
-		}, []string{"id", "session", "settings"}},
+		}, []string{"id", "memory", "settings"}},
 		{"keys of a step in a block", "steps:\n  - id: a\n    if:\n      condition: x\n      then:\n        - id: b\n          |\n", map[string]string{"action": "The action to run", "run": "shell"}, nil},
 		{"keys of a block", "steps:\n  - id: a\n    for:\n      |\n", map[string]string{"items": "a list, or an expression", "variable": "name in the body", "parallel": "at once"}, []string{"action"}},
 		{"keys of an inner pipeline", "steps:\n  - id: a\n    pipeline:\n      |\n", map[string]string{"steps": "What is to be done", "inputs": "What a run is given"}, []string{"action"}},

@@ -30,6 +30,7 @@ func (e *encoder) skill(x *pipeline.Skill) {
 		}
 		e.texts("command", x.Command)
 		e.text("run", x.Run)
+		e.sandbox(x.Sandbox)
 		e.text("prompt", x.Prompt)
 	})
 }
