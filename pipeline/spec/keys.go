@@ -283,7 +283,7 @@ var flowKeys = []key{
 	{name: "cpu", in: inResources | inSandbox, shape: "number", doc: "Processors."},
 	{name: "memory_gb", in: inResources, shape: "number", doc: "Memory, in GB."},
 	{name: "gpu", in: inResources, shape: "number", doc: "Graphics processors."},
-	{name: "driver", in: inSandbox, shape: "text", doc: "The kind of sandbox; default: the first that the machine has."},
+	{name: "driver", in: inSandbox, shape: "text", doc: "The kind of sandbox: process, docker, host; default: the first of the server's that works."},
 	{name: "network", in: inSandbox, shape: "boolean", doc: "Whether the network can be reached; default false."},
 	{name: "memory", in: inSandbox, shape: "bytes", doc: "The most memory: bytes, or as in 512MB."},
 	{name: "pids", in: inSandbox, shape: "count", doc: "The most processes."},
