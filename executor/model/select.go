@@ -57,10 +57,7 @@ func (r *Router) pick(ctx context.Context, c *call) (*selection, error) {
 	}
 	s := &selection{by: byName}
 	for _, t := range r.line(c.env, first) {
-		if t.missing == "" {
-			t.missing = r.unavailable(ctx, t)
-		}
-		if t.missing != "" {
+		if t.missing = r.unavailable(ctx, t); t.missing != "" {
 			if q := r.quantized(ctx, c, t); q != nil {
 				s.passed = append(s.passed, t)
 				t = q
@@ -73,7 +70,7 @@ func (r *Router) pick(ctx context.Context, c *call) (*selection, error) {
 		s.targets = append(s.targets, t)
 	}
 	if len(s.targets) == 0 {
-		return nil, refused("model_unavailable", "no model can be asked: %s", reasons(s.passed))
+		return nil, refused("model_unavailable", "no model can be asked: %s%s", reasons(s.passed), hint(s.passed))
 	}
 	// A conversation stays with the model that it was switched to.
 	if i := slices.IndexFunc(s.targets, func(t *target) bool { return t.name == kept }); i > 0 {
@@ -118,12 +115,28 @@ func (r *Router) addOthers(ctx context.Context, c *call, s *selection) {
 	}
 }
 
+// reasons says why models were passed over, those of the same reason together.
 func reasons(passed []*target) string {
-	parts := make([]string, len(passed))
-	for i, t := range passed {
-		parts[i] = t.name + ": " + t.missing
+	var parts []string
+	names := map[string][]string{}
+	for _, t := range passed {
+		if names[t.missing] == nil {
+			parts = append(parts, t.missing)
+		}
+		names[t.missing] = append(names[t.missing], t.name)
+	}
+	for i, why := range parts {
+		parts[i] = strings.Join(names[why], ", ") + ": " + why
 	}
 	return strings.Join(parts, "; ")
+}
+
+// hint says what else can be done where it is keys that are missing.
+func hint(passed []*target) string {
+	if slices.ContainsFunc(passed, func(t *target) bool { return t.endpoint.Key == "" && strings.HasPrefix(t.missing, noKey) }) {
+		return ". To answer from a file instead: --script FILE"
+	}
+	return ""
 }
 
 // maxAsked is how many models are asked in turn where none is named.
@@ -158,7 +171,7 @@ func (r *Router) choose(ctx context.Context, c *call) (*selection, error) {
 		if len(all) == 0 {
 			return nil, refused("no_model", "there are no models: name some in models.yaml, or answer from a file with --script FILE")
 		}
-		return nil, refused("no_model", "no model suits: %s", reasons(s.passed))
+		return nil, refused("no_model", "no model suits: %s%s", reasons(s.passed), hint(s.passed))
 	}
 	if err := r.board.load(ctx); err != nil {
 		r.log.Warn("statistics of models not read", "err", err)
@@ -237,14 +250,14 @@ func (r *Router) lacks(ctx context.Context, c *call, t *target) string {
 	if tokens := c.inputTokens(); spec.Context > 0 && tokens > spec.Context {
 		return fmt.Sprintf("the conversation has about %d tokens, more than its context of %d", tokens, spec.Context)
 	}
-	if t.missing != "" {
-		return t.missing
-	}
 	return r.unavailable(ctx, t)
 }
 
 // unavailable says why a model cannot be asked now; empty: it can.
 func (r *Router) unavailable(ctx context.Context, t *target) string {
+	if t.missing != "" {
+		return t.missing
+	}
 	if t.Provider == ProviderLocal {
 		if near(t.endpoint.BaseURL) {
 			if why := r.hostOf().lacks(t.Requirements); why != "" {

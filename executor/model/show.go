@@ -17,11 +17,8 @@ func (r *Router) Models(ctx context.Context) (pipeline.Models, error) {
 	for _, e := range r.cfg.Registry.Entries {
 		t := r.registered(r.outside(), e)
 		s := pipeline.ModelState{
-			ModelSpec: e.Spec(), Provider: e.Provider, ID: e.own(), Reason: t.missing, Breaker: r.breakers.state(t.id()),
+			ModelSpec: e.Spec(), Provider: e.Provider, ID: e.own(), Reason: r.unavailable(ctx, t), Breaker: r.breakers.state(t.id()),
 			BaseModel: e.BaseModel, Quantization: e.Quantization, Fallback: e.Fallback, Stat: r.board.stat(t.statName()),
-		}
-		if s.Reason == "" {
-			s.Reason = r.unavailable(ctx, t)
 		}
 		if all.Scripted {
 			s.Reason = ""
@@ -36,6 +33,19 @@ func (r *Router) Models(ctx context.Context) (pipeline.Models, error) {
 		all.List = append(all.List, s)
 	}
 	return all, nil
+}
+
+// Able reports whether there is a model that could be asked.
+func (r *Router) Able(ctx context.Context) bool {
+	if r.cfg.Scripted != nil {
+		return true
+	}
+	for _, t := range r.candidates(r.outside()) {
+		if r.unavailable(ctx, t) == "" {
+			return true
+		}
+	}
+	return false
 }
 
 // outside is what a call has to go by that belongs to no step.

@@ -22,14 +22,11 @@ type target struct {
 }
 
 // id names the model to breakers, rates and statistics.
-func (t *target) id() string { return t.Provider + "/" + t.own() }
-
-// own is the provider's name for it.
-func (t *target) own() string {
-	if t.Entry == nil {
-		return t.name
+func (t *target) id() string {
+	if own := t.own(); own != "" {
+		return t.Provider + "/" + own
 	}
-	return t.Entry.own()
+	return t.Provider // a script, asked for no model by name
 }
 
 // fallback are the models to ask in its stead.
@@ -165,6 +162,8 @@ func (t *target) keyFrom(vars []string, env, secret func(string) (string, bool))
 		}
 	}
 	if len(vars) > 0 {
-		t.missing = "it has no key: set " + strings.Join(vars, " or ")
+		t.missing = noKey + strings.Join(vars, " or ")
 	}
 }
+
+const noKey = "there is no key: set "
