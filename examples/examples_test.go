@@ -20,11 +20,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/agent"
 	"github.com/orchestrator-project/orchestrator/executor/model"
 	"github.com/orchestrator-project/orchestrator/executor/model/script"
 	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/executor/sandbox/process"
 	"github.com/orchestrator-project/orchestrator/executor/step"
+	"github.com/orchestrator-project/orchestrator/executor/tool"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	"github.com/orchestrator-project/orchestrator/store"
@@ -55,18 +57,23 @@ func open(t *testing.T, scriptFile string) *house {
 		if err != nil {
 			t.Fatal(err)
 		}
-		models = model.Direct{Provider: provider}
+		models = model.NewRouter(model.Config{
+			Scripted: provider, Logger: slog.New(slog.DiscardHandler),
+			Open: func(model.Endpoint) (model.Provider, error) { return nil, errors.New("the tests have no network") },
+		})
 	}
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	// Where the machine allows no sandbox, its configuration may say so.
 	boxes := &sandbox.Set{Drivers: []sandbox.Driver{&process.Driver{}, sandbox.Host{}}}
 	steps := step.Config{Model: models, Transport: transport, Sandbox: boxes}
+	actions := step.All(steps)
+	tools := tool.New(tool.Config{Actions: actions, Sandbox: boxes, Results: h.store})
 	bundles := t.TempDir()
 	t.Cleanup(func() { unseal(t, bundles) })
 	var err error
 	h.Executor, err = executor.New(executor.Config{
-		Store: h.store, Actions: step.All(steps), Command: step.Command(steps),
+		Store: h.store, Actions: actions, Command: step.Command(steps), Agent: agent.New(agent.Config{Models: models, Tools: tools}),
 		Workspace: h.dir, Bundles: bundles, Lanes: 1, Grace: 2 * time.Second, Logger: slog.New(slog.DiscardHandler),
 		Secret: func(name string) (string, bool) { return "s3cr3t-of-the-day", name == "API_TOKEN" },
 	})

@@ -75,6 +75,8 @@ var examples = map[string]example{
 	"judge.yaml": {want: `{"predictions":["yes","no"],"sure":false,"then":"ask a person","word":"one"}`},
 
 	"skill.yaml":           {want: `{"long_words":4,"word":"CIRCUMSTANCES"}`},
+	"agent-tools.yaml":     {want: `{"first":"o-w-l-s","words":4}`},
+	"agent-approve.yaml":   {act: say("approve", nil, "ann"), want: `{"letter":"Done: paid 20 to Bo"}`},
 	"agent.yaml":           {want: `{"longest":"pomegranate"}`},
 	"call.yaml":            {want: `{"greetings":["Hello, Ada!","Hello, Grace! Hello, Grace!"]}`},
 	"call-inline.yaml":     {want: `{"fahrenheit":[-40.0,32.0,212.0],"feel":"freezing, freezing, mild"}`},

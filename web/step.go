@@ -127,7 +127,7 @@ func tried(list []attempt, e *api.Event, step *api.Step) []attempt {
 	a := &list[len(list)-1]
 	a.State = stepState(step.GetStatus())
 	a.Error = step.GetError().GetMessage()
-	if e.GetType() == "step_retrying" {
+	if e.GetType() == "step_retrying" && step.GetReason() != "decided" { // what people have decided goes on
 		a.State = "failed"
 	}
 	if a.State != "running" && a.End.IsZero() {

@@ -126,6 +126,10 @@ func (r *plain) tell(p *progress, c change) {
 		return
 	}
 	delete(r.wait, s.Path)
+	if c.kind == "step_retrying" && s.Reason == "decided" {
+		r.say("%s %s goes on", icon("RUNNING"), s.Path)
+		return
+	}
 	if c.kind == "step_retrying" {
 		text := fmt.Sprintf("%s attempt %d of %s failed: %s", icon("WAITING"), s.Attempt, s.Path, firstLine(s.Error))
 		if in := time.Until(c.due); !c.due.IsZero() && in > 0 {
