@@ -78,7 +78,8 @@ func (c *cli) toolsListCommand() *cobra.Command {
 				w := c.painted(c.out)
 				rows := [][]string{{dim("TOOL"), dim("EFFECT"), dim("WHAT IT DOES")}}
 				for _, t := range resp.GetTools() {
-					first, _, _ := strings.Cut(t.GetDescription(), ". ")
+					first, _, _ := strings.Cut(t.GetDescription(), "\n")
+					first, _, _ = strings.Cut(first, ". ")
 					rows = append(rows, []string{t.GetName(), effectText(t), harmlessLine(strings.TrimSuffix(first, "."))})
 				}
 				table(w, rows)
