@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
-	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	"github.com/orchestrator-project/orchestrator/pipeline/trigger"
 )
 
@@ -113,10 +112,8 @@ func (s *Server) hook(w http.ResponseWriter, r *http.Request) (run *pipeline.Run
 	if err != nil {
 		return nil, false, err
 	}
-	if !s.cfg.Fills {
-		if err := spec.MissingAnswers(c.plan, nil); err != nil {
-			return nil, false, err
-		}
+	if err := s.unfilled(ctx, c.plan, nil); err != nil {
+		return nil, false, err
 	}
 	sum := sha256.Sum256(body)
 	mark := pipeline.NewRunID()

@@ -192,3 +192,13 @@ func checkInputs(plan *pipeline.Plan, given map[string]any) (map[string]any, err
 	}
 	return inputs, err
 }
+
+// unfilled refuses a run with <AUTO> tags that nothing can fill in: neither an
+// answer, nor a fallback, nor a model of the server's or of the pipeline's own.
+func (s *Server) unfilled(ctx context.Context, plan *pipeline.Plan, answers map[string]any) error {
+	err := spec.MissingAnswers(plan, answers)
+	if err != nil && (len(plan.Models) > 0 || s.cfg.Fills != nil && s.cfg.Fills(ctx)) {
+		return nil
+	}
+	return err
+}

@@ -119,7 +119,7 @@ func (s runs) submission(ctx context.Context, req *orchestratorv1.CreateRunReque
 	if err != nil {
 		return nil, err
 	}
-	answers, err := s.answers(c.plan, req)
+	answers, err := s.answers(ctx, c.plan, req)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (s runs) submission(ctx context.Context, req *orchestratorv1.CreateRunReque
 }
 
 // answers checks what was given for the plan's <AUTO> tags.
-func (s runs) answers(plan *pipeline.Plan, req *orchestratorv1.CreateRunRequest) (map[string]any, error) {
+func (s runs) answers(ctx context.Context, plan *pipeline.Plan, req *orchestratorv1.CreateRunRequest) (map[string]any, error) {
 	given, err := jsonObject("answers", req.GetAnswers())
 	if err != nil {
 		return nil, err
@@ -148,8 +148,8 @@ func (s runs) answers(plan *pipeline.Plan, req *orchestratorv1.CreateRunRequest)
 		}
 		return nil, bad
 	}
-	if err == nil && !s.cfg.Fills && !req.GetDryRun() {
-		err = spec.MissingAnswers(plan, answers)
+	if err == nil && !req.GetDryRun() {
+		err = s.unfilled(ctx, plan, answers)
 	}
 	if found, ok := errors.AsType[*pipeline.Diagnostics](err); ok {
 		return nil, &inputsError{found}

@@ -78,9 +78,9 @@ type Config struct {
 	RetentionDays int
 	// Now is the clock that the age of webhooks is told by; default time.Now.
 	Now func() time.Time
-	// Fills says that a model fills in the <AUTO> tags that have neither an
-	// answer nor a fallback; without it, runs that have any are refused.
-	Fills bool
+	// Fills reports whether some model can fill in the <AUTO> tags that have neither
+	// an answer nor a fallback; nil: none can, and runs that have any are refused.
+	Fills func(context.Context) bool
 	// Hosts are names that the server is reached by, without port, besides the
 	// loopback names. Requests for other hosts are refused.
 	Hosts []string

@@ -184,7 +184,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 		lanes = 1
 	}
 	h.engine, err = executor.New(executor.Config{
-		Store: h.store, Actions: actions, Command: step.Command(steps), Agent: agent.New(agent.Config{Models: models, Tools: tool.New(tools)}), Policy: policy, Registry: checkedModels(p.cfg, registry),
+		Store: h.store, Actions: actions, Command: step.Command(steps), Agent: agent.New(agent.Config{Models: models, Tools: tool.New(tools)}), Filler: model.Auto{Models: models, Names: registry.Names}, Policy: policy, Registry: checkedModels(p.cfg, registry),
 		Remote: servers.Action, Left: servers.Leave,
 		Lanes: lanes, Runs: exec.MaxConcurrentPipelines / lanes, Selective: !p.queue,
 		Labels: exec.Labels, Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
@@ -198,7 +198,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 	}
 	h.server, err = server.New(server.Config{
 		Store: h.store, Submitter: h.engine, Preview: h.engine, Forks: h.engine, Archives: h.engine, Catalog: h.engine.Catalog, Skill: installed(filepath.Join(p.home, "skills")), Hosts: p.cfg.Server.Hosts, RetentionDays: p.cfg.Storage.RetentionDays,
-		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace, Profiling: p.cfg.Monitoring.Profiling, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue), Models: models, Tools: tool.Tools(tools),
+		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace, Profiling: p.cfg.Monitoring.Profiling, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue), Models: models, Tools: tool.Tools(tools), Fills: models.Able,
 		Budgets: h.budgets, Recorder: cassette.Recorder{Store: h.store, Secrets: keysOf(p.environ)},
 	})
 	if err != nil {
