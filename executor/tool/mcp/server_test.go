@@ -278,3 +278,10 @@ func friend() *sdk.Server {
 
 // patience is how long tests wait for what must come.
 const patience = 20 * time.Second
+
+func writeFile(t *testing.T, name string) {
+	t.Helper()
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
