@@ -48,7 +48,7 @@ func (c *cli) toolsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tools",
 		Short: "See the tools that agents can be given, and try them out",
-		Long:  `Shows the tools that an agent's list may name without describing them: the server's own, and every action of the catalogue. Tools that a pipeline describes itself, and those of MCP servers, are not among them.`,
+		Long:  `Shows the tools that an agent's list may name without describing them: the server's own, and every action of the catalogue. Tools that a pipeline describes itself, and those of MCP servers, are not among them; servers lists the latter.`,
 		Example: `
 orchestrator tools list
 orchestrator tools get terminal
@@ -56,7 +56,7 @@ orchestrator tools call filesystem_search -p pattern=TODO`,
 		Args: noSuchVerb,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(c.toolsListCommand(), c.toolsGetCommand(), c.toolsCallCommand())
+	cmd.AddCommand(c.toolsListCommand(), c.toolsGetCommand(), c.toolsCallCommand(), c.toolsServersCommand(), c.toolsImportCommand())
 	return cmd
 }
 
