@@ -29,6 +29,7 @@ type Journal struct {
 	changed chan struct{} // is closed by the next news
 	decided map[pipeline.ApprovalID]*pipeline.Decision
 	memos   map[any]func() any
+	later   []pipeline.Event // to be recorded with the next ones
 }
 
 // NewJournal returns a journal that begins with past, oldest first, and hands
@@ -107,12 +108,27 @@ func (j *Journal) Memo(key any, build func() any) any {
 
 // Append records events of type model_called and tool_called together, in one
 // commit, and returns when that is durable. The error is ErrJournal, or that of
-// the context: then nobody knows whether they were recorded.
+// the context: then nobody knows whether they were recorded. What was left to Later
+// is recorded before them, in the same commit.
 func (j *Journal) Append(ctx context.Context, events ...pipeline.Event) error {
-	if j.write == nil {
+	j.mu.Lock()
+	if len(j.later) > 0 {
+		events = append(j.later, events...)
+		j.later = nil
+	}
+	j.mu.Unlock()
+	if j.write == nil || len(events) == 0 {
 		return ctx.Err()
 	}
 	return j.write(ctx, nil, events)
+}
+
+// Later leaves events to the next Append: those of calls that a crash may repeat,
+// so that nothing has to wait until they are durable.
+func (j *Journal) Later(events ...pipeline.Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.later = append(j.later, events...)
 }
 
 // Ask asks people while the attempt goes on, and waits for their decision. call

@@ -80,10 +80,13 @@ func (l *loop) work(ctx context.Context, of int32, uses []*model.ToolUse) error 
 	l.live.put(calls)
 	l.runAll(ctx, calls)
 	wait, err := outcome(calls)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if wait != nil {
+	case wait != nil:
+		if err := l.env.Journal.Append(ctx); err != nil { // what the calls have given
+			return err
+		}
 		return wait
 	}
 	blocks := make([]model.Block, len(calls))
@@ -308,6 +311,10 @@ func (l *loop) carryOut(ctx context.Context, c *call) {
 	}
 	if len(c.result.Content) == 0 {
 		c.result.Content = []model.Block{{Kind: model.BlockText, Text: "(nothing)"}}
+	}
+	if e := c.finished(time.Since(began)); c.repeatable() {
+		l.env.Journal.Later(e)
+		return
 	}
 	write, done := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.Grace)
 	defer done()

@@ -170,6 +170,9 @@ func boundaries(b *store.Batch) string {
 
 // recorded notes what is durable.
 func (w *world) recorded(b *store.Batch) {
+	if w.settled == nil { // nobody asks
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := range b.Append {
@@ -193,9 +196,22 @@ func (w *world) begins() *process {
 		Logger: slog.New(slog.DiscardHandler), Scripted: model.Func(func(ctx context.Context, r *model.Request) (*model.Response, error) { return p.says(ctx, r) }),
 		Open: func(model.Endpoint) (model.Provider, error) { return nil, errors.New("no network") },
 	})
+	p.serve(router, p)
+	return p
+}
+
+// serve is a process whose agents ask this model and have these tools.
+func (w *world) serve(models model.Caller, tools tool.Source) *process {
+	p := &process{w: w, store: w.open()}
+	p.serve(models, tools)
+	return p
+}
+
+func (p *process) serve(models model.Caller, tools tool.Source) {
+	w := p.w
 	actions := step.All(step.Config{})
 	ex, err := executor.New(executor.Config{
-		Store: mortal{p.store, p}, Actions: actions, Command: step.Command(step.Config{}), Agent: agent.New(agent.Config{Models: router, Tools: p, Grace: time.Second}),
+		Store: mortal{p.store, p}, Actions: actions, Command: step.Command(step.Config{}), Agent: agent.New(agent.Config{Models: models, Tools: tools, Grace: time.Second}),
 		Workspaces: w.t.TempDir(), Bundles: w.t.TempDir(), Grace: 50 * time.Millisecond, Heartbeat: 50 * time.Millisecond, Lanes: 1, AdoptionWait: time.Millisecond,
 		Logger: slog.New(slog.DiscardHandler),
 	})
@@ -211,7 +227,6 @@ func (w *world) begins() *process {
 	for ex.Ready(ctx) != nil {
 		<-tick.C
 	}
-	return p
 }
 
 // end waits until nothing of the process is left, and closes its store.

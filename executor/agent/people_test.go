@@ -293,7 +293,7 @@ func TestAMessageIsHeardBeforeTheNextTurn(t *testing.T) {
 	}, look)
 	turns := 0
 	s.wrote = func(events []pipeline.Event) error {
-		if events[0].Type != pipeline.ModelCalled {
+		if events[len(events)-1].Type != pipeline.ModelCalled {
 			return nil
 		}
 		if turns++; turns == 3 { // it dies before its third turn is recorded
