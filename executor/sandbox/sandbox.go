@@ -127,19 +127,24 @@ type Level struct {
 
 // String is the level in a line for people.
 func (l Level) String() string {
-	held := func(pairs ...string) (has, lacks []string) {
-		for i := 0; i < len(pairs); i += 2 {
-			if pairs[i+1] == "" {
-				lacks = append(lacks, pairs[i])
-			} else {
-				has = append(has, strings.TrimSuffix(pairs[i]+" by "+pairs[i+1], " by true"))
-			}
+	var apart, open, bound, free []string
+	for _, x := range []struct {
+		name string
+		held bool
+	}{{"network", l.Network}, {"files", l.Files}, {"processes", l.Processes}, {"users", l.Users}} {
+		if x.held {
+			apart = append(apart, x.name)
+		} else {
+			open = append(open, x.name)
 		}
-		return has, lacks
 	}
-	is := map[bool]string{true: "true"}
-	apart, open := held("network", is[l.Network], "files", is[l.Files], "processes", is[l.Processes], "users", is[l.Users])
-	bound, free := held("memory", l.Memory, "cpu", l.CPU, "pids", l.Pids, "disk", l.Disk)
+	for _, x := range []struct{ name, by string }{{"memory", l.Memory}, {"cpu", l.CPU}, {"pids", l.Pids}, {"disk", l.Disk}} {
+		if x.by != "" {
+			bound = append(bound, x.name+" by "+x.by)
+		} else {
+			free = append(free, x.name)
+		}
+	}
 	var parts []string
 	for _, part := range []struct {
 		name string

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,18 +75,11 @@ func (s *Set) Pick(ctx context.Context, name string) (Driver, Level, error) {
 }
 
 func listed(names []string) string {
-	out := ""
-	for i, n := range names {
-		switch {
-		case i == 0:
-		case i == len(names)-1:
-			out += " and "
-		default:
-			out += ", "
-		}
-		out += n
+	last := len(names) - 1
+	if last == 0 {
+		return names[0]
 	}
-	return out
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
 // Start runs a program locked in as want says, where it says anything; place is

@@ -236,7 +236,7 @@ func TestAForkBombIsBound(t *testing.T) {
 	dir := t.TempDir()
 	got := attack(t, set, &pipeline.Sandbox{Timeout: 3 * time.Second}, dir, "bomb() { bomb | bomb & }; bomb 2>/dev/null; for i in {1..20}; do set -- /proc/[0-9]*; echo $#; done; sleep 60")
 	most := 0 // that were counted while some came and went
-	for _, n := range strings.Fields(got.Stdout) {
+	for n := range strings.FieldsSeq(got.Stdout) {
 		if n, err := strconv.Atoi(n); err == nil {
 			most = max(most, n)
 		}

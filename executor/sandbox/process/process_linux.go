@@ -64,7 +64,7 @@ func (d *Driver) start(ctx context.Context, r rung, s sandbox.Spec, p sandbox.Pr
 	defer stop()
 	pid, err := plumbing.pid()
 	if err != nil {
-		return out, nil //nolint:nilerr // bwrap has ended and says why on standard error
+		return out, nil // bwrap has ended and says why on standard error
 	}
 	if out.init, err = unix.PidfdOpen(pid, 0); err == nil {
 		err = d.bound(out, pid, s)
@@ -145,7 +145,7 @@ func newPlumbing(options []string) (*plumbing, error) {
 		pl.close()
 		return nil, fmt.Errorf("make a file in memory: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), "sandbox") //nolint:gosec // a descriptor
+	f := os.NewFile(uintptr(fd), "sandbox")
 	pl.options[0] = f
 	if _, err = f.WriteString(strings.Join(options, "\x00") + "\x00"); err == nil {
 		_, err = f.Seek(0, io.SeekStart)
@@ -225,7 +225,7 @@ func (r *running) Wait() (sandbox.Exit, error) {
 	exit, err := r.Child.Wait()
 	if r.init >= 0 {
 		_ = unix.PidfdSendSignal(r.init, unix.SIGKILL, nil, 0) // where bwrap ended, it gets one anyway
-		gone := []unix.PollFd{{Fd: int32(r.init), Events: unix.POLLIN}}
+		gone := []unix.PollFd{{Fd: int32(r.init), Events: unix.POLLIN}} //nolint:gosec // a descriptor
 		for {
 			if _, err := unix.Poll(gone, -1); !errors.Is(err, unix.EINTR) {
 				break
@@ -249,7 +249,7 @@ func (d *Driver) bound(r *running, pid int, s sandbox.Spec) error {
 		if n < 0 {
 			n = 0
 		}
-		return unix.Prlimit(pid, what, &unix.Rlimit{Cur: uint64(n), Max: uint64(n)}, nil) //nolint:gosec // not negative
+		return unix.Prlimit(pid, what, &unix.Rlimit{Cur: uint64(n), Max: uint64(n)}, nil)
 	}
 	if err := limit(unix.RLIMIT_CORE, 0); err != nil {
 		return err
