@@ -215,7 +215,7 @@ type tail struct {
 	lines []string
 }
 
-const tailLines, tailBytes = 5, 500
+const tailLines, tailBytes = 12, 1000
 
 func (t *tail) add(line string) {
 	t.mu.Lock()
