@@ -22,8 +22,6 @@ type Auto struct {
 	Names func() []string
 }
 
-var _ executor.Filler = Auto{}
-
 // ways are how the four kinds of question are put to a model.
 var ways = map[string]string{
 	executor.OpenTask: "The tag stands for the action of a step. Decide which of the actions fits what the text asks for, " +

@@ -40,8 +40,6 @@ type Stream struct {
 	whole  *model.Response
 }
 
-var _ model.Stream = (*Stream)(nil)
-
 // NewStream reads a source, whose requests were made with a context of ctx's that
 // cancel ends.
 func NewStream(ctx context.Context, cancel context.CancelFunc, service Service, form *Form, source Source) *Stream {

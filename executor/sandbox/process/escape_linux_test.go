@@ -144,7 +144,7 @@ func TestSecretsCannotBeRead(t *testing.T) {
 	if err := os.MkdirAll(workspace, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	line := "cat " + readable + "/part/public; cat " + readable + "/part/key " + home + "/config.yaml " + home + "/*.db /etc/shadow /etc/sudoers /root/.* ../two/own 2>/dev/null; ls " + home
+	line := "cat " + readable + "/part/public; cat " + readable + "/part/key " + home + "/config.yaml " + home + "/*.db /etc/shadow /etc/sudoers ~root/.* ../two/own 2>/dev/null; ls " + home
 	says(t, attack(t, set, nil, workspace, line), "publicworkspaces\n")
 
 	// A workspace above the server's home, as where somebody runs a pipeline at home.
