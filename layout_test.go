@@ -462,9 +462,9 @@ func TestLayoutChecker(t *testing.T) {
 			map[string]string{
 				"pipeline/a/a.go": file("a", "pipeline/b"), "pipeline/b/a.go": file("b", "pipeline/c"), "pipeline/c/a.go": file("c", "pipeline/d"),
 				"pipeline/d/a.go": file("d", "pipeline/e"), "pipeline/e/a.go": file("e", "pipeline/f"), "pipeline/f/a.go": file("f", "pipeline/g"),
-				"pipeline/g/a.go": file("g", "pipeline/h"), "pipeline/h/a.go": file("h"),
+				"pipeline/g/a.go": file("g", "pipeline/h"), "pipeline/h/a.go": file("h", "pipeline/i"), "pipeline/i/a.go": file("i"),
 			},
-			"8 packages deep, more than 7: pipeline/a -> pipeline/b",
+			"9 packages deep, more than 8: pipeline/a -> pipeline/b",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
