@@ -224,7 +224,7 @@ func (r *running) Terminate() { r.Kill() }
 func (r *running) Wait() (sandbox.Exit, error) {
 	exit, err := r.Child.Wait()
 	if r.init >= 0 {
-		_ = unix.PidfdSendSignal(r.init, unix.SIGKILL, nil, 0) // where bwrap ended, it gets one anyway
+		_ = unix.PidfdSendSignal(r.init, unix.SIGKILL, nil, 0)          // where bwrap ended, it gets one anyway
 		gone := []unix.PollFd{{Fd: int32(r.init), Events: unix.POLLIN}} //nolint:gosec // a descriptor
 		for {
 			if _, err := unix.Poll(gone, -1); !errors.Is(err, unix.EINTR) {
