@@ -97,11 +97,11 @@ func TestRefusalsAreToldApart(t *testing.T) {
 
 func TestRefusalTellsHowLongToWait(t *testing.T) {
 	body := `{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"quota","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"34.5s"}]}}`
-	answer := &http.Response{StatusCode: 429, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}
+	answer := &http.Response{StatusCode: http.StatusTooManyRequests, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}
 	if r := RefusalOf(answer); r.RetryAfter != 34500*time.Millisecond {
 		t.Errorf("got %v", r.RetryAfter)
 	}
-	answer = &http.Response{StatusCode: 429, Header: http.Header{"Retry-After": {"2"}}, Body: io.NopCloser(strings.NewReader(body))}
+	answer = &http.Response{StatusCode: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"2"}}, Body: io.NopCloser(strings.NewReader(body))}
 	if r := RefusalOf(answer); r.RetryAfter != 2*time.Second {
 		t.Errorf("the header is passed over: %v", r.RetryAfter)
 	}

@@ -73,12 +73,19 @@ func conversation(t *rapid.T) *model.Request {
 	name := rapid.SampledFrom([]string{"now", "mcp__fs__read.file", "", "9lives", strings.Repeat("long_", 30)})
 	arguments := rapid.SampledFrom([]string{"", "{}", `{"a": 9007199254740993}`, "not JSON", `[1]`, `{"a":`, "null", `{"a":1}{"b":2}`})
 	media := rapid.SampledFrom([]model.Media{
-		{Type: "image/png", Data: []byte("x")}, {Type: "audio/wav", Data: []byte("x")}, {Type: "application/pdf", Name: "a.pdf", Data: []byte("x")},
-		{Type: "text/plain", Data: []byte("x")}, {Type: "video/mp4", URL: "https://example.com/v.mp4"}, {Type: "image/jpeg", URL: "https://example.com/i.jpg"},
+		{Type: "image/png", Data: []byte("x")},
+		{Type: "audio/wav", Data: []byte("x")},
+		{Type: "application/pdf", Name: "a.pdf", Data: []byte("x")},
+		{Type: "text/plain", Data: []byte("x")},
+		{Type: "video/mp4", URL: "https://example.com/v.mp4"},
+		{Type: "image/jpeg", URL: "https://example.com/i.jpg"},
 	})
 	signed := rapid.SampledFrom([]model.Block{
-		{}, {Of: "elsewhere", Opaque: []byte("x")}, {Of: "google", Opaque: []byte(`{"signature":"c2ln"}`)},
-		{Of: "anthropic", Opaque: []byte(`{"signature":"c2ln"}`)}, {Of: "anthropic", Opaque: []byte(`{"redacted":"eA=="}`)},
+		{},
+		{Of: "elsewhere", Opaque: []byte("x")},
+		{Of: "google", Opaque: []byte(`{"signature":"c2ln"}`)},
+		{Of: "anthropic", Opaque: []byte(`{"signature":"c2ln"}`)},
+		{Of: "anthropic", Opaque: []byte(`{"redacted":"eA=="}`)},
 		{Of: "openai", Opaque: []byte(`{"id":"rs_1","type":"reasoning","summary":[],"encrypted_content":"x"}`)},
 	})
 	file := rapid.Custom(func(t *rapid.T) model.Block {
@@ -203,7 +210,7 @@ func anthropicTakes(body []byte) error {
 			case "tool_use":
 				id, err := known.add(b["id"])
 				if _, ok := b["input"].(object); err != nil || !ok || i%2 == 0 || !plainID.MatchString(b["name"].(string)) {
-					return fmt.Errorf("message %d has the call %v: %v", i, b, err)
+					return fmt.Errorf("message %d has the call %v: %w", i, b, err)
 				}
 				open = append(open, id)
 			case "tool_result":
@@ -259,7 +266,7 @@ func chatTakes(body []byte) error {
 			f, _ := c["function"].(object)
 			id, err := known.add(c["id"])
 			if err != nil || len(id) > 40 || !plainID.MatchString(f["name"].(string)) || json.Unmarshal([]byte(f["arguments"].(string)), &object{}) != nil {
-				return fmt.Errorf("message %d has the call %v: %v", i, c, err)
+				return fmt.Errorf("message %d has the call %v: %w", i, c, err)
 			}
 			open = append(open, id)
 		}
@@ -284,7 +291,7 @@ func responsesTakes(body []byte) error {
 		case "function_call":
 			id, err := known.add(item["call_id"])
 			if err != nil || json.Unmarshal([]byte(item["arguments"].(string)), &object{}) != nil {
-				return fmt.Errorf("item %d is the call %v: %v", i, item, err)
+				return fmt.Errorf("item %d is the call %v: %w", i, item, err)
 			}
 			open = append(open, id)
 		case "function_call_output":

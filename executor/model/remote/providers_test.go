@@ -60,6 +60,7 @@ type service struct {
 }
 
 func serve(t testing.TB, answer http.HandlerFunc) *service {
+	t.Helper()
 	s := &service{}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)

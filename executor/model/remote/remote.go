@@ -87,5 +87,5 @@ func NewID() string { return "call_" + strings.ToLower(rand.Text()) }
 
 func count(n int64) int32 {
 	const most = 1<<31 - 1
-	return int32(max(0, min(n, most))) //nolint:gosec // bounded on this line
+	return int32(max(0, min(n, most)))
 }
