@@ -74,6 +74,9 @@ func (a Amount) Of(member string) string {
 	case "tokens":
 		return fmt.Sprintf("%d tokens", a.Tokens)
 	}
+	if a.Calls == 1 {
+		return "1 call"
+	}
 	return fmt.Sprintf("%d calls", a.Calls)
 }
 

@@ -111,7 +111,8 @@ func (s approvals) DecideApproval(ctx context.Context, req *orchestratorv1.Decid
 	if req.GetDecision() == "" {
 		return nil, refuse("decision", "required", "say what is decided: %s", strings.Join(a.Allowed(), ", "))
 	}
-	if (req.GetDecision() == "answer" || req.GetDecision() == "done") && a.Schema != nil && a.Status == pipeline.ApprovalOpen {
+	says := req.GetDecision() == "answer" || req.GetDecision() == "done" || a.Kind == pipeline.ApprovalBudget && v != nil
+	if says && a.Schema != nil && a.Status == pipeline.ApprovalOpen {
 		bad := &refusal{reason: "invalid_answer"}
 		var wrong []spec.Violation
 		if v, wrong = spec.Conform(a.Schema, v); wrong != nil {

@@ -68,13 +68,30 @@ func (p *pieces) flush() error {
 	return err
 }
 
-// ExportRun sends the run's archive.
+// formatCassette asks for the answers of models.
+const formatCassette = "cassette"
+
+// ExportRun sends the run's archive, or its cassette.
 func (s runs) ExportRun(req *orchestratorv1.ExportRunRequest, stream orchestratorv1.Runs_ExportRunServer) error {
 	id, err := runID(req.GetId())
 	if err != nil {
 		return err
 	}
 	p := &pieces{stream: stream}
+	switch req.GetFormat() {
+	case "", "archive":
+	case formatCassette:
+		file, err := s.cfg.Recorder.Cassette(stream.Context(), id)
+		if err != nil {
+			return err
+		}
+		if _, err := p.Write(file); err != nil {
+			return err
+		}
+		return p.flush()
+	default:
+		return refuse("format", "unknown_format", "%q is neither archive nor %s", req.GetFormat(), formatCassette)
+	}
 	if err := store.ExportRun(stream.Context(), s.cfg.Store, id, p); err != nil {
 		return err
 	}
@@ -150,7 +167,7 @@ func (s *Server) serveArchive(w http.ResponseWriter, r *http.Request) bool {
 	client := orchestratorv1.NewRunsClient(s.client)
 	var err error
 	if export {
-		err = serveExport(ctx, client, run, w)
+		err = serveExport(ctx, client, run, r.URL.Query().Get("format"), w)
 	} else {
 		err = serveImport(ctx, client, w, r)
 	}
@@ -162,8 +179,12 @@ func (s *Server) serveArchive(w http.ResponseWriter, r *http.Request) bool {
 
 // serveExport answers with the file. A failure after its beginning cuts the
 // answer off: the file then has no end and is refused wherever it is imported.
-func serveExport(ctx context.Context, client orchestratorv1.RunsClient, run string, w http.ResponseWriter) error {
-	stream, err := client.ExportRun(ctx, &orchestratorv1.ExportRunRequest{Id: run})
+func serveExport(ctx context.Context, client orchestratorv1.RunsClient, run, format string, w http.ResponseWriter) error {
+	kind, name := contentZstd, "run-"+run+".tar.zst"
+	if format == formatCassette {
+		kind, name = "application/yaml", "run-"+run+".cassette.yaml"
+	}
+	stream, err := client.ExportRun(ctx, &orchestratorv1.ExportRunRequest{Id: run, Format: format})
 	if err != nil {
 		return err
 	}
@@ -177,8 +198,8 @@ func serveExport(ctx context.Context, client orchestratorv1.RunsClient, run stri
 		case err != nil:
 			panic(http.ErrAbortHandler)
 		case first:
-			w.Header().Set("Content-Type", contentZstd)
-			w.Header().Set("Content-Disposition", `attachment; filename="run-`+run+`.tar.zst"`)
+			w.Header().Set("Content-Type", kind)
+			w.Header().Set("Content-Disposition", `attachment; filename="`+name+`"`)
 		}
 		if _, err := w.Write(piece.GetData()); err != nil {
 			return nil //nolint:nilerr // the client is gone

@@ -327,6 +327,12 @@ func waitingFor(step *pipeline.Step, ref pipeline.Ref) pipeline.Cause {
 		c.Refs = append(c.Refs, pipeline.Ref{Kind: "signal", ID: wait.Signal})
 		c.Message = fmt.Sprintf("the step %s waits for the signal %s", step.Path, wait.Signal)
 	case "approval":
+		if step.Reason == pipeline.ReasonBudget && len(wait.Approvals) > 0 {
+			id := string(wait.Approvals[0])
+			c.Code, c.Refs = pipeline.ReasonBudget, append(c.Refs, pipeline.Ref{Kind: "approval", ID: id})
+			c.Message = fmt.Sprintf("the next call of a model of the step %s goes beyond a budget; a person must raise it or reject that, approval %s", step.Path, id)
+			return c
+		}
 		c.Refs = append(c.Refs, pipeline.Ref{Kind: "approval", ID: string(wait.Approval)})
 		c.Message = fmt.Sprintf("the step %s waits for a person to decide approval %s", step.Path, wait.Approval)
 		if step.Reason == pipeline.ReasonUnknown {

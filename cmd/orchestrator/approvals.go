@@ -226,7 +226,7 @@ func (c *cli) approveCommand() *cobra.Command {
 		1, "the id of an approval", func([]string, *api.Approval) (*api.DecideApprovalRequest, error) {
 			return &api.DecideApprovalRequest{Decision: "approve", Value: val, Remember: remember}, nil
 		})
-	cmd.Flags().StringVar(&val, "value", "", "of a tool's call: other arguments for it, as JSON")
+	cmd.Flags().StringVar(&val, "value", "", `of a tool's call: other arguments for it, as JSON; of a spent budget: by how much it is raised, as in {"usd": 5}, else by as much again`)
 	cmd.Flags().BoolVar(&remember, "remember", false, "of a tool's call: approve all further ones of that tool by that agent, for the rest of the run")
 	return cmd
 }

@@ -18,15 +18,18 @@ import (
 const importPiece = 256 << 10
 
 func (c *cli) runsExportCommand() *cobra.Command {
-	output := ""
+	output, tape := "", ""
 	cmd := &cobra.Command{
 		Use:   "export RUN",
 		Short: "Write a finished run into one file",
 		Long: `Writes a finished run into one file: its log, its definition with the files that travel with it, what its steps printed and published, and what people were asked. Another server, or the embedded store, takes the file with runs import. Secrets are blotted out in it, as they are in the store. The files of the run's workspace stay behind.
 
+With --cassette it writes the answers that models have given instead, of any run, also of one under way. orchestrator replay answers from the file again, and a model of the provider cassette does.
+
 Without --output the file is run-ID.tar.zst in the present directory; - is standard output.`,
 		Example: `
 orchestrator runs export last
+orchestrator runs export last --cassette report.cassette.yaml
 orchestrator runs export last --output - | ssh other orchestrator runs import -`,
 		Args: args(1, 1, "the id of a run, or last", "orchestrator runs export last"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -35,7 +38,11 @@ orchestrator runs export last --output - | ssh other orchestrator runs import -`
 				if err != nil {
 					return err
 				}
-				stream, err := cl.runs.ExportRun(ctx, &api.ExportRunRequest{Id: id})
+				req := &api.ExportRunRequest{Id: id}
+				if tape != "" {
+					req.Format, output = "cassette", tape
+				}
+				stream, err := cl.runs.ExportRun(ctx, req)
 				if err != nil {
 					return err
 				}
@@ -44,6 +51,8 @@ orchestrator runs export last --output - | ssh other orchestrator runs import -`
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "the file to write; - is standard output")
+	cmd.Flags().StringVar(&tape, "cassette", "", "write the answers of models into this file; - is standard output")
+	cmd.MarkFlagsMutuallyExclusive("output", "cassette")
 	return cmd
 }
 

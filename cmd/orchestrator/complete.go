@@ -15,7 +15,7 @@ func (c *cli) completeFlags(root *cobra.Command) {
 	yamlFiles := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
 	}
-	for _, path := range [][]string{{"run"}, {"validate"}, {"explain"}, {"pipelines", "create"}} {
+	for _, path := range [][]string{{"run"}, {"replay"}, {"validate"}, {"explain"}, {"pipelines", "create"}} {
 		if cmd, _, err := root.Find(path); err == nil {
 			cmd.ValidArgsFunction = yamlFiles
 		}

@@ -249,7 +249,7 @@ func waitsForPerson(r *runFacts) bool {
 	if r.Status != api.Run_WAITING.String() {
 		return false
 	}
-	return r.Reason == forApproval
+	return r.Reason == forApproval || r.Reason == pipeline.ReasonBudget
 }
 
 // forApproval is what a step and a run wait for that wait for a person.

@@ -24,6 +24,7 @@ type runFlags struct {
 	autos      []string
 	answers    string
 	script     string
+	cassette   string
 	workspace  string
 	labels     []string
 	key        string
@@ -216,6 +217,8 @@ func (c *cli) checkRun(file string, f *runFlags) error {
 		return usage("name a server with --server URL, or leave out --detach", "--detach needs a server: without one the run lives in this process")
 	case c.remote() && f.script != "":
 		return usage("set models.script in the server's configuration", "--script works in this process only, not on a server")
+	case c.remote() && f.cassette != "":
+		return usage("leave out --server", "replay works in this process only, not on a server")
 	case c.remote() && f.workspace != "":
 		return usage("the server gives each run a directory of its own", "--workspace works in this process only, not on a server")
 	case file == "-" && f.inputsFile == "-":
@@ -239,6 +242,9 @@ func (c *cli) runner(ctx context.Context, f *runFlags) (*client, error) {
 	}
 	if f.script != "" {
 		cfg.Models.Script = f.script
+	}
+	if f.cassette != "" {
+		cfg.Models.Script, cfg.Models.Cassette = "", f.cassette
 	}
 	p := plan{cfg: cfg, workspace: workspace}
 	if f.dryRun {

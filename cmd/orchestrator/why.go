@@ -99,6 +99,8 @@ func (c *cli) nextFor(run string, cause *api.Cause) string {
 		return "runs why " + ref("run")
 	case "approval":
 		return "approvals get " + ref("approval")
+	case "budget_exceeded":
+		return "approvals approve " + ref("approval")
 	case "needs_decision":
 		return "approvals decide " + ref("approval") + " retry|done|fail"
 	case "signal":

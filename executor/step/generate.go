@@ -96,7 +96,7 @@ type asker struct {
 
 func (a asker) request(env executor.Env, system, prompt string) *model.Request {
 	return &model.Request{
-		Run: env.Run, Step: env.Path, Action: a.action, System: system,
+		Run: env.Run, Step: env.Path, Action: a.action, Needs: env.Needs, System: system,
 		Messages:       []model.Message{model.UserText(prompt)},
 		IdempotencyKey: env.IdempotencyKey(),
 	}
@@ -143,6 +143,9 @@ func (a asker) ask(ctx context.Context, env executor.Env, r *model.Request) (exe
 		}
 		if _, ok := errors.AsType[*pipeline.Failure](err); ok {
 			return out, err
+		}
+		if _, ok := errors.AsType[*executor.Suspension](err); ok || errors.Is(err, executor.ErrJournal) {
+			return out, err // the engine's to deal with
 		}
 		return out, pipeline.Failuref(pipeline.CategoryModel, "ask the model: %v", err)
 	}

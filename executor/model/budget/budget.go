@@ -284,7 +284,7 @@ func (a *account) total() pipeline.Amount {
 // beyond the same budget share one question.
 func (a *account) stop(env executor.Env, o *pipeline.Overdraft, e model.Estimate, open map[owner]pipeline.ApprovalID, due time.Time) error {
 	text := describe(o, e)
-	if env.Journal == nil {
+	if env.Journal == nil || e.Request != nil && e.Request.Param != "" { // a tag is filled in beside its step, which has not begun
 		f := pipeline.Failuref(pipeline.CategoryResource, "%s", text)
 		f.Reason = pipeline.ReasonBudget
 		return f

@@ -3379,8 +3379,11 @@ func (x *StepSide) GetError() *Failure {
 }
 
 type ExportRunRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// archive, the default, or cassette: the answers of models alone, as a file from
+	// which they are answered again.
+	Format        string `protobuf:"bytes,2,opt,name=format,proto3" json:"format,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3418,6 +3421,13 @@ func (*ExportRunRequest) Descriptor() ([]byte, []int) {
 func (x *ExportRunRequest) GetId() string {
 	if x != nil {
 		return x.Id
+	}
+	return ""
+}
+
+func (x *ExportRunRequest) GetFormat() string {
+	if x != nil {
+		return x.Format
 	}
 	return ""
 }
@@ -3934,9 +3944,10 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"parameters\x122\n" +
 	"\x06output\x18\t \x01(\v2\x1a.orchestrator.v1.DiffValueR\x06output\x12.\n" +
 	"\x05error\x18\n" +
-	" \x01(\v2\x18.orchestrator.v1.FailureR\x05error\"\"\n" +
+	" \x01(\v2\x18.orchestrator.v1.FailureR\x05error\":\n" +
 	"\x10ExportRunRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"'\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06format\x18\x02 \x01(\tR\x06format\"'\n" +
 	"\x11ExportRunResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"&\n" +
 	"\x10ImportRunRequest\x12\x12\n" +
