@@ -36,6 +36,9 @@ type Env struct {
 	// Unit is the pipeline that the step stands in; nil: it is not known here, as with
 	// a remote worker.
 	Unit *pipeline.Unit
+	// Needs are what a model must be able to do that the step asks and does not name;
+	// nil: nothing is said.
+	Needs *pipeline.Needs
 	// Secret finds a secret by its name; nil: there are none.
 	Secret func(name string) (string, bool)
 	// Journal records the calls of models and tools; nil: the action has none.

@@ -184,7 +184,7 @@ func (r *runState) environment(ev evaluation, t *pipeline.Task, w *work, base []
 	env := Env{
 		Run: r.run.ID, Path: t.Path, Attempt: t.Attempt, Workspace: r.workspace,
 		Bundle: r.lane.ex.bundleDir(r.prog.plan.Bundle), Sandbox: sandboxOf(def), Redact: w.redact.text,
-		Unit: r.m.Unit(t.Path), Secret: r.lane.ex.cfg.Secret, Agent: w.agent,
+		Unit: r.m.Unit(t.Path), Needs: def.Needs, Secret: r.lane.ex.cfg.Secret, Agent: w.agent,
 	}
 	if def.Kind == pipeline.KindAction && !w.action.Workspace && len(def.Env)+len(def.Secrets) == 0 {
 		return env, nil // nothing here inherits an environment

@@ -185,6 +185,7 @@ func (c *cli) findings(ctx context.Context) []finding {
 			ok("model script", "%s", cfg.Models.Script)
 		}
 	}
+	c.checkModels(ctx, cfg, ok, bad)
 	return out
 }
 

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/executor/model"
 	"github.com/orchestrator-project/orchestrator/executor/model/anthropic"
 	"github.com/orchestrator-project/orchestrator/executor/model/budget"
@@ -124,4 +127,41 @@ func checkedModels(cfg *config, g *model.Registry) []pipeline.ModelSpec {
 		return nil
 	}
 	return append(g.Specs(), model.BuiltIn().Specs()...)
+}
+
+// checkModels tells doctor's reader which models can be asked.
+func (c *cli) checkModels(ctx context.Context, cfg *config, ok func(name, format string, args ...any), bad func(status, name, fix, format string, args ...any)) {
+	g, err := cfg.registry(c.home())
+	var f *failure
+	switch {
+	case errors.As(err, &f):
+		bad("error", "models", "correct the file", "%s\n%s", f.what, f.why)
+		return
+	case cfg.Models.Script != "" || cfg.Models.Cassette != "":
+		return // they answer for all models
+	}
+	r := model.NewRouter(model.Config{Registry: g, Open: openProvider, Env: c.env, Secret: executor.EnvSecret, LocalURL: cfg.Models.LocalURL, Logger: slog.New(slog.DiscardHandler)})
+	all, err := r.Models(ctx)
+	if err != nil {
+		bad("error", "models", "", "%v", err)
+		return
+	}
+	var ready, away []string
+	for i := range all.List {
+		if m := &all.List[i]; m.Available {
+			ready = append(ready, m.Name)
+		} else {
+			away = append(away, m.Name+": "+m.Reason)
+		}
+	}
+	switch {
+	case len(ready) == 0 && all.BuiltIn:
+		bad("warning", "models", "set ANTHROPIC_API_KEY, OPENAI_API_KEY or GEMINI_API_KEY, or name a model of your own in models.yaml", "none can be asked: there is no key")
+	case len(ready) == 0:
+		bad("warning", "models", "orchestrator models list says why", "none can be asked")
+	case len(away) > 0 && !all.BuiltIn:
+		bad("warning", "models", "", "%s can be asked; not %s", strings.Join(ready, ", "), strings.Join(away, "; "))
+	default:
+		ok("models", "%s", strings.Join(ready, ", "))
+	}
 }

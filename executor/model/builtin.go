@@ -21,22 +21,22 @@ var (
 // price names.
 var builtIn = []*Entry{
 	wellKnown("claude-sonnet-4-5", ProviderAnthropic, "high", 200_000, 64_000,
-		Price{From: day(2025, 9, 29), Input: 3, Output: 15, Cached: usd(0.30), CacheWrite: usd(3.75)},
+		Price{From: day(2025, 9, 29), Input: 3, Output: 15, Cached: new(0.30), CacheWrite: new(3.75)},
 		"general", "reasoning", "analysis", "code_generation", "code_review", "creative_writing", "summarization"),
 	wellKnown("claude-haiku-4-5", ProviderAnthropic, "medium", 200_000, 64_000,
-		Price{From: day(2025, 10, 15), Input: 1, Output: 5, Cached: usd(0.10), CacheWrite: usd(1.25)},
+		Price{From: day(2025, 10, 15), Input: 1, Output: 5, Cached: new(0.10), CacheWrite: new(1.25)},
 		"general", "analysis", "code_generation", "summarization"),
 	wellKnown("gpt-4.1", ProviderOpenAI, "high", 1_047_576, 32_768,
-		Price{From: day(2025, 4, 14), Input: 2, Output: 8, Cached: usd(0.50)},
+		Price{From: day(2025, 4, 14), Input: 2, Output: 8, Cached: new(0.50)},
 		"general", "reasoning", "analysis", "code_generation", "code_review", "creative_writing", "summarization"),
 	wellKnown("gpt-4.1-mini", ProviderOpenAI, "medium", 1_047_576, 32_768,
-		Price{From: day(2025, 4, 14), Input: 0.40, Output: 1.60, Cached: usd(0.10)},
+		Price{From: day(2025, 4, 14), Input: 0.40, Output: 1.60, Cached: new(0.10)},
 		"general", "analysis", "code_generation", "summarization"),
 	wellKnown("gpt-4o", ProviderOpenAI, "high", 128_000, 16_384,
-		Price{From: day(2024, 10, 2), Input: 2.50, Output: 10, Cached: usd(1.25)},
+		Price{From: day(2024, 10, 2), Input: 2.50, Output: 10, Cached: new(1.25)},
 		"general", "reasoning", "analysis", "code_generation", "creative_writing", "summarization"),
 	wellKnown("gpt-4o-mini", ProviderOpenAI, "medium", 128_000, 16_384,
-		Price{From: day(2024, 10, 2), Input: 0.15, Output: 0.60, Cached: usd(0.075)},
+		Price{From: day(2024, 10, 2), Input: 0.15, Output: 0.60, Cached: new(0.075)},
 		"general", "code_generation", "summarization"),
 	wellKnown("gemini-2.5-flash", ProviderGoogle, "medium", 1_048_576, 65_536,
 		Price{From: day(2025, 6, 17), Input: 0.30, Output: 2.50},
@@ -56,5 +56,3 @@ func wellKnown(name, provider, expertise string, window, output int64, p Price, 
 func day(year int, month time.Month, d int) time.Time {
 	return time.Date(year, month, d, 0, 0, 0, 0, time.UTC)
 }
-
-func usd(f float64) *float64 { return &f }

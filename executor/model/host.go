@@ -171,7 +171,7 @@ func listModels(ctx context.Context, at Endpoint) ([]string, error) {
 		} `json:"data"`
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&list); err != nil {
-		return nil, nil //nolint:nilerr,nilnil // it answers, and does not say what it has
+		return nil, nil //nolint:nilnil // it answers, and does not say what it has
 	}
 	names := make([]string, len(list.Data))
 	for i, m := range list.Data {

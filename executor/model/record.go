@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
@@ -260,7 +262,7 @@ func after(n int32, r *Request, messages []digest, a *Response) *line {
 		l.parts[i] = digestOf(p.value(r))
 	}
 	if a != nil {
-		l.messages = append(messages[:len(messages):len(messages)], digestOf(messageValue(&a.Message)))
+		l.messages = append(slices.Clip(messages), digestOf(messageValue(&a.Message)))
 	}
 	return l
 }
@@ -277,6 +279,12 @@ func Conversation(events []pipeline.Event, n int32) (*Request, error) {
 		}
 	}
 	return (&rebuilder{calls: calls, line: map[int32][]Message{}, said: map[int32]map[string]any{}}).request(n)
+}
+
+// baseOf is N of the call that a recorded request builds on.
+func baseOf(m map[string]any) (int32, bool) {
+	base, ok := m["base"].(int64)
+	return int32(base), ok //nolint:gosec // an N, as it was recorded
 }
 
 // rebuilder rebuilds requests; what it has rebuilt serves the ones after it.
@@ -298,19 +306,19 @@ func (b *rebuilder) request(n int32) (*Request, error) {
 		if !ok {
 			return nil, fmt.Errorf("call %d of a model is recorded without its request", at)
 		}
-		base, ok := m["base"].(int64)
-		if _, known := b.line[int32(base)]; !ok || known {
+		base, ok := baseOf(m)
+		if _, known := b.line[base]; !ok || known {
 			break
 		}
-		if base >= int64(at) && len(chain) > len(b.calls) {
+		if len(chain) > len(b.calls) {
 			return nil, fmt.Errorf("call %d of a model is recorded as part of itself", at)
 		}
-		at = int32(base)
+		at = base
 	}
 	var r *Request
-	for i := len(chain) - 1; i >= 0; i-- {
+	for _, at := range slices.Backward(chain) {
 		var err error
-		if r, err = b.next(chain[i]); err != nil {
+		if r, err = b.next(at); err != nil {
 			return nil, err
 		}
 	}
@@ -324,12 +332,10 @@ func (b *rebuilder) next(n int32) (*Request, error) {
 	m, _ := c.Request.(map[string]any)
 	said := map[string]any{}
 	var messages []Message
-	if base, ok := m["base"].(int64); ok {
-		for k, v := range b.said[int32(base)] {
-			said[k] = v
-		}
+	if base, ok := baseOf(m); ok {
+		maps.Copy(said, b.said[base])
 		keep, _ := m["keep"].(int64)
-		if known := b.line[int32(base)]; keep > int64(len(known)) {
+		if known := b.line[base]; keep > int64(len(known)) {
 			return nil, fmt.Errorf("call %d of a model builds on %d messages, of which %d are recorded", n, keep, len(known))
 		} else {
 			messages = known[:keep:keep]
@@ -347,7 +353,7 @@ func (b *rebuilder) next(n int32) (*Request, error) {
 	}
 	b.said[n], b.line[n] = said, messages
 	if a := Recorded(e); a != nil {
-		b.line[n] = append(messages[:len(messages):len(messages)], a.Message)
+		b.line[n] = append(slices.Clip(messages), a.Message)
 	}
 	r := &Request{
 		Step: e.Path, Agent: c.Agent, Turn: int(c.Turn), In: c.In, Param: c.Param, Phase: Phase(c.Phase),

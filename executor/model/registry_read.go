@@ -31,9 +31,9 @@ func ReadRegistry(file string, text []byte) (g *Registry, faults []string) {
 				return
 			}
 			r.members(n, key, nil, func(name string, n *yaml.Node) {
-				p := SelectionPolicy{}
+				p, before := SelectionPolicy{}, len(r.faults)
 				r.fields(n, reflect.ValueOf(&p).Elem(), key+"."+name)
-				if p.Strategy == "" {
+				if p.Strategy == "" && len(r.faults) == before {
 					r.fault(n, "%s.%s: strategy is missing", key, name)
 				}
 				g.Policies[name] = p
@@ -94,8 +94,9 @@ func (r *registryReader) entries(n *yaml.Node, g *Registry) {
 	places := map[string]*yaml.Node{}
 	r.members(n, "models", nil, func(name string, n *yaml.Node) {
 		e := &Entry{Name: name}
+		before := len(r.faults)
 		r.fields(n, reflect.ValueOf(e).Elem(), "models."+name)
-		if e.Provider == "" {
+		if e.Provider == "" && len(r.faults) == before {
 			r.fault(n, "models.%s: provider is missing", name)
 		}
 		if e.File != "" && !filepath.IsAbs(e.File) {

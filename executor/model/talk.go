@@ -85,8 +85,8 @@ func recalled(j *executor.Journal) *talks {
 // before it.
 func recalledLine(lines map[int32]*line, c *pipeline.Invocation, m map[string]any) *line {
 	l := &line{n: c.N, parts: make([]digest, len(parts))}
-	base, based := m["base"].(int64)
-	from := lines[int32(base)]
+	base, based := baseOf(m)
+	from := lines[base]
 	if !based || from == nil {
 		from = &line{parts: make([]digest, len(parts))}
 		for i := range parts {
