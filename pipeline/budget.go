@@ -170,8 +170,12 @@ func (e *Event) Overdraft() *Overdraft {
 // RaiseType is the type of the value that may come with the approval of a spent
 // budget: by how much it is raised.
 func RaiseType() *Type {
-	least, most := 0.0, float64(mostAmount)/nano
+	least := 0.0
 	number := func(name, kind, doc string) Property {
+		most := 1e15
+		if kind == "number" {
+			most = mostAmount / nano
+		}
 		return Property{Name: name, Type: Type{Kind: kind, Min: &least, Max: &most}, Doc: doc}
 	}
 	return &Type{Kind: "map", Properties: []Property{

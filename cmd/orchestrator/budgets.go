@@ -111,7 +111,7 @@ orchestrator budgets raise pipeline nightly-report --tokens 500000`,
 				w := c.painted(c.out)
 				fmt.Fprintf(w, "%s raised by %s\n", painted("COMPLETED", icon("COMPLETED")), amountText(by, "nothing"))
 				if n := int(resp.GetWoken()); n > 0 {
-					fmt.Fprintf(w, "  %s now\n", plural(n, "waiting step")+" look again")
+					fmt.Fprintf(w, "  %s may go on\n", plural(n, "waiting step"))
 				}
 				return nil
 			})

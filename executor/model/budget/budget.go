@@ -321,8 +321,11 @@ func (a *account) stop(env executor.Env, o *pipeline.Overdraft, e model.Estimate
 
 // describe says what is spent and what would help.
 func describe(o *pipeline.Overdraft, e model.Estimate) string {
-	m := o.Members[0]
-	text := fmt.Sprintf("The budget of the %s, %s, does not hold the next call of %s, which may take %s", called(o), o.Limit.Of(m), e.Model, o.Needs.Of(m))
+	m, who := o.Members[0], e.Model
+	if who == "" {
+		who = "a model"
+	}
+	text := fmt.Sprintf("The budget of the %s, %s, does not hold the next call of %s, which may take %s", called(o), o.Limit.Of(m), who, o.Needs.Of(m))
 	if m == "tokens" {
 		text += fmt.Sprintf(" (prompt about %d, answer at most %d)", e.InputTokens, e.OutputTokens)
 	}
