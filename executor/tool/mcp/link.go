@@ -97,7 +97,7 @@ func (l *link) open(legacy bool) error {
 	l.touch()
 	l.tasks.Go(func() { l.lose(ended(client.Wait())) })
 	l.tasks.Go(l.refresh)
-	if init := client.InitializeResult(); init != nil && init.Capabilities != nil && init.Capabilities.Logging != nil && init.ProtocolVersion <= initializing {
+	if init := client.InitializeResult(); init != nil && init.Capabilities != nil && init.Capabilities.Logging != nil && init.ProtocolVersion <= initializing { //nolint:staticcheck // as below
 		_ = client.SetLoggingLevel(l.ctx, &sdk.SetLoggingLevelParams{Level: "info"}) //nolint:staticcheck // servers of those versions have no other way
 	}
 	return nil
@@ -119,7 +119,7 @@ func (l *link) newClient() *sdk.Client {
 		Logger: slog.New(slog.DiscardHandler), Capabilities: caps,
 		ElicitationHandler:          l.elicit,
 		ToolListChangedHandler:      l.toolsChanged,
-		LoggingMessageHandler:       l.message,
+		LoggingMessageHandler:       l.message, //nolint:staticcheck // servers use it for as long as it is in the protocol
 		ProgressNotificationHandler: l.progress,
 	}
 	if s.pool.cfg.Models != nil {
@@ -127,7 +127,7 @@ func (l *link) newClient() *sdk.Client {
 	}
 	local := s.server.Transport == stdio
 	if local { // a server elsewhere has nothing of a path here
-		caps.RootsV2 = &sdk.RootCapabilities{}
+		caps.RootsV2 = &sdk.RootCapabilities{} //nolint:staticcheck // as above
 	}
 	client := sdk.NewClient(&sdk.Implementation{Name: "orchestrator", Version: s.pool.cfg.Version}, opts)
 	if local {

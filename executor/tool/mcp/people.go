@@ -140,7 +140,7 @@ func (l *link) sample(ctx context.Context, req *sdk.CreateMessageRequest) (*sdk.
 }
 
 // message keeps what a server logs.
-func (l *link) message(_ context.Context, req *sdk.LoggingMessageRequest) { //nolint:staticcheck // servers use it for as long as it is in the protocol
+func (l *link) message(_ context.Context, req *sdk.LoggingMessageRequest) {
 	l.touch()
 	p := req.Params
 	if p == nil {

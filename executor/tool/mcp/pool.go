@@ -104,7 +104,7 @@ func (p *Pool) Connect(ctx context.Context, env executor.Env, model string, serv
 	failed := make([]error, len(set.members))
 	var wait sync.WaitGroup
 	for i, m := range set.members {
-		wait.Go(func() { failed[i] = m.session.ready(ctx) })
+		wait.Go(func() { failed[i] = m.session.ready(ctx) }) //nolint:gosec // one for each member
 	}
 	wait.Wait()
 	for i, err := range failed {

@@ -219,7 +219,7 @@ func friend() *sdk.Server {
 		}
 		_ = r.Session.Log(ctx, &sdk.LoggingMessageParams{Level: "warning", Data: "nearly there"}) //nolint:staticcheck // as above
 		for {                                                                                     // until the client has heard it all
-			if _, err := os.Stat("heard"); err == nil || ctx.Err() != nil {
+			if exists("heard") || ctx.Err() != nil {
 				return text("done"), nil
 			}
 		}
@@ -284,4 +284,9 @@ func writeFile(t *testing.T, name string) {
 	if err := os.WriteFile(name, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
