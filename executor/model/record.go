@@ -119,14 +119,6 @@ func keyOf(r *Request, messages []digest) pipeline.Digest {
 	return pipeline.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
 }
 
-func digestsOf(messages []Message) []digest {
-	list := make([]digest, len(messages))
-	for i := range messages {
-		list[i] = digestOf(messageValue(&messages[i]))
-	}
-	return list
-}
-
 // messageValue is a message as a JSON value: its JSON form.
 func messageValue(m *Message) map[string]any {
 	return map[string]any{"role": string(m.Role), "blocks": blockValues(m.Blocks)}

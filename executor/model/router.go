@@ -100,7 +100,7 @@ func (r *Router) Ask(ctx context.Context, env executor.Env, q *Request) (*Respon
 // one is one call: from the journal, or made and recorded.
 func (r *Router) one(ctx context.Context, env executor.Env, q *Request) (*Response, error) {
 	talk := talkOf(env.Journal, q)
-	given := digestsOf(q.Messages)
+	given := talk.digest(q.Messages)
 	key := keyOf(q, given)
 	if env.Journal != nil {
 		if e := env.Journal.Take(pipeline.ModelCalled, key); e != nil {

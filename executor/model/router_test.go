@@ -240,3 +240,23 @@ func TestConversationsAreRebuilt(t *testing.T) {
 		t.Errorf("a turn takes %d bytes in the beginning and %d in the end", first, last)
 	}
 }
+
+// BenchmarkTurn is what a turn of an agent costs beside its model and its store,
+// the hundredth of a conversation.
+func BenchmarkTurn(b *testing.B) {
+	s := &service{f: echo}
+	r, _ := routed(b, map[string]*service{"m": s}, "m")
+	q := ask("begin")
+	q.Agent, q.Phase, q.Model = "x", PhaseTurn, "m"
+	for range 100 {
+		q.Messages = append(q.Messages, AssistantText(strings.Repeat("thought ", 50)), UserText(strings.Repeat("result ", 50)))
+	}
+	env := executor.Env{Run: "run", Path: "step", Journal: executor.NewJournal(nil, func(context.Context, []*pipeline.Approval, []pipeline.Event) error { return nil })}
+	b.ReportAllocs()
+	for b.Loop() {
+		q.Turn++
+		if _, err := r.Ask(b.Context(), env, q); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

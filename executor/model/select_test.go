@@ -342,6 +342,13 @@ func (l *ledger) AddModelStats(_ context.Context, list []pipeline.ModelStat) err
 	return nil
 }
 
+// seen is how often was added, and what has come of it.
+func (l *ledger) seen() (int, pipeline.ModelStat) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.adds, l.rows["openai/a"]
+}
+
 func (l *ledger) ModelStats(context.Context, time.Time) ([]pipeline.ModelStat, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -374,16 +381,16 @@ func TestStatisticsAreSharedInBatches(t *testing.T) {
 			}
 		}
 		time.Sleep(2 * statsFlush)
-		if l.adds != 1 || l.rows["openai/a"].Calls != 100 {
-			t.Errorf("%d batches: %+v", l.adds, l.rows)
+		if adds, a := l.seen(); adds != 1 || a.Calls != 100 {
+			t.Errorf("%d batches: %+v", adds, a)
 		}
 		b := &book{}
 		if _, err := two.Ask(t.Context(), b.attempt(), ask("which?")); err != nil || choiceOf(t, b, 0)["model"] != "b" {
 			t.Errorf("another replica does not know what was tried: %v, %v", choiceOf(t, b, 0), err)
 		}
 		time.Sleep(time.Hour)
-		if l.adds != 2 {
-			t.Errorf("%d batches", l.adds)
+		if adds, _ := l.seen(); adds != 2 {
+			t.Errorf("%d batches", adds)
 		}
 		stop()
 		all.Wait()

@@ -14,6 +14,31 @@ type talk struct {
 	line      *line      // of the newest call that is recorded; nil: none is
 	model     string     // that answered it, by its name in the registry; empty: none has
 	compacted *compacted // nil: it is whole
+	seen      []Message  // of the newest request
+	digests   []digest   // of seen
+}
+
+// digest names the messages of a request. Those that the request before had too,
+// which are most of them, are not read again: messages that were sent are not
+// changed.
+func (t *talk) digest(messages []Message) []digest {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]digest, len(messages))
+	for i := range messages {
+		if i < len(t.seen) && t.seen[i].is(&messages[i]) {
+			list[i] = t.digests[i]
+		} else {
+			list[i] = digestOf(messageValue(&messages[i]))
+		}
+	}
+	t.seen, t.digests = messages, list
+	return list
+}
+
+// is reports whether two messages have the very same blocks.
+func (m *Message) is(o *Message) bool {
+	return m.Role == o.Role && len(m.Blocks) == len(o.Blocks) && len(m.Blocks) > 0 && &m.Blocks[0] == &o.Blocks[0]
 }
 
 type talkKey struct {
