@@ -3,6 +3,7 @@ package tool
 import (
 	"context"
 	"errors"
+	"maps"
 
 	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -10,7 +11,7 @@ import (
 )
 
 // pipeline is an imported pipeline as a tool.
-func pipelineTool(w Want, def *pipeline.Tool) (Tool, error) {
+func pipelineTool(w Want, def *pipeline.Tool) Tool {
 	return Tool{
 		Name: def.Name, Description: def.Description, Schema: argumentsOf(def.Parameters), Effect: pipeline.EffectIdempotent,
 		Run: func(ctx context.Context, env executor.Env, c Call) (Result, error) {
@@ -23,9 +24,7 @@ func pipelineTool(w Want, def *pipeline.Tool) (Tool, error) {
 				}
 				inputs[e.Name] = v
 			}
-			for name, v := range c.Arguments {
-				inputs[name] = v
-			}
+			maps.Copy(inputs, c.Arguments)
 			if env.Child == nil {
 				return Result{}, errors.New("no pipeline can be run from here")
 			}
@@ -35,7 +34,7 @@ func pipelineTool(w Want, def *pipeline.Tool) (Tool, error) {
 			}
 			return Value(map[string]any{"run_id": string(run.ID), "outputs": run.Outputs}), nil
 		},
-	}, nil
+	}
 }
 
 // agent is another agent as a tool.

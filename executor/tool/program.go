@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,7 +51,7 @@ func (s *source) terminalOf(w Want, def *pipeline.Tool) Tool {
 }
 
 // command is a program of the pipeline's own as a tool.
-func (s *source) command(w Want, def *pipeline.Tool) (Tool, error) {
+func (s *source) command(w Want, def *pipeline.Tool) Tool {
 	return Tool{
 		Name: def.Name, Description: def.Description, Schema: argumentsOf(def.Parameters), Effect: pipeline.EffectAtMostOnce,
 		Run: func(ctx context.Context, env executor.Env, c Call) (Result, error) {
@@ -64,16 +65,14 @@ func (s *source) command(w Want, def *pipeline.Tool) (Tool, error) {
 			}
 			return s.run(ctx, env, w, def, c, p)
 		},
-	}, nil
+	}
 }
 
 // named are the names that templates of a tool read: the arguments by theirs,
 // and all of them as args.
 func named(args map[string]any) map[string]any {
 	more := make(map[string]any, len(args)+1)
-	for k, v := range args {
-		more[k] = v
-	}
+	maps.Copy(more, args)
 	more["args"] = args
 	return more
 }

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/executor/model"
 	"github.com/orchestrator-project/orchestrator/executor/tool"
@@ -140,37 +138,34 @@ func TestAResultOfAHundredMegabytesTakesLittleMemory(t *testing.T) {
 	}
 }
 
-// However a result is cut into pieces, no secret comes through, and nothing else
-// is lost.
+// Wherever in a long result a secret stands, also across the cut between two
+// parts, it does not come through, and nothing else is lost.
 func TestNoSecretComesThrough(t *testing.T) {
+	const secret, mark, part = "hunter2hunter2", "[secret PASSWORD]", 4 << 20
 	env := environment(t)
-	rapid.Check(t, func(rt *rapid.T) {
+	for _, at := range []int{0, 8<<10 - 5, 100_000, part - 64<<10, part - 13, part - 1, part, part + 64<<10 - 7, part + 64<<10, 2*part - 3, 2*part + 64<<10 - 1} {
 		kept := &blobs{}
-		var parts []string
-		for range rapid.IntRange(1, 6).Draw(rt, "pieces") {
-			parts = append(parts, strings.Repeat("x", rapid.IntRange(0, 3<<20).Draw(rt, "length")))
-		}
-		whole := strings.Join(parts, "hunter2hunter2")
+		whole := strings.Repeat("x", at) + secret + strings.Repeat("y", 2*part+200_000-at)
 		box := saying(t, config(kept), env, tool.Tool{}, func(context.Context, executor.Env, tool.Call) (tool.Result, error) {
 			return tool.Text(whole), nil
 		})
 		got, _ := call(t, box, env, "mcp__s__say", "{}")
-		size := 0
-		for _, part := range kept.by {
-			if strings.Contains(string(part), "hunter2") {
-				rt.Fatal("the secret is kept")
+		size := kept.size
+		for _, data := range kept.by {
+			if strings.Contains(string(data), "hunter2") {
+				t.Fatalf("at %d the secret is kept", at)
 			}
-			if !strings.HasPrefix(string(part), `{"size"`) {
-				size += len(part)
+			if strings.HasPrefix(string(data), `{"size"`) { // the index
+				size -= len(data)
 			}
 		}
 		if strings.Contains(got, "hunter2") {
-			rt.Fatal("the secret is shown")
+			t.Fatalf("at %d the secret is shown", at)
 		}
-		if clean := strings.ReplaceAll(whole, "hunter2hunter2", "[secret PASSWORD]"); size != 0 && len(kept.by) <= 2 && size != len(clean) {
-			rt.Fatalf("%d bytes of %d are kept", size, len(clean))
+		if want := len(whole) - len(secret) + len(mark); size != want {
+			t.Errorf("at %d: %d bytes of %d are kept", at, size, want)
 		}
-	})
+	}
 }
 
 func TestErrorsOfToolsAreResults(t *testing.T) {

@@ -229,11 +229,11 @@ func (s *source) made(w Want, b *box, def *pipeline.Tool) ([]Tool, error) {
 	case def.HTTP != nil:
 		return one(s.request(w, def))
 	case len(def.Command) > 0:
-		return one(s.command(w, def))
+		return one(s.command(w, def), nil)
 	case def.SQL != nil:
 		return one(s.query(w, def))
 	case def.Pipeline != nil:
-		return one(pipelineTool(w, def))
+		return one(pipelineTool(w, def), nil)
 	case def.Agent != "":
 		return one(agentTool(w, def))
 	case def.Name == Filesystem:

@@ -82,9 +82,10 @@ func (w *spool) flush(ctx context.Context, hold int) error {
 		w.head = upTo(piece, w.s.cfg.Limit/4)
 	}
 	w.tail = from(w.tail+piece, w.s.cfg.Limit/4)
+	if piece == "" || w.err != nil {
+		return nil //nolint:nilerr // the model is told why nothing is kept
+	}
 	switch {
-	case piece == "", w.err != nil:
-		return nil
 	case w.s.cfg.Results == nil || w.env.Run == "":
 		w.err = errors.New("nothing can be kept here")
 		return nil

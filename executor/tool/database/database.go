@@ -35,7 +35,7 @@ func Query(ctx context.Context, dsn, text string, args []any, most int) (tool.Ro
 	if file, ok := sqliteFile(dsn); ok {
 		dsn, ask = file, askSQLite
 	} else if scheme, _, found := strings.Cut(dsn, "://"); found && scheme != "postgres" && scheme != "postgresql" {
-		return tool.Rows{}, errors.New("the database's URL must begin with postgres:// or sqlite:")
+		return tool.Rows{}, errors.New("the database's URL must begin with postgres:// or sqlite: and a path")
 	}
 	rows, err := ask(timed, dsn, text, args, most)
 	switch {

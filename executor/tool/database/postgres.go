@@ -52,12 +52,8 @@ func askPostgres(ctx context.Context, dsn, text string, args []any, most int) (t
 	if last := results[len(results)-1]; len(last.Rows) != 1 || string(last.Rows[0][0]) != "f" {
 		return tool.Rows{}, errors.New("the database's URL names a superuser, whom no database holds back; name a role that may only read")
 	}
-	values, err := parameters(args)
-	if err != nil {
-		return tool.Rows{}, err
-	}
 	// One statement, and one that is a query: the protocol and the grammar see to it.
-	if r := conn.ExecParams(ctx, "DECLARE asked NO SCROLL CURSOR FOR "+text, values, nil, nil, nil).Read(); r.Err != nil {
+	if r := conn.ExecParams(ctx, "DECLARE asked NO SCROLL CURSOR FOR "+text, parameters(args), nil, nil, nil).Read(); r.Err != nil {
 		return tool.Rows{}, refused(r.Err)
 	}
 	var rows tool.Rows
@@ -89,7 +85,7 @@ func askPostgres(ctx context.Context, dsn, text string, args []any, most int) (t
 }
 
 // parameters are the values of $1, $2 as texts; the server knows their types.
-func parameters(args []any) ([][]byte, error) {
+func parameters(args []any) [][]byte {
 	list := make([][]byte, len(args))
 	for i, v := range args {
 		switch v := v.(type) {
@@ -100,7 +96,7 @@ func parameters(args []any) ([][]byte, error) {
 			list[i] = []byte(expr.Text(v))
 		}
 	}
-	return list, nil
+	return list
 }
 
 // decoded is a value in the server's text form as a JSON value. What JSON has no
