@@ -104,7 +104,7 @@ func (p *Pool) Connect(ctx context.Context, env executor.Env, model string, serv
 	failed := make([]error, len(set.members))
 	var wait sync.WaitGroup
 	for i, m := range set.members {
-		wait.Go(func() { failed[i] = m.session.ready(ctx) }) //nolint:gosec // one for each member
+		wait.Go(func() { failed[i] = m.session.ready(ctx) })
 	}
 	wait.Wait()
 	for i, err := range failed {
@@ -115,7 +115,7 @@ func (p *Pool) Connect(ctx context.Context, env executor.Env, model string, serv
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, unreachable(&servers[i], err)
+		return nil, unreachable(set.members[i].server, err)
 	}
 	return set, nil
 }

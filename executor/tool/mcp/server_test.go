@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -218,11 +219,10 @@ func friend() *sdk.Server {
 			_ = r.Session.NotifyProgress(ctx, &sdk.ProgressNotificationParams{ProgressToken: r.Params.GetProgressToken(), Progress: float64(i + 1), Total: 3, Message: "step"})
 		}
 		_ = r.Session.Log(ctx, &sdk.LoggingMessageParams{Level: "warning", Data: "nearly there"}) //nolint:staticcheck // as above
-		for {                                                                                     // until the client has heard it all
-			if exists("heard") || ctx.Err() != nil {
-				return text("done"), nil
-			}
+		for !exists("heard") && ctx.Err() == nil {                                                // until the client has heard it all
+			runtime.Gosched()
 		}
+		return text("done"), nil
 	})
 	plain("wait", func(ctx context.Context, _ *sdk.CallToolRequest) (*sdk.CallToolResult, error) {
 		_ = os.WriteFile("waiting", nil, 0o600)
