@@ -84,6 +84,12 @@ func looksOften(turns int) func(r *model.Request) (*model.Response, error) {
 // finishes submits a run and waits for its end.
 func finishes(tb testing.TB, p *process, s store.Store, sub pipeline.Submission) *pipeline.Run {
 	tb.Helper()
+	return ends(tb, s, func(ctx context.Context) (*pipeline.Run, error) { return p.ex.Submit(ctx, sub) })
+}
+
+// ends begins a run and waits until it has completed.
+func ends(tb testing.TB, s store.Store, begin func(ctx context.Context) (*pipeline.Run, error)) *pipeline.Run {
+	tb.Helper()
 	done := make(chan struct{}, 1)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -98,7 +104,7 @@ func finishes(tb testing.TB, p *process, s store.Store, sub pipeline.Submission)
 		})
 	}()
 	<-listening
-	run, err := p.ex.Submit(ctx, sub)
+	run, err := begin(ctx)
 	if err != nil {
 		tb.Fatal(err)
 	}
