@@ -55,6 +55,8 @@ type Env struct {
 	// *pipeline.Failure where it has not. With an equal key, a later attempt finds the
 	// run that an earlier one has begun. nil: the action has no journal.
 	Child func(ctx context.Context, call *pipeline.Call, inputs map[string]any, key string) (*pipeline.Run, error)
+	// TraceContent says that spans may tell what was said.
+	TraceContent bool
 	// Key is what IdempotencyKey gives for a call that the step makes; empty: the
 	// step's own.
 	Key string

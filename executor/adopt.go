@@ -14,6 +14,7 @@ func (l *lane) take(run *pipeline.Run, prog *program, m *pipeline.Machine) *runS
 		lane: l, run: run, prog: prog, m: m, book: l.ex.bookFor(run), workspace: l.ex.workspace(run, prog.plan),
 		attempts: map[pipeline.Path]*attempt{}, timers: map[*time.Timer]struct{}{}, taken: m.Seq,
 	}
+	r.trace = l.ex.traceOf(run, m.Trace())
 	r.m.SetDir(l.ex.bundleDir(prog.plan.Bundle))
 	vars, fail := r.evaluation(r.m.Scope("")).vars(prog.plan.Vars)
 	r.barred = fail

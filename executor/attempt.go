@@ -185,6 +185,7 @@ func (r *runState) environment(ev evaluation, t *pipeline.Task, w *work, base []
 		Run: r.run.ID, Path: t.Path, Attempt: t.Attempt, Workspace: r.workspace,
 		Bundle: r.lane.ex.bundleDir(r.prog.plan.Bundle), Sandbox: sandboxOf(def), Redact: w.redact.text,
 		Unit: r.m.Unit(t.Path), Needs: def.Needs, Secret: r.lane.ex.cfg.Secret, Agent: w.agent,
+		TraceContent: r.lane.ex.cfg.TraceContent,
 	}
 	if def.Kind == pipeline.KindAction && !w.action.Workspace && len(def.Env)+len(def.Secrets) == 0 {
 		return env, nil // nothing here inherits an environment
@@ -291,6 +292,10 @@ func (j *job) launch() {
 
 // execute runs the step under its time limit. A panic is the step's failure.
 func (j *job) execute(ctx context.Context) (out Output, err error) {
+	ctx, span := j.traced(ctx)
+	if span != nil {
+		defer func() { EndSpan(span, j.env, err) }()
+	}
 	if j.limit > 0 {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeoutCause(ctx, j.limit, &pipeline.Failure{

@@ -117,7 +117,7 @@ func (r *runState) detach(t *pipeline.Task, inputs map[string]any) func() {
 	}
 	plan := c.prog.plan
 	s := submission{
-		prog: c.prog, answers: answersBelow(r.m.Answers(), t.Path),
+		prog: c.prog, trace: r.trace.place(), answers: answersBelow(r.m.Answers(), t.Path),
 		run: &pipeline.Run{
 			ID: pipeline.NewRunID(), Pipeline: plan.ID, Version: plan.Version, PlanDigest: c.digest, Inputs: inputs,
 			Labels: maps.Clone(r.run.Labels), Priority: priorityOf(0, plan), Workspace: r.run.Workspace, ParentRun: r.run.ID,

@@ -63,6 +63,12 @@ func (x *errand) close(why error) {
 // that has ended. A server that stops leaves the attempt to the worker: whoever
 // owns the run next hears of it.
 func (x *errand) Run(ctx context.Context, env Env) (Output, error) {
+	if t := placeIn(ctx); t != nil && x.order.Env != nil { // a process there continues the trace
+		x.order.Env[traceParent] = t.Parent
+		if t.State != "" {
+			x.order.Env[traceState] = t.State
+		}
+	}
 	x.begin()
 	defer x.finish()
 	select {

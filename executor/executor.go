@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/maypok86/otter/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/store"
@@ -85,6 +86,13 @@ type Config struct {
 	Advertise string
 	// WorkerHeartbeat is how often workers are to be heard of; default 3s.
 	WorkerHeartbeat time.Duration
+
+	// Traces records spans of runs, attempts of steps, agents, and calls of models
+	// and tools; it must number them by SpanIDs. nil: nothing is recorded.
+	Traces trace.TracerProvider
+	// TraceContent has spans tell what was said, too: prompts, answers, arguments and
+	// results, without secrets.
+	TraceContent bool
 
 	Logger  *slog.Logger          // default: slog.Default
 	Metrics prometheus.Registerer // default: none

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 )
@@ -272,11 +274,15 @@ func (r *runState) putQuestion(w *wanting, content pipeline.Digest, then func(fi
 	past.first, past.calls = r.m.Journal(homeOf(path))
 	red := r.redactor()
 	r.looking++
-	env := Env{Run: r.run.ID, Path: path, Tenure: r.tenure(), Workspace: r.workspace, Bundle: ex.bundleDir(r.prog.plan.Bundle), Redact: red.text, Log: func(string, string) {}}
+	env := Env{Run: r.run.ID, Path: path, Tenure: r.tenure(), Workspace: r.workspace, Bundle: ex.bundleDir(r.prog.plan.Bundle), Redact: red.text, Log: func(string, string) {}, TraceContent: ex.cfg.TraceContent}
+	if r.trace != nil {
+		ctx = trace.ContextWithSpan(ctx, r.trace.span)
+	}
 	ex.tasks.Go(func() {
 		var answer pipeline.Answer
 		var err error
 		if env.Journal, err = r.journal(ctx, path, a, past, red, func() bool { return r.fills.asking[content] == f }); err == nil {
+			ex.show(&env, red)
 			answer, err = r.answerOf(ctx, env, w, content)
 		}
 		cause := context.Cause(ctx)

@@ -88,6 +88,7 @@ type submission struct {
 	answers map[string]any
 	uploads pipeline.Digest
 	fork    *pipeline.Fork
+	trace   *pipeline.Trace
 	create  store.Create
 	at      int // its index in batch.Create
 	state   *runState
@@ -451,6 +452,7 @@ func (l *lane) committed(res store.Result, err error) {
 	bell.Approvals = len(sent.batch.Ask)+len(sent.batch.Withdraw) > 0
 	for _, r := range sent.ended {
 		l.drop(r)
+		r.trace.end(&r.m.Run)
 		l.ex.fires.ended(&r.m.Run)
 		l.ex.met.runs.WithLabelValues(string(r.m.Run.Status)).Inc()
 	}
@@ -564,7 +566,7 @@ func (l *lane) submit(s submission) {
 func (l *lane) enrol(s submission) {
 	now := l.ex.cfg.Now().UTC()
 	s.run.CreatedAt = now
-	events := []pipeline.Event{{Seq: 1, Type: pipeline.RunCreated, At: now, Data: pipeline.Data{Answers: s.answers, Uploads: s.uploads, Fork: s.fork}}}
+	events := []pipeline.Event{{Seq: 1, Type: pipeline.RunCreated, At: now, Data: pipeline.Data{Answers: s.answers, Uploads: s.uploads, Fork: s.fork, Trace: s.trace}}}
 	if l.lineUp(s.run) {
 		s.run.Status = pipeline.RunQueued
 		l.ex.queued.Store(true)

@@ -18,6 +18,7 @@ type runState struct {
 	prog      *program
 	m         *pipeline.Machine
 	workspace string
+	trace     *runTrace // nil: none
 
 	durable   int32 // the newest committed seq
 	held      []heldTask

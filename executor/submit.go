@@ -85,7 +85,7 @@ func (e *Executor) keep(ctx context.Context, s *pipeline.Submission) (*program, 
 func (e *Executor) offer(ctx context.Context, s pipeline.Submission, prog *program) (*pipeline.Run, error) {
 	reply := make(chan submitted, 1)
 	sub := submission{
-		prog: prog, reply: func(a submitted) { reply <- a }, answers: s.Answers, uploads: s.Uploads.Digest(),
+		prog: prog, reply: func(a submitted) { reply <- a }, answers: s.Answers, uploads: s.Uploads.Digest(), trace: placeIn(ctx),
 		run: &pipeline.Run{
 			ID: pipeline.NewRunID(), Pipeline: s.Plan.ID, Version: s.Plan.Version, PlanDigest: s.PlanDigest,
 			Inputs: s.Inputs, Labels: s.Labels, Priority: priorityOf(s.Priority, s.Plan), Workspace: e.cfg.Workspace,

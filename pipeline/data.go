@@ -49,6 +49,9 @@ func AppendData(b []byte, d *Data) []byte {
 	if d.Fork != nil {
 		o.marshal("fork", d.Fork)
 	}
+	if d.Trace != nil {
+		o.marshal("trace", d.Trace)
+	}
 	if a := d.Auto; a != nil {
 		o.key("auto")
 		in := begun(o.b)
@@ -240,6 +243,7 @@ type storedData struct {
 	Answers    json.RawMessage   `json:"answers"`
 	Uploads    Digest            `json:"uploads"`
 	Fork       *Fork             `json:"fork"`
+	Trace      *Trace            `json:"trace"`
 	Auto       *storedAnswer     `json:"auto"`
 	Decision   json.RawMessage   `json:"decision"`
 	Signal     string            `json:"signal"`
@@ -308,7 +312,7 @@ func DecodeData(b []byte) (Data, error) {
 		Waiting: (*Waiting)(s.Waiting), Status: s.Status,
 		Rule: s.Rule, Error: s.Error, Due: s.Due, Reason: s.Reason, RunStatus: s.RunStatus, Done: s.Done, Pass: s.Pass,
 		Uploads: s.Uploads, Signal: s.Signal, Actor: s.Actor, Child: s.Child, Model: s.Model, Usage: s.Usage, Cached: s.Cached,
-		Fork: s.Fork, Reused: s.Reused, Given: s.Given,
+		Fork: s.Fork, Trace: s.Trace, Reused: s.Reused, Given: s.Given,
 		Snapshot: (*SnapshotRef)(s.Snapshot), Workspace: s.Workspace,
 	}
 	var r reader

@@ -84,6 +84,7 @@ type Data struct {
 	Answers    map[string]any // run_created: answers to <AUTO> tags that were handed in
 	Uploads    Digest         // run_created: of the files to put into the workspace, stored as a bundle
 	Fork       *Fork          // run_created: whose records it may use
+	Trace      *Trace         // run_created: the trace that the run belongs to; nil: one of its own
 	Auto       *Answer        // auto_resolved
 	Decision   *Decision      // approval_decided
 	Signal     string         // signal_received: its name; "cancel" ends the run. step_finished of a wait: the signal that it took

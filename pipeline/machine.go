@@ -125,6 +125,7 @@ type Machine struct {
 	homes    map[*StepDef]*Unit // of the steps of called pipelines, once asked for
 
 	uploads  Digest        // of the files that came with the submission
+	trace    *Trace        // that the run belongs to; nil: one of its own
 	files    *WorkspaceRef // the newest save of its directory
 	late     bool          // its own timeout has passed
 	handed   bool          // the owner has left in good order, and nothing has happened since
@@ -278,7 +279,7 @@ func (m *Machine) Apply(e *Event) error {
 	m.parting(e)
 	switch e.Type {
 	case RunCreated:
-		m.answers, m.uploads = e.Data.Answers, e.Data.Uploads
+		m.answers, m.uploads, m.trace = e.Data.Answers, e.Data.Uploads, e.Data.Trace
 	case RunStarted:
 		if m.unit.root == nil {
 			m.openUnit(m.unit)

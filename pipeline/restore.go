@@ -42,7 +42,8 @@ func (r *restoring) machine() {
 	m.critical, m.begun = r.short(), r.short()
 	m.order = r.number()
 	m.uploads = Digest(r.text())
-	m.files = r.data().Workspace
+	d = r.data()
+	m.files, m.trace = d.Workspace, d.Trace
 	m.answers = r.mapping()
 	for range r.count() {
 		name := r.text()

@@ -50,7 +50,7 @@ func (m *Machine) Snapshot() *Snapshot {
 	p.number(int64(m.begun))
 	p.number(m.order)
 	p.text(string(m.uploads))
-	p.data(&Data{Workspace: m.files})
+	p.data(&Data{Workspace: m.files, Trace: m.trace})
 	p.mapping(m.answers)
 	p.count(len(m.signals))
 	for _, name := range slices.Sorted(maps.Keys(m.signals)) {

@@ -290,7 +290,7 @@ func (l *loop) carryOut(ctx context.Context, c *call) {
 		work, stop = sheltered(ctx, l.cfg.Grace)
 	}
 	defer stop()
-	r, err := l.invoke(work, c)
+	r, err := l.execute(work, c)
 	switch {
 	case err == nil:
 		c.result = &r

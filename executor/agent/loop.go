@@ -41,6 +41,7 @@ type loop struct {
 	again    int               // how often it was asked again for a better answer
 	repair   bool              // the next turn is for a better answer
 	answered string            // by which model, in the end
+	provider string            // of that model
 }
 
 // account is what an agent and those within its calls have spent.
@@ -76,14 +77,14 @@ func (a *account) over(l *pipeline.AgentLimits, name string) *pipeline.Failure {
 	return f
 }
 
-// run takes turns until there is an answer.
-func (l *loop) run(ctx context.Context) (any, error) {
+// turns takes turns until there is an answer.
+func (l *loop) turns(ctx context.Context) (any, error) {
 	for {
 		r, err := l.take(ctx)
 		if err != nil {
 			return nil, err
 		}
-		l.answered = r.Model
+		l.answered, l.provider = r.Model, r.Provider
 		uses := l.heard(r)
 		l.turn++
 		l.repair = false

@@ -169,7 +169,7 @@ func (c *call) repeat(ctx context.Context, t *target, p Provider) (*Response, er
 		}
 		wait, again := c.router.cfg.Retry.wait(try, e)
 		if c.heard > before && c.env.Delta != nil {
-			c.env.Delta(pipeline.Delta{Call: c.n, Agent: c.asked.Agent, Kind: DeltaReset})
+			c.env.Delta(pipeline.Delta{Call: c.n, Agent: c.asked.Agent, Kind: pipeline.DeltaReset})
 		}
 		if !again {
 			return nil, err
@@ -181,15 +181,18 @@ func (c *call) repeat(ctx context.Context, t *target, p Provider) (*Response, er
 	}
 }
 
-// DeltaReset tells those who look on to forget what came of a call: it is begun
-// again.
-const DeltaReset = "reset"
-
 // send sends the request once and waits for the whole answer. It is the one place
 // where a provider is called.
 func (c *call) send(ctx context.Context, t *target, p Provider) (*Response, error) {
 	c.tries++
-	q := c.outgoing(t)
+	q, begun := c.outgoing(t), time.Now()
+	ctx, span := c.traced(ctx, t, q)
+	a, err := c.exchange(ctx, t, p, q)
+	c.told(span, t, a, err, time.Since(begun))
+	return a, err
+}
+
+func (c *call) exchange(ctx context.Context, t *target, p Provider, q *Request) (*Response, error) {
 	stream, err := p.Call(ctx, q)
 	if err != nil {
 		return nil, err
@@ -212,7 +215,7 @@ func (c *call) send(ctx context.Context, t *target, p Provider) (*Response, erro
 	if a.Rule != "" {
 		c.rules = append(c.rules, a.Rule)
 	}
-	a.N, a.Tries = c.n, c.tries
+	a.N, a.Tries, a.Provider = c.n, c.tries, t.Provider
 	if a.Model == "" {
 		a.Model = t.own()
 	}

@@ -2,6 +2,7 @@ package model
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,6 +23,10 @@ type metrics struct {
 	switched *prometheus.CounterVec
 	state    *prometheus.GaugeVec
 	recalled prometheus.Counter
+
+	// As OpenTelemetry has them, in the names that they have in Prometheus.
+	genTokens  *prometheus.HistogramVec
+	genSeconds *prometheus.HistogramVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -49,7 +54,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "orchestrator_model_recalled_total", Help: "Calls that were answered from the journal of an earlier attempt.",
 		}),
 	}
+	m.genTokens = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "gen_ai_client_token_usage", Help: "Input and output tokens of requests to models.", Buckets: prometheus.ExponentialBuckets(1, 4, 14),
+	}, []string{"gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"})
+	m.genSeconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "gen_ai_client_operation_duration_seconds", Help: "Duration of requests to models, each try by itself.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 14),
+	}, []string{"gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type"})
 	if reg != nil {
+		reg.MustRegister(m.genTokens, m.genSeconds)
 		reg.MustRegister(m.calls, m.tokens, m.cost, m.unpriced, m.seconds, m.first, m.retries, m.switched, m.state, m.recalled)
 	}
 	return m
@@ -94,6 +106,22 @@ func (r *Router) observe(c *call, t *target, a *Response, err error, took time.D
 	if outcome != ClassCancelled {
 		r.board.add(c, t, u, err, took)
 	}
+}
+
+// generated counts a request to a model.
+func (m *metrics) generated(t *target, a *Response, err error, took time.Duration) {
+	op, provider := operation(t.Provider), TraceProvider(t.Provider)
+	_, name, _ := strings.Cut(t.metric(), "/")
+	class := ""
+	if err != nil {
+		class = errorClass(err)
+	}
+	m.genSeconds.WithLabelValues(op, provider, name, class).Observe(took.Seconds())
+	if a == nil || a.Usage == nil {
+		return
+	}
+	m.genTokens.WithLabelValues(op, provider, name, "input").Observe(float64(a.Usage.InputTokens))
+	m.genTokens.WithLabelValues(op, provider, name, "output").Observe(float64(a.Usage.OutputTokens))
 }
 
 // metric is the model's label.

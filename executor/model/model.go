@@ -262,10 +262,12 @@ type Response struct {
 	Model string          // what answered, as the provider says; "script" for scripted answers
 	Usage *pipeline.Usage // nil: unknown
 	// N is the number of the call in the step's journal; Tries how many requests it
-	// took; Rule is of a scripted answer: which rule gave it. A Provider sets Rule alone.
-	N     int32
-	Tries int
-	Rule  string
+	// took; Provider whom it was asked of; Rule is of a scripted answer: which rule gave
+	// it. A Provider sets Rule alone.
+	N        int32
+	Tries    int
+	Provider string
+	Rule     string
 }
 
 // Text is the answer's text.

@@ -199,7 +199,7 @@ func Recorded(e *pipeline.Event) *Response {
 	if !ok {
 		return nil
 	}
-	a := &Response{Model: e.Data.Model, Usage: e.Data.Usage, N: c.N, Tries: max(int(c.Tries), 1), Value: m["value"]}
+	a := &Response{Model: e.Data.Model, Usage: e.Data.Usage, N: c.N, Tries: max(int(c.Tries), 1), Provider: c.Provider, Value: m["value"]}
 	a.Stop, _ = m["stop"].(string)
 	a.Rule, _ = m["rule"].(string)
 	if decoded(m["message"], &a.Message) != nil {

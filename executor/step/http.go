@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
+
 	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/expr"
@@ -201,6 +203,7 @@ func (h HTTP) request(ctx context.Context, env executor.Env) (*http.Request, err
 	if kind != "" {
 		req.Header.Set("Content-Type", kind)
 	}
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
 	if !safe(method) {
 		req.Header.Set(keyHeader, env.IdempotencyKey())
 	}
@@ -237,7 +240,9 @@ func (h HTTP) redirect(req *http.Request, via []*http.Request) error {
 				req.Header.Del(name)
 			}
 		}
-		req.Header.Del(keyHeader)
+		for _, name := range append([]string{keyHeader}, propagation.TraceContext{}.Fields()...) {
+			req.Header.Del(name)
+		}
 	}
 	return nil
 }

@@ -117,7 +117,7 @@ func (s *source) run(ctx context.Context, env executor.Env, w Want, def *pipelin
 	if env.Environ, err = environ(env, w, def, c.Arguments); err != nil {
 		return Result{}, err
 	}
-	env.Environ = append(env.Environ, "ORCHESTRATOR_IDEMPOTENCY_KEY="+env.IdempotencyKey())
+	env.Environ = append(executor.TraceEnviron(ctx, env.Environ), "ORCHESTRATOR_IDEMPOTENCY_KEY="+env.IdempotencyKey())
 	switch {
 	case def.Sandbox != nil:
 		env.Sandbox = def.Sandbox

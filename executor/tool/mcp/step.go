@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.41.0" // the last one that has gen_ai
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/executor/tool"
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -106,6 +110,11 @@ func (s *step) call(ctx context.Context, env executor.Env, set *Set, begun *pipe
 			return executor.Output{}, err
 		}
 	}
+	var span trace.Span
+	if executor.Traced(ctx) {
+		ctx, span = executor.StartSpan(ctx, "execute_tool "+s.key, trace.SpanKindInternal, semconv.GenAIOperationNameExecuteTool,
+			semconv.GenAIToolName(s.key), semconv.GenAIToolType("extension"), attribute.Int("orchestrator.call", int(inv.N)))
+	}
 	r, value, err := set.run(ctx, m, l, env, tool.Call{
 		N: inv.N, ID: s.key, Arguments: s.args, Key: env.IdempotencyKey(), Again: begun != nil,
 		Progress: func(text string) {
@@ -121,6 +130,9 @@ func (s *step) call(ctx context.Context, env executor.Env, set *Set, begun *pipe
 			return env.Journal.Ask(ctx, a, inv)
 		},
 	})
+	if span != nil {
+		executor.EndSpan(span, env, err)
+	}
 	if f, ok := errors.AsType[*pipeline.Failure](err); ok && inv.Effect == pipeline.EffectAtMostOnce && (f.Reason == reasonLost || f.Reason == reasonSilent) {
 		if env.Log != nil {
 			env.Log("system", f.Message+"\n")
