@@ -25,6 +25,7 @@ import (
 	"github.com/orchestrator-project/orchestrator/executor/model/script"
 	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/executor/sandbox/process"
+	"github.com/orchestrator-project/orchestrator/executor/skill"
 	"github.com/orchestrator-project/orchestrator/executor/step"
 	"github.com/orchestrator-project/orchestrator/executor/tool"
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -156,6 +157,16 @@ func pack(t *testing.T, file string) pipeline.Bundle {
 			switch need.Kind {
 			case spec.NeedSkill:
 				add("skills/" + need.Name + "/*")
+				if bundle["skills/"+need.Name+"/SKILL.md"] != nil {
+					continue
+				}
+				files, err := skill.Library{}.Files(need.Name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for name, data := range files {
+					bundle["skills/"+name] = data
+				}
 			case spec.NeedImport:
 				add(name)
 				follow(filepath.Dir(name), bundle[name])

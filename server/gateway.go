@@ -12,6 +12,7 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"go.opentelemetry.io/otel/propagation"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -36,7 +37,9 @@ func (s *Server) gateway() http.Handler {
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithMetadata(func(_ context.Context, r *http.Request) metadata.MD {
-			return metadata.Pairs(requestIDKey, r.Header.Get("X-Request-Id"))
+			md := metadata.Pairs(requestIDKey, r.Header.Get("X-Request-Id"))
+			w3c.Inject(within(r.Context(), propagation.HeaderCarrier(r.Header)), outgoing(md))
+			return md
 		}),
 		runtime.WithErrorHandler(restError),
 		runtime.WithRoutingErrorHandler(restRoutingError),
@@ -56,6 +59,7 @@ func (s *Server) gateway() http.Handler {
 		orchestratorv1.RegisterBudgetsHandlerClient(ctx, mux, orchestratorv1.NewBudgetsClient(s.client)),
 		orchestratorv1.RegisterModelsHandlerClient(ctx, mux, orchestratorv1.NewModelsClient(s.client)),
 		orchestratorv1.RegisterToolsHandlerClient(ctx, mux, orchestratorv1.NewToolsClient(s.client)),
+		orchestratorv1.RegisterSkillsHandlerClient(ctx, mux, orchestratorv1.NewSkillsClient(s.client)),
 		orchestratorv1.RegisterQueuesHandlerClient(ctx, mux, orchestratorv1.NewQueuesClient(s.client)),
 		orchestratorv1.RegisterStorageHandlerClient(ctx, mux, orchestratorv1.NewStorageClient(s.client)),
 	} {

@@ -2,11 +2,9 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
@@ -69,49 +67,6 @@ func (s *Server) compile(ctx context.Context, file, source string, files pipelin
 			}
 		}
 		return c, c.weight(), nil
-	})
-}
-
-// withSkills adds the skills that this server has installed to the files of a
-// source that uses them without bringing them.
-func (s *Server) withSkills(ctx context.Context, source string, files pipeline.Bundle) (pipeline.Bundle, error) {
-	names, err := s.skills(ctx, source)
-	if err != nil {
-		return nil, err
-	}
-	all := files
-	for _, name := range names {
-		if files["skills/"+name+"/SKILL.md"] != nil {
-			continue
-		}
-		skill, err := s.cfg.Skill(name)
-		if err != nil {
-			return nil, err
-		}
-		for file, data := range skill {
-			if len(all) == len(files) {
-				if all = maps.Clone(files); all == nil {
-					all = pipeline.Bundle{}
-				}
-			}
-			all["skills/"+file] = data
-		}
-	}
-	return all, nil
-}
-
-// skills are the names of those that a source uses; each source is read once.
-func (s *Server) skills(ctx context.Context, source string) ([]string, error) {
-	return s.needs.get(ctx, sha256.Sum256([]byte(source)), func() ([]string, int64, error) {
-		var names []string
-		size := int64(128)
-		for _, need := range spec.Needs([]byte(source)) {
-			if need.Kind == spec.NeedSkill {
-				names = append(names, need.Name)
-				size += int64(len(need.Name)) + 16
-			}
-		}
-		return names, size, nil
 	})
 }
 

@@ -26,11 +26,13 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	orchestratorv1 "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 	"github.com/orchestrator-project/orchestrator/store"
 )
@@ -57,10 +59,9 @@ type Config struct {
 	Archives  Archives
 	// Catalog returns the actions that pipelines may use now.
 	Catalog func() pipeline.Catalog
-	// Skill returns the files of a skill that this server has installed, by path
-	// below skills/; nil where there is none of the name. Pipelines that bring a
-	// skill of their own never ask. Default: none.
-	Skill func(name string) (pipeline.Bundle, error)
+	// Skills are those that this server has for pipelines which bring none of the
+	// name; nil: it has none.
+	Skills Skills
 	// Workers takes in the processes that carry out steps elsewhere; nil: none are
 	// taken in.
 	Workers Workers
@@ -88,9 +89,12 @@ type Config struct {
 	Version string
 	// Profiling serves profiles of this process under /debug/pprof/.
 	Profiling bool
-	Logger    *slog.Logger         // default: none
-	Metrics   *prometheus.Registry // default: one of its own
-	Limits    Limits
+	// Traces records spans of requests that change something; nil: nothing is
+	// recorded.
+	Traces  trace.TracerProvider
+	Logger  *slog.Logger         // default: none
+	Metrics *prometheus.Registry // default: one of its own
+	Limits  Limits
 	// Grace is how long requests under way may take when the server shuts
 	// down; default 10 s.
 	Grace time.Duration
@@ -137,7 +141,7 @@ type Server struct {
 	metrics *metrics
 	hub     *hub
 	plans   *lru[pipeline.Digest, *compiled]
-	needs   *lru[[sha256.Size]byte, []string]
+	needs   *lru[[sha256.Size]byte, []spec.Need]
 	health  health
 	grpc    *grpc.Server
 	memory  *bufconn.Listener
@@ -155,8 +159,8 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Store == nil || cfg.Submitter == nil || cfg.Preview == nil || cfg.Forks == nil || cfg.Archives == nil || cfg.Catalog == nil {
 		return nil, errors.New("server: Store, Submitter, Preview, Forks, Archives and Catalog must be set")
 	}
-	if cfg.Skill == nil {
-		cfg.Skill = func(string) (pipeline.Bundle, error) { return nil, nil }
+	if cfg.Skills == nil {
+		cfg.Skills = noSkills{}
 	}
 	if cfg.Secret == nil {
 		cfg.Secret = func(string) (string, bool) { return "", false }
@@ -176,19 +180,19 @@ func New(cfg Config) (*Server, error) {
 	cfg.Limits.fill()
 	s := &Server{cfg: cfg, log: cfg.Logger, memory: bufconn.Listen(1 << 20), hooks: make(chan struct{}, hooksAtOnce), counting: make(chan struct{}, 1), imports: make(chan struct{}, importsAtOnce)}
 	s.plans = newLRU[pipeline.Digest, *compiled](cfg.Limits.Plans)
-	s.needs = newLRU[[sha256.Size]byte, []string](cfg.Limits.Plans / 64)
+	s.needs = newLRU[[sha256.Size]byte, []spec.Need](cfg.Limits.Plans / 64)
 	s.hub = newHub(cfg.Store, cfg.Logger, cfg.Limits.Folded, func(e *pipeline.Event) { s.metrics.event(e) })
 	s.hub.plan = s.planOf
 	var err error
 	if s.metrics, err = newMetrics(cfg.Metrics, s); err != nil {
 		return nil, err
 	}
-	s.grpc = grpc.NewServer(
+	s.grpc = grpc.NewServer(append(s.traces(),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(cfg.Limits.Request+cfg.Limits.Files),
 		grpc.MaxSendMsgSize(cfg.Limits.Message),
-	)
+	)...)
 	orchestratorv1.RegisterRunsServer(s.grpc, runs{Server: s})
 	orchestratorv1.RegisterPipelinesServer(s.grpc, pipelines{Server: s})
 	orchestratorv1.RegisterApprovalsServer(s.grpc, approvals{Server: s})
@@ -197,6 +201,7 @@ func New(cfg Config) (*Server, error) {
 	orchestratorv1.RegisterWorkersServer(s.grpc, workers{Server: s})
 	orchestratorv1.RegisterModelsServer(s.grpc, models{Server: s})
 	orchestratorv1.RegisterToolsServer(s.grpc, tools{Server: s})
+	orchestratorv1.RegisterSkillsServer(s.grpc, skills{Server: s})
 	orchestratorv1.RegisterQueuesServer(s.grpc, queues{Server: s})
 	orchestratorv1.RegisterBudgetsServer(s.grpc, budgets{Server: s})
 	orchestratorv1.RegisterStorageServer(s.grpc, storage{Server: s})

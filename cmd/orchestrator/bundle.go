@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/orchestrator-project/orchestrator/executor/skill"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 )
@@ -27,9 +28,9 @@ const (
 // outside of the pipeline's folder but the caller's own skills. What is missing
 // is left out: the compiler says so, at the place that names it.
 type packer struct {
-	file   string   // the pipeline's, for messages
-	root   *os.Root // its folder
-	own    string   // the folder of the caller's skills
+	file   string        // the pipeline's, for messages
+	root   *os.Root      // its folder
+	own    skill.Library // the caller's skills
 	bundle pipeline.Bundle
 	sizes  map[string]int64 // of what is packed, and of what would be too much
 	total  int64
@@ -37,7 +38,7 @@ type packer struct {
 
 // pack collects what a pipeline needs of its folder: imported pipelines with
 // what those need, prompt files, skills, and what bundle names.
-func pack(file, text, skills string) (pipeline.Bundle, error) {
+func pack(file, text string, skills skill.Library) (pipeline.Bundle, error) {
 	needs := spec.Needs([]byte(text))
 	if len(needs) == 0 {
 		return nil, nil
@@ -107,37 +108,30 @@ func (p *packer) need(dir string, n spec.Need) error {
 }
 
 // skill packs a skill of the folder of the file that uses it, else of the
-// pipeline's, else of the caller's own as if it stood beside the pipeline.
+// pipeline's, else of the caller's own as if it stood beside the pipeline. The
+// server knows those that ship, and those that it has installed.
 func (p *packer) skill(dir, name string) error {
 	for _, at := range []string{path.Join(dir, "skills", name), path.Join("skills", name)} {
 		if _, err := p.root.Stat(path.Join(at, "SKILL.md")); err == nil {
-			return p.folder(p.root, at, at)
+			return walk(p.root, at, skill.Unwanted, func(name string) error { return p.add(p.root, name, name) })
 		}
 	}
-	return p.ownSkill(filepath.Join(p.own, name), path.Join("skills", name))
-}
-
-// ownSkill packs a skill that the caller has installed; its folder may be a link.
-func (p *packer) ownSkill(dir, as string) error {
-	root, err := os.OpenRoot(dir)
+	files, err := p.own.Own(name)
 	if err != nil {
-		return missing(err)
+		return err
 	}
-	defer func() { _ = root.Close() }()
-	return p.folder(root, ".", as)
-}
-
-// folder packs the folder of a skill under a name.
-func (p *packer) folder(root *os.Root, dir, as string) error {
-	return walk(root, dir, unwanted, func(name string) error {
-		return p.add(root, name, path.Join(as, strings.TrimPrefix(name, dir+"/")))
-	})
-}
-
-// unwanted reports whether an entry of a skill's folder stays behind: what is
-// hidden, as the folders of version control are, and what Python has compiled.
-func unwanted(name string) bool {
-	return strings.HasPrefix(name, ".") || name == "__pycache__" || name == "CVS"
+	for name, data := range files {
+		as := path.Join("skills", name)
+		if _, again := p.sizes[as]; again {
+			continue
+		}
+		p.sizes[as], p.bundle[as] = int64(len(data)), data
+		p.total += int64(len(data) + len(as))
+	}
+	if len(p.sizes) > maxBundled {
+		return fmt.Errorf("more than %d files would travel with the pipeline", maxBundled)
+	}
+	return nil
 }
 
 // glob packs what a pattern matches. ** stands for any folders, and what is
@@ -289,22 +283,4 @@ func mebibytes(n int64) string {
 		return fmt.Sprintf("%d KiB", (n+1023)>>10)
 	}
 	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
-}
-
-// installed finds skills in a folder, for pipelines that come without them: the
-// files of one by path below the folder.
-func installed(skills string) func(name string) (pipeline.Bundle, error) {
-	return func(name string) (pipeline.Bundle, error) {
-		p := &packer{bundle: pipeline.Bundle{}, sizes: map[string]int64{}}
-		if err := p.ownSkill(filepath.Join(skills, name), name); err != nil {
-			return nil, fmt.Errorf("read the skill %s: %w", name, err)
-		}
-		if p.total > maxBundle {
-			return nil, &pipeline.Error{
-				Kind: pipeline.TooLarge, Reason: "skill_too_large",
-				Text: fmt.Sprintf("the skill %s is too large: %s; at most %s may travel with a pipeline", name, mebibytes(p.total), mebibytes(maxBundle)),
-			}
-		}
-		return p.bundle, nil
-	}
 }

@@ -8,9 +8,9 @@ import (
 	"io"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 
+	"github.com/orchestrator-project/orchestrator/executor/skill"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
@@ -47,8 +47,8 @@ func (c *cli) readSource(name string) (*source, error) {
 	return src, err
 }
 
-// skills is the folder of the caller's own skills.
-func (c *cli) skills() string { return filepath.Join(c.home(), "skills") }
+// skills are the caller's own.
+func (c *cli) skills() skill.Library { return skillsOf(c.home()) }
 
 // describe asks for the description of a pipeline, once.
 func (c *cli) describe(ctx context.Context, cl *client, src *source) (*api.Pipeline, error) {

@@ -1,5 +1,5 @@
 // Package seeds_test holds the pipelines of this folder to the texts that they
-// come from, and runs the skills that they use.
+// come from.
 package seeds_test
 
 import (

@@ -17,6 +17,7 @@ type SkillFile struct {
 	Tools          []string // that it uses
 	License        string
 	Compatibility  string
+	Body           string // its text, which a model is given that uses it
 }
 
 // ParseSkill reads a SKILL.md: front matter in YAML between two lines of ---,
@@ -92,8 +93,9 @@ func (c *compiler) skillFile() *SkillFile {
 	if v := f.get("sandbox"); v != nil {
 		s.Sandbox = c.sandbox(v, w.in("sandbox"))
 	}
+	s.Body = strings.TrimSpace(c.text.src[len(head):])
 	if s.Command == nil && s.Run == "" {
-		s.Prompt = strings.TrimSpace(c.text.src[len(head):])
+		s.Prompt = s.Body
 		if s.Prompt == "" && f.get("run") == nil {
 			c.error(fault{code: "E0111", at: n.at, msg: "the skill has neither run nor a text that a model could follow"}, w)
 		}

@@ -1,4 +1,4 @@
-package seeds_test
+package skill_test
 
 import (
 	"os"

@@ -1,107 +1,134 @@
-package seeds_test
+package skill_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"go.yaml.in/yaml/v4"
+
+	"github.com/orchestrator-project/orchestrator/executor/sandbox"
+	"github.com/orchestrator-project/orchestrator/executor/sandbox/process"
+	"github.com/orchestrator-project/orchestrator/executor/skill"
+	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 )
 
-// manual is the front matter of a SKILL.md.
-type manual struct {
-	Name        string         `yaml:"name"`
-	Description string         `yaml:"description"`
-	Parameters  map[string]any `yaml:"parameters"`
-	Returns     map[string]any `yaml:"returns"`
-	Run         []string       `yaml:"run"`
-	Active      bool           `yaml:"active"`
+// samples is where the code and the data lie that the skills are tried on.
+const samples = "../../examples/seeds"
+
+func TestTheDefaultSkillsShip(t *testing.T) {
+	var library skill.Library
+	list, err := library.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for i := range list {
+		s := &list[i]
+		names = append(names, s.Name)
+		if s.Problem != "" || s.Origin != pipeline.SkillDefault || s.Command == nil || s.Returns == nil || s.Text == "" || s.Description == "" {
+			t.Errorf("%s: %+v", s.Name, s)
+		}
+	}
+	want := []string{
+		"api-caller", "cell-processor", "code-analyzer", "complex-processor", "data-analyzer", "file-processor", "medium-processor",
+		"report-generator", "simple-processor", "test-fixer", "test-generator", "test-runner", "validator",
+	}
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Errorf("the skills: %s", diff)
+	}
 }
 
-func readManual(t *testing.T, skill string) manual {
+var boxes = &sandbox.Set{Drivers: []sandbox.Driver{&process.Driver{}, sandbox.Host{}}}
+
+// call runs a skill that ships as a step would: its parameters and its result are
+// held against its manual, and it is locked in where this machine can. A skill
+// that fails gives its log as the error.
+func call(t *testing.T, workspace, name string, params map[string]any) (map[string]any, error) {
 	t.Helper()
-	parts := strings.SplitN(read(t, filepath.Join("skills", skill, "SKILL.md")), "---\n", 3)
-	if len(parts) != 3 || parts[0] != "" {
-		t.Fatalf("the manual of %s has no front matter", skill)
+	var library skill.Library
+	s := library.Get(name)
+	if s == nil || s.Problem != "" {
+		t.Fatalf("the skill %s: %+v", name, s)
 	}
-	var m manual
-	if err := yaml.Unmarshal([]byte(parts[1]), &m); err != nil {
-		t.Fatalf("the manual of %s: %v", skill, err)
-	}
-	return m
-}
-
-func TestManualsNameTheirSkill(t *testing.T) {
-	folders, err := os.ReadDir("skills")
+	files, err := library.Files(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, folder := range folders {
-		m := readManual(t, folder.Name())
-		if m.Name != folder.Name() || m.Description == "" || !m.Active || len(m.Returns) == 0 {
-			t.Errorf("the manual of %s: %+v", folder.Name(), m)
+	folder := t.TempDir()
+	for file, data := range files {
+		at := filepath.Join(folder, file)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o700), os.WriteFile(at, data, 0o500)); err != nil {
+			t.Fatal(err)
 		}
 	}
+	asked, err := json.Marshal(params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	given, err := pipeline.DecodeValue(asked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	given, wrong := spec.Conform(&pipeline.Type{Kind: "map", Properties: s.Parameters, Additional: s.Open}, given)
+	if wrong != nil {
+		return nil, fmt.Errorf("its parameters are wrong: %v", wrong)
+	}
+	argv := make([]string, len(s.Command))
+	for i, arg := range s.Command {
+		argv[i] = arg
+		if file, ok := strings.CutPrefix(arg, "./"); ok {
+			argv[i] = filepath.Join(folder, name, file)
+		}
+	}
+	ran, err := boxes.Run(t.Context(), s.Sandbox, sandbox.Spec{Workspace: workspace, Readable: []string{folder}},
+		sandbox.Program{Argv: argv, Environ: []string{"PATH=/usr/bin:/bin", "NO_PROXY=127.0.0.1"}, Dir: workspace}, string(pipeline.EncodeValue(given)), 1<<20)
+	if f, ok := errors.AsType[*pipeline.Failure](err); ok && f.Reason == "command_not_found" {
+		t.Skipf("the skills are programs of python3, which this machine lacks: %v", err)
+	}
+	switch {
+	case err != nil:
+		t.Fatalf("%s: %v", name, err)
+	case ran.Exit.Code != 0:
+		return nil, errors.New(ran.Stderr)
+	}
+	v, err := pipeline.DecodeValue([]byte(ran.Stdout))
+	if err != nil {
+		t.Fatalf("%s gives no JSON: %v\n%s", name, err, ran.Stdout)
+	}
+	if _, wrong := spec.Conform(s.Returns, v); wrong != nil {
+		t.Errorf("%s gives what its manual does not promise: %v\n%s", name, wrong, ran.Stdout)
+	}
+	var out map[string]any
+	if err := json.Unmarshal([]byte(ran.Stdout), &out); err != nil {
+		t.Fatal(err)
+	}
+	for key := range out {
+		promised := false
+		for i := range s.Returns.Properties {
+			promised = promised || s.Returns.Properties[i].Name == key
+		}
+		if !promised {
+			t.Errorf("%s gives %s, which its manual does not name", name, key)
+		}
+	}
+	return out, nil
 }
 
-// call runs a skill as its manual says. A skill that fails gives its log as the
-// error.
-func call(t *testing.T, workspace, skill string, params map[string]any) (map[string]any, error) {
+func read(t *testing.T, file string) string {
 	t.Helper()
-	m := readManual(t, skill)
-	for name := range params {
-		if _, ok := m.Parameters[name]; !ok {
-			t.Fatalf("%s has no parameter %s", skill, name)
-		}
-	}
-	argv := slices.Clone(m.Run)
-	if _, err := exec.LookPath(argv[0]); err != nil {
-		t.Skipf("the skills are programs of %s, which this machine lacks: %v", argv[0], err)
-	}
-	folder, err := filepath.Abs(filepath.Join("skills", skill))
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, arg := range argv {
-		if name, ok := strings.CutPrefix(arg, "./"); ok {
-			argv[i] = filepath.Join(folder, name)
-		}
-	}
-	stdin, err := json.Marshal(params)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...) //nolint:gosec // the manuals are ours
-	cmd.Dir, cmd.Stdin = workspace, bytes.NewReader(stdin)
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	stdout, err := cmd.Output()
-	if err != nil {
-		return nil, errors.New(log.String())
-	}
-	var v map[string]any
-	if err := json.Unmarshal(stdout, &v); err != nil {
-		t.Fatalf("%s gives no JSON: %v\n%s", skill, err, stdout)
-	}
-	for name := range m.Returns {
-		if _, ok := v[name]; !ok {
-			t.Errorf("%s does not give %s, which its manual promises", skill, name)
-		}
-	}
-	if len(v) != len(m.Returns) {
-		t.Errorf("%s gives what its manual does not name: %s", skill, stdout)
-	}
-	return v, nil
+	return string(text)
 }
 
 func must(t *testing.T, workspace, skill string, params map[string]any) map[string]any {
@@ -118,7 +145,7 @@ func workspace(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"sample_code", "data"} {
-		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(name)); err != nil {
+		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(samples, name))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -182,13 +209,13 @@ func TestSkillsRefuse(t *testing.T) {
 		says   string
 	}{
 		{"file-processor", map[string]any{"file": "none.txt"}, "cannot read none.txt"},
-		{"file-processor", map[string]any{"file": "../secret.txt"}, "outside the workspace"},
+		{"file-processor", map[string]any{"file": "../secret.txt"}, "a path within the workspace"},
 		{"api-caller", map[string]any{"endpoint": "file:../secret.txt"}, "outside the workspace"},
 		{"api-caller", map[string]any{"endpoint": "ftp://host/x"}, "must begin with"},
-		{"code-analyzer", map[string]any{"file": "../x.py"}, "outside the workspace"},
+		{"code-analyzer", map[string]any{"file": "../x.py"}, "a path within the workspace"},
 		{"test-runner", map[string]any{"test_directory": "empty"}, "has no tests that run"},
 		{"test-fixer", map[string]any{"failures": []any{map[string]any{"test": "a.b", "directory": "empty"}}}, "cannot read empty/cases.json"},
-		{"report-generator", map[string]any{"analyses": []any{}, "output_file": "../report.md"}, "outside the workspace"},
+		{"report-generator", map[string]any{"analyses": []any{}, "output_file": "../report.md"}, "a path within the workspace"},
 	} {
 		if _, err := call(t, dir, c.skill, c.params); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s %v: %v, want %q", c.skill, c.params, err, c.says)
@@ -204,7 +231,6 @@ func TestAPICallerTellsWhatTheServerSays(t *testing.T) {
 		_, _ = fmt.Fprint(w, `["`+r.Method+`"]`)
 	}))
 	defer server.Close()
-	t.Setenv("NO_PROXY", "127.0.0.1")
 	for path, want := range map[string]map[string]any{
 		"/ready": {"success": true, "status": 200.0, "body": []any{"GET"}},
 		"/busy":  {"success": false, "status": 503.0, "body": []any{"GET"}},
