@@ -75,7 +75,7 @@ func openProvider(at model.Endpoint) (model.Provider, error) {
 }
 
 // modelClient carries all calls of models, so that they share connections.
-var modelClient = &http.Client{Transport: modelTransport()}
+var modelClient = &http.Client{Transport: placed{modelTransport()}}
 
 func modelTransport() http.RoundTripper {
 	t, ok := http.DefaultTransport.(*http.Transport)
@@ -106,7 +106,7 @@ func (h *house) router(p plan) (*model.Router, *model.Registry, error) {
 		LocalURL: p.cfg.Models.LocalURL, NoFallback: !p.cfg.Models.FallbackEnabled, Logger: p.log, Metrics: h.metrics,
 	}
 	if !p.bare {
-		cfg.Stats = h.store
+		cfg.Stats, cfg.Blob = h.store, h.store.Blob
 		b := p.cfg.Budgets
 		h.budgets = budget.New(budget.Config{
 			Run: b.Run.bound(), Pipeline: b.Pipeline.bound(), Workspace: b.Workspace.bound(), Day: b.Day.bound(),

@@ -193,6 +193,10 @@ func (c *call) send(ctx context.Context, t *target, p Provider) (*Response, erro
 }
 
 func (c *call) exchange(ctx context.Context, t *target, p Provider, q *Request) (*Response, error) {
+	q, err := c.withMedia(ctx, q)
+	if err != nil {
+		return nil, err
+	}
 	stream, err := p.Call(ctx, q)
 	if err != nil {
 		return nil, err

@@ -139,7 +139,7 @@ func blockValues(blocks []Block) []any {
 			set(media, "name", m.Name)
 			set(media, "url", m.URL)
 			set(media, "blob", string(m.Blob))
-			if len(m.Data) > 0 {
+			if len(m.Data) > 0 && m.Blob == "" { // what is kept with the run is not kept twice
 				media["data"] = base64.StdEncoding.EncodeToString(m.Data)
 			}
 			v["media"] = media

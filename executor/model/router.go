@@ -32,6 +32,8 @@ type Config struct {
 	Purse   Purse   // nil: calls are not bounded
 	Limiter Limiter // nil: rates are not bounded
 	Stats   Stats   // shared statistics; nil: those of this process alone
+	// Blob reads what is kept with a run: media of earlier attempts. nil: nothing is.
+	Blob func(ctx context.Context, run pipeline.RunID, d pipeline.Digest) ([]byte, error)
 
 	Retry   Retry
 	Logger  *slog.Logger          // default: slog.Default
