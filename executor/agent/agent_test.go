@@ -38,6 +38,7 @@ type stage struct {
 }
 
 func newStage(t testing.TB, say func(r *model.Request) (*model.Response, error), tools ...tool.Tool) *stage {
+	t.Helper()
 	return &stage{t: t, agent: &pipeline.Agent{Name: "worker"}, prompt: "Do it.", tools: tools, say: say}
 }
 

@@ -45,6 +45,7 @@ func scripted(say func(*model.Request) (*model.Response, error)) *model.Router {
 
 // server is an engine over SQLite whose agents are told what to say.
 func server(tb testing.TB, say func(*model.Request) (*model.Response, error)) (*process, store.Store) {
+	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "store.db")
 	w := &world{t: tb, open: func() store.Store {
 		s, err := sqlite.Open(context.Background(), sqlite.Config{Path: path, Logger: slog.New(slog.DiscardHandler)})

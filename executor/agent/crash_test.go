@@ -360,6 +360,7 @@ func (w *world) people(id pipeline.RunID) {
 // story runs the agent with a process that dies at a boundary, and another one
 // that takes over; it returns how many boundaries there were.
 func story(t *testing.T, open func() store.Store, kill int) int {
+	t.Helper()
 	w := &world{t: t, open: open, eyes: open(), done: map[string]int{}, paid: map[string]int{}, settled: map[string]bool{}, kill: kill, asks: map[string]string{}}
 	defer func() { _ = w.eyes.Close() }()
 	first := w.begins()
@@ -429,9 +430,11 @@ func story(t *testing.T, open func() store.Store, kill int) int {
 
 // stores are openers of processes' own handles on one store each.
 func stores(t *testing.T) map[string]func(t *testing.T) func() store.Store {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	return map[string]func(t *testing.T) func() store.Store{
 		"sqlite": func(t *testing.T) func() store.Store {
+			t.Helper()
 			path := filepath.Join(t.TempDir(), "store.db")
 			return func() store.Store {
 				s, err := sqlite.Open(context.Background(), sqlite.Config{Path: path, Logger: log})
@@ -442,6 +445,7 @@ func stores(t *testing.T) map[string]func(t *testing.T) func() store.Store {
 			}
 		},
 		"postgres": func(t *testing.T) func() store.Store {
+			t.Helper()
 			dsn := storetest.Postgres(t)
 			return func() store.Store {
 				s, err := postgres.Open(context.Background(), postgres.Config{URL: dsn, LeaseTTL: 2 * time.Second, Logger: log})

@@ -93,7 +93,9 @@ func (p *past) works(e *pipeline.Event, c *pipeline.Invocation) {
 }
 
 // turn is a turn that was recorded; nil: it is to be taken.
-func (p *past) turn(in int32, turn int) *pipeline.Event { return p.turns[in][int32(turn)] }
+func (p *past) turn(in int32, turn int) *pipeline.Event {
+	return p.turns[in][int32(turn)] //nolint:gosec // turns are few
+}
 
 // call is what is known of a call; nil: nothing.
 func (p *past) call(of int32, id string) *recorded { return p.calls[of][id] }

@@ -94,7 +94,7 @@ func (o *output) read(r *model.Response) (v any, wrong []string, err error) {
 	}
 	if v = r.Value; v == nil {
 		if v, err = o.known.Decode(r.Text()); err != nil {
-			return nil, []string{err.Error()}, nil
+			return nil, []string{err.Error()}, nil //nolint:nilerr // the model is told
 		}
 	}
 	return v, o.known.Violations(v), nil
