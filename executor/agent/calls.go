@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -93,7 +94,7 @@ func (l *loop) work(ctx context.Context, of int32, uses []*model.ToolUse) error 
 	for i, c := range calls {
 		content := c.result.Content
 		if c.note != "" {
-			content = append(content[:len(content):len(content)], model.Block{Kind: model.BlockText, Text: c.note})
+			content = append(slices.Clip(content), model.Block{Kind: model.BlockText, Text: c.note})
 		}
 		blocks[i] = resultBlock(c.use, content, c.result.Failed)
 	}
@@ -112,7 +113,8 @@ func results(blocks []model.Block) model.Message {
 // prepare finds out what is to become of a call. The error ends the attempt.
 func (l *loop) prepare(of int32, i int, u *model.ToolUse) (*call, error) {
 	c := &call{use: u, inv: pipeline.Invocation{
-		In: l.in, Of: of, Agent: l.agent.Name, Turn: int32(l.turn - 1), ID: u.ID, Name: u.Name, Effect: pipeline.EffectAtMostOnce,
+		In: l.in, Of: of, Agent: l.agent.Name, Turn: int32(l.turn - 1), //nolint:gosec // turns are few
+		ID: u.ID, Name: u.Name, Effect: pipeline.EffectAtMostOnce,
 	}}
 	known := l.past.call(of, u.ID)
 	if known == nil {
