@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc/codes"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -76,7 +77,7 @@ func (s *Server) serveHook(w http.ResponseWriter, r *http.Request) {
 // hook checks a request from end to end; fresh tells that its run is new. Nothing
 // is stored of a request that is refused.
 func (s *Server) hook(w http.ResponseWriter, r *http.Request) (run *pipeline.Run, fresh bool, err error) {
-	ctx := r.Context()
+	ctx := within(r.Context(), propagation.HeaderCarrier(r.Header))
 	c, err := s.registered(ctx, strings.TrimPrefix(r.URL.Path, hookPath), "")
 	if pipeline.KindOf(err) == pipeline.NotFound || err == nil && (c.plan.On == nil || c.plan.On.Webhook == nil) {
 		return nil, false, fault(pipeline.NotFound, "no_such_webhook", "there is no webhook at this path")

@@ -33,6 +33,8 @@ func (s *Server) Handler(dashboard http.Handler) http.Handler {
 		dashboard = http.HandlerFunc(noSuchPath)
 	}
 	gateway := s.gateway()
+	rest := s.traced("/v1", func(w http.ResponseWriter, r *http.Request) { s.serveREST(w, r, gateway) })
+	hooks := s.traced("/v1/hooks", s.serveHook)
 	plain := map[string]http.Handler{
 		"/healthz":      http.HandlerFunc(s.serveHealth),
 		"/readyz":       http.HandlerFunc(s.serveReady),
@@ -77,7 +79,7 @@ func (s *Server) Handler(dashboard http.Handler) http.Handler {
 			route = "webhook"
 			h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 			h.Set("Cache-Control", "no-store")
-			s.serveHook(out, r)
+			hooks.ServeHTTP(out, r)
 		case !s.safe(out, r):
 			route = "refused"
 		case s.cfg.Profiling && strings.HasPrefix(r.URL.Path, profilePath):
@@ -104,7 +106,7 @@ func (s *Server) Handler(dashboard http.Handler) http.Handler {
 			if s.serveArchive(out, r) {
 				return
 			}
-			s.serveREST(out, r, gateway)
+			rest.ServeHTTP(out, r)
 		default:
 			r.Body = http.MaxBytesReader(out, r.Body, int64(s.cfg.Limits.Request))
 			dashboard.ServeHTTP(out, r)

@@ -44,6 +44,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	id := requestIDOf(ctx)
 	_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, id)) // fails only on streams that have ended
 	begin := time.Now()
+	ctx = within(ctx, incoming{ctx})
 	err = s.guard(func() error {
 		var err error
 		resp, err = next(ctx, req)

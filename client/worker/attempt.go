@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/protobuf/proto"
 
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
@@ -218,6 +219,8 @@ func (a *attempt) call(ctx context.Context, t *Task) (r Result, err error) {
 			err = &Failure{Category: "system", Message: fmt.Sprintf("the action broke down: %v", p)}
 		}
 	}()
+	// Where the run is traced, spans of the action belong to its step.
+	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": t.Env["TRACEPARENT"], "tracestate": t.Env["TRACESTATE"]})
 	return a.w.actions[a.order.GetAction()].Run(ctx, t)
 }
 

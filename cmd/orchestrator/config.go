@@ -91,6 +91,9 @@ type securityConfig struct {
 type monitoringConfig struct {
 	LogLevel          string `key:"log_level" default:"info" values:"debug,info,warn,error" doc:"the least that is logged"`
 	Profiling         bool   `key:"profiling" doc:"serve profiles of the process under /debug/pprof/, for those who look for where its time and memory go"`
+	TracingEnabled    bool   `key:"tracing_enabled" doc:"send traces of runs, steps, agents and calls of models and tools to an OpenTelemetry collector; also on where tracing_endpoint or OTEL_EXPORTER_OTLP_ENDPOINT says where that is"`
+	TracingEndpoint   string `key:"tracing_endpoint" doc:"the collector that takes OTLP over gRPC, as in http://jaeger:4317; default: what OTEL_EXPORTER_OTLP_ENDPOINT says, else http://localhost:4317"`
+	TracingContent    bool   `key:"tracing_content" doc:"tell in traces what was said, too: prompts, answers, arguments and results, without secrets"`
 	StructuredLogging bool   `key:"structured_logging" default:"true" doc:"log JSON; false: lines for people"`
 }
 
@@ -109,7 +112,7 @@ var planned = []string{
 	"execution.default_timeout", "execution.max_retries", "execution.retry_backoff_factor",
 	"models.local_models_path",
 	"security.api_key_required", "security.rate_limiting", "security.forbidden_modules",
-	"monitoring.metrics_enabled", "monitoring.metrics_port", "monitoring.tracing_enabled", "monitoring.tracing_endpoint",
+	"monitoring.metrics_enabled", "monitoring.metrics_port",
 }
 
 // setting is one field of config.

@@ -72,6 +72,7 @@ func (c *cli) main(args []string) (code int) {
 	root.SetErr(c.err)
 	ctx, stop := c.catchSignals()
 	defer stop()
+	ctx = c.placed(ctx)
 	defer func() {
 		if p := recover(); p != nil {
 			code = c.crashed(p)

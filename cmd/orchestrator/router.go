@@ -114,7 +114,7 @@ func (h *house) router(p plan) (*model.Router, *model.Registry, error) {
 		})
 		cfg.Purse = h.budgets
 		if scripted == nil {
-			cfg.Limiter = rate.New(rate.Config{Limits: g.LimitsOf, Store: h.store})
+			cfg.Limiter = rate.New(h.store)
 		}
 	}
 	return model.NewRouter(cfg), g, nil

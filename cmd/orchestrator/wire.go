@@ -139,7 +139,10 @@ func build(ctx context.Context, p plan) (*house, error) {
 }
 
 func (h *house) build(ctx context.Context, p plan) error {
-	var err error
+	traces, err := h.traces(ctx, p)
+	if err != nil {
+		return err
+	}
 	switch {
 	case p.bare:
 		h.store = noStore{}
@@ -190,7 +193,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 		Labels: exec.Labels, Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
 		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Bundles: filepath.Join(p.home, "bundles"), Environ: p.environ, Secret: p.secret,
 		Cache: results, CacheTTL: time.Duration(p.cfg.Cache.TTLSeconds) * time.Second,
-		Grace: exec.Grace, Logger: p.log, Metrics: h.metrics, Now: skewed(),
+		Grace: exec.Grace, Logger: p.log, Metrics: h.metrics, Now: skewed(), Traces: traces, TraceContent: p.cfg.Monitoring.TracingContent,
 		Advertise: p.cfg.Server.Advertise, RemoteWait: exec.AdoptionWait, AdoptionGrace: exec.AdoptionGrace, WorkerHeartbeat: exec.WorkerHeartbeat,
 	})
 	if err != nil {
@@ -198,7 +201,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 	}
 	h.server, err = server.New(server.Config{
 		Store: h.store, Submitter: h.engine, Preview: h.engine, Forks: h.engine, Archives: h.engine, Catalog: h.engine.Catalog, Skills: skillsOf(p.home), Hosts: p.cfg.Server.Hosts, RetentionDays: p.cfg.Storage.RetentionDays,
-		Version: version, Logger: p.log, Metrics: h.metrics, Grace: p.grace, Profiling: p.cfg.Monitoring.Profiling, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue), Models: models, Tools: tool.Tools(tools), Fills: models.Able,
+		Version: version, Logger: p.log, Traces: traces, Metrics: h.metrics, Grace: p.grace, Profiling: p.cfg.Monitoring.Profiling, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue), Models: models, Tools: tool.Tools(tools), Fills: models.Able,
 		Budgets: h.budgets, Recorder: cassette.Recorder{Store: h.store, Secrets: keysOf(p.environ)},
 	})
 	if err != nil {
