@@ -30,6 +30,7 @@ type Journal struct {
 	decided map[pipeline.ApprovalID]*pipeline.Decision
 	memos   map[any]func() any
 	later   []pipeline.Event // to be recorded with the next ones
+	before  func()           // is called before anything is recorded; nil: nothing is
 }
 
 // NewJournal returns a journal that begins with past, oldest first, and hands
@@ -117,6 +118,9 @@ func (j *Journal) Append(ctx context.Context, events ...pipeline.Event) error {
 		j.later = nil
 	}
 	j.mu.Unlock()
+	if j.before != nil {
+		j.before()
+	}
 	if j.write == nil || len(events) == 0 {
 		return ctx.Err()
 	}

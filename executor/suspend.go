@@ -44,6 +44,9 @@ func (j *job) openJournal(ctx context.Context) (err error) {
 		s := j.r.m.Step(path)
 		return s != nil && s.Status == pipeline.StepRunning
 	})
+	if err == nil {
+		j.r.lane.ex.show(&j.env, j.work.redact)
+	}
 	return err
 }
 

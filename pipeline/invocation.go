@@ -51,6 +51,10 @@ type Delta struct {
 	Text  string
 }
 
+// DeltaReset is the Kind that tells those who look on to forget what came of a
+// call: it is begun again.
+const DeltaReset = "reset"
+
 func appendInvocation(b []byte, c *Invocation) []byte {
 	o := begun(b)
 	o.number("n", int64(c.N))

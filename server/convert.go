@@ -68,7 +68,7 @@ func fromFailure(f *pipeline.Failure) *orchestratorv1.Failure {
 }
 
 func fromUsage(u pipeline.Usage) *orchestratorv1.Usage {
-	return &orchestratorv1.Usage{InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, CostUsd: u.CostUSD, Steps: u.Steps}
+	return &orchestratorv1.Usage{InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, CostUsd: u.CostUSD, Steps: u.Steps, UnpricedCalls: u.Unpriced}
 }
 
 func fromRun(r *pipeline.Run) *orchestratorv1.Run {
@@ -155,7 +155,9 @@ func fromEvent(e *pipeline.Event, run *pipeline.Run, step *pipeline.Step) (*orch
 	if step != nil {
 		key, whole = `"step":`, fromStep(step)
 		own.Kind, own.Action, own.Parameters, own.Worker, own.Status = "", "", nil, "", ""
-		own.Output, own.Error, own.Model, own.Usage, own.Cached = nil, nil, "", nil, false
+		if own.Call == nil { // what a call says of itself is not the step's
+			own.Output, own.Error, own.Model, own.Usage, own.Cached = nil, nil, "", nil, false
+		}
 	} else if e.Path == "" {
 		whole = fromRun(run)
 		own.RunStatus, own.Outputs, own.Error = "", nil, nil

@@ -400,7 +400,7 @@ func (s runs) ListEvents(ctx context.Context, req *orchestratorv1.ListEventsRequ
 }
 
 // WatchRun sends what the log holds after a sequence number and then, bell by
-// bell, what is added to it.
+// bell, what is added to it, and what is only live.
 func (s runs) WatchRun(req *orchestratorv1.WatchRunRequest, stream orchestratorv1.Runs_WatchRunServer) error {
 	ctx := stream.Context()
 	id, err := runID(req.GetId())
@@ -419,6 +419,18 @@ func (s runs) WatchRun(req *orchestratorv1.WatchRunRequest, stream orchestratorv
 		return err
 	}
 	after := req.GetAfter()
+	look := newLooker()
+	if _, done := r.state(); !done {
+		defer s.cfg.Store.Look(id, look.add)()
+	}
+	live := func() error {
+		for _, e := range look.take() {
+			if err := stream.Send(e); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	for first := true; ; first = false {
 		gen, rung := r.events.state()
 		if first && !r.whole() {
@@ -433,6 +445,9 @@ func (s runs) WatchRun(req *orchestratorv1.WatchRunRequest, stream orchestratorv
 				break
 			}
 			together(ctx, len(events))
+			if err := live(); err != nil { // shown before they were recorded
+				return err
+			}
 			for _, e := range events {
 				if err := stream.Send(e); err != nil {
 					return err
@@ -450,12 +465,19 @@ func (s runs) WatchRun(req *orchestratorv1.WatchRunRequest, stream orchestratorv
 		if done {
 			return nil
 		}
-		select {
-		case <-rung:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.hub.closing:
-			return errDraining
+		for waiting := true; waiting; {
+			select {
+			case <-rung:
+				waiting = false
+			case <-look.news:
+				if err := live(); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-s.hub.closing:
+				return errDraining
+			}
 		}
 	}
 }

@@ -37,6 +37,7 @@ type Store interface {
 	Archive
 	Budgets
 	Journals
+	Live
 	ModelStats
 
 	// OpenLane takes a new lease. The lane must be renewed by Heartbeat.

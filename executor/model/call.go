@@ -146,7 +146,7 @@ func (c *call) tryAll(ctx context.Context, t *target, p Provider) (*Response, er
 func (c *call) repeat(ctx context.Context, t *target, p Provider) (*Response, error) {
 	for try := 1; ; try++ {
 		if l := c.router.cfg.Limiter; l != nil {
-			if err := l.Wait(ctx, t.id(), c.inputTokens()+c.outputTokens(t)); err != nil {
+			if err := l.Wait(ctx, t.endpoint.account(), c.router.cfg.Registry.limits(t.Entry), c.inputTokens()+c.outputTokens(t)); err != nil {
 				return nil, err
 			}
 		}
@@ -352,7 +352,7 @@ func (c *call) usage(t *target, a *Response) *pipeline.Usage {
 	case ok:
 		u.CostUSD = p.Cost(&u)
 	case t.Provider != ProviderScript && t.Provider != ProviderCassette && t.Provider != ProviderLocal:
-		c.choice["price"] = "unknown" // so that nobody takes it for free
+		c.choice["price"], u.Unpriced = "unknown", 1 // so that nobody takes it for free
 	}
 	c.priced = ok || u.CostUSD > 0
 	return &u

@@ -27,6 +27,9 @@ func (s *Store) Deaf() bool {
 // next statement: then this process is deaf.
 func (p *presence) listenOn(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.Exec(ctx, `LISTEN `+channel)
+	if err == nil {
+		_, err = conn.Exec(ctx, `LISTEN `+liveChannel)
+	}
 	heard := err == nil
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && !conn.IsClosed() && !isLost(pg) {
 		p.s.cfg.Logger.Warn("the database, or a pooler before it, refuses LISTEN", "host", p.s.host, "err", pg)

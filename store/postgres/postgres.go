@@ -56,6 +56,7 @@ type Store struct {
 	self string          // tells our own bells from others'
 	pool *pgxpool.Pool
 	bus  store.Bus
+	store.Stage
 
 	presence *presence
 	logs     sideConn
@@ -128,6 +129,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.stop = stop
 	s.presence = newPresence(s, running)
 	s.work.Go(func() { s.bus.Run(running, bellGap, s.notify) })
+	s.work.Go(func() { s.Stage.Run(running, s.tell) })
 	return s, nil
 }
 

@@ -13,7 +13,11 @@ import (
 	"github.com/orchestrator-project/orchestrator/store"
 )
 
-const channel = "orchestrator_bell"
+// The channels that the processes hear each other on.
+const (
+	channel     = "orchestrator_bell"
+	liveChannel = "orchestrator_live" // notes of what is only live
+)
 
 // presence is the connection that shows the others that this process lives: it
 // holds an advisory lock per replica, which the server frees when the process
@@ -190,7 +194,7 @@ func (p *presence) serve(ctx context.Context) (worked bool, err error) {
 			if listen {
 				err = p.listenOn(ctx, conn)
 			} else {
-				_, err = conn.Exec(ctx, `UNLISTEN `+channel)
+				_, err = conn.Exec(ctx, `UNLISTEN *`)
 			}
 			if err != nil {
 				cancel()
@@ -231,7 +235,11 @@ func (p *presence) hear(ctx context.Context, conn *pgx.Conn) error {
 		}
 		p.hearsAfterAll()
 		from, text, _ := strings.Cut(n.Payload, " ")
-		if from != p.s.self {
+		switch {
+		case from == p.s.self:
+		case n.Channel == liveChannel:
+			p.s.Hear(text)
+		default:
 			p.s.bus.Deliver(store.DecodeBell(text))
 		}
 	}
@@ -244,6 +252,14 @@ func (s *Store) notify(ctx context.Context, b store.Bell) error {
 	}
 	return s.ringer.use(ctx, s, func(c *pgx.Conn) error {
 		_, err := c.Exec(ctx, `SELECT pg_notify($1, $2)`, channel, s.self+" "+store.EncodeBell(b))
+		return err
+	})
+}
+
+// tell sends a note about what is only live to the other processes.
+func (s *Store) tell(ctx context.Context, note string) error {
+	return s.ringer.use(ctx, s, func(c *pgx.Conn) error {
+		_, err := c.Exec(ctx, `SELECT pg_notify($1, $2)`, liveChannel, s.self+" "+note)
 		return err
 	})
 }

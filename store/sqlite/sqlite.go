@@ -55,8 +55,9 @@ type Store struct {
 	writer *writer
 	read   *sql.DB
 	bus    store.Bus
-	bells  *bells
-	watch  *watch
+	store.Stage
+	bells *bells
+	watch *watch
 
 	stop func()         // ends the goroutines of work
 	work sync.WaitGroup // the sender of bells

@@ -58,6 +58,7 @@ func Run(t *testing.T, h Harness) {
 		{"the row knows the newest snapshot", checkpoints},
 		{"replicas tell each other where they are", peers},
 		{"statistics of models add up", modelStats},
+		{"what is only live reaches those who look", shownPieces},
 		{"an idempotency key makes one run", idempotency},
 		{"crossed idempotency keys do not deadlock", crossedKeys},
 		{"a batch in doubt is recorded once", inDoubt},
