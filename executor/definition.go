@@ -3,6 +3,7 @@ package executor
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -45,6 +46,15 @@ func (e *Executor) definition(prog *program, def *pipeline.StepDef) (pipeline.Di
 	if _, _, remote := pipeline.MCPTool(def.Action); remote || def.Agent != nil {
 		all["servers"], all["models"] = prog.plan.MCPServers, prog.plan.Models
 	}
+	if def.Agent != nil {
+		code, err := e.skillCode(prog, def.Agent)
+		if err != nil {
+			return "", err
+		}
+		if len(code) > 0 {
+			all["skills"] = code
+		}
+	}
 	switch def.Kind {
 	case pipeline.KindSkill:
 		code, err := treeDigest(filepath.Join(e.bundleDir(prog.plan.Bundle), filepath.FromSlash(def.Skill.Dir)))
@@ -60,6 +70,28 @@ func (e *Executor) definition(prog *program, def *pipeline.StepDef) (pipeline.Di
 		all["call"] = called(prog.plan, def.Call.Unit)
 	}
 	return sourceDigest(all)
+}
+
+// skillCode names the content of the skills of an agent, and of those that it
+// comes to: of a skill with a program, the plan holds only its manual.
+func (e *Executor) skillCode(prog *program, a *pipeline.Agent) (map[string]pipeline.Digest, error) {
+	code := map[string]pipeline.Digest{}
+	for i := range a.Skills {
+		s := &a.Skills[i]
+		d, err := treeDigest(filepath.Join(e.bundleDir(prog.plan.Bundle), filepath.FromSlash(s.Dir)))
+		if err != nil {
+			return nil, fmt.Errorf("read the skill %s: %w", s.Name, err)
+		}
+		code[s.Dir] = d
+	}
+	for i := range a.Agents {
+		more, err := e.skillCode(prog, &a.Agents[i])
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(code, more)
+	}
+	return code, nil
 }
 
 // called are the pipelines that a call comes to, at any depth.

@@ -134,6 +134,10 @@ func (w *attempt) open(ctx context.Context, o opening) (*loop, error) {
 		equal: map[string]int{}, ids: map[string]bool{},
 	}
 	w.past.charge(l.spent, o.in)
+	if w.cfg.Tools != nil {
+		l.skills = tool.Skills(o.agent)
+		l.system = joined(l.system, l.skills)
+	}
 	l.output = outputOf(o.agent.Output, o.schema)
 	if l.output.mode == modePrompt {
 		l.system = joined(l.system, l.output.told())

@@ -24,6 +24,7 @@ type loop struct {
 	model  string
 	needs  *pipeline.Needs
 	system string
+	skills string   // the part of system that names them
 	box    tool.Box // nil: there are no tools
 	limits pipeline.AgentLimits
 	spent  *account
@@ -222,9 +223,12 @@ func (l *loop) parts(r *model.Request) []model.Part {
 			l.sizes[1] += len(t.Name) + len(t.Description) + len(pipeline.EncodeValue(any(t.Schema)))
 		}
 	}
-	list := make([]model.Part, 0, 3)
-	if l.system != "" {
-		list = append(list, model.Part{Name: "instructions", Bytes: len(l.system)})
+	list := make([]model.Part, 0, 4)
+	if n := len(l.system) - len(l.skills); n > 0 {
+		list = append(list, model.Part{Name: "instructions", Bytes: n})
+	}
+	if l.skills != "" {
+		list = append(list, model.Part{Name: "skills", Bytes: len(l.skills)})
 	}
 	if l.sizes[1] > 0 {
 		list = append(list, model.Part{Name: "tools", Bytes: l.sizes[1]})

@@ -172,6 +172,12 @@ func (s *source) gather(ctx context.Context, env executor.Env, w Want, b *box) e
 			}
 		}
 	}
+	for _, t := range s.skills(a, b) {
+		s.adapt(&t, &pipeline.Tool{})
+		if !b.add(s.guarded(t)) {
+			return bad("agent %s: its tool %s has the name of the tool for its skills; give it another name", a.Name, t.Name)
+		}
+	}
 	return nil
 }
 
