@@ -118,6 +118,7 @@ type Usage struct {
 	CacheWriteTokens int32 `json:"cache_write_tokens,omitempty"`
 	ReasoningTokens  int32 `json:"reasoning_tokens,omitempty"`
 	Calls            int32 `json:"calls,omitempty"`     // of models
+	Unpriced         int32 `json:"unpriced,omitempty"`  // those of Calls whose cost nobody knows; CostUSD is without it
 	Estimated        bool  `json:"estimated,omitempty"` // some of it: the provider did not say
 	Steps            int32 `json:"steps,omitempty"`     // finished step instances; runs only
 }
@@ -133,6 +134,7 @@ func (u *Usage) Add(o *Usage) {
 	u.CacheWriteTokens = sum32(u.CacheWriteTokens, o.CacheWriteTokens)
 	u.ReasoningTokens = sum32(u.ReasoningTokens, o.ReasoningTokens)
 	u.Calls = sum32(u.Calls, o.Calls)
+	u.Unpriced = sum32(u.Unpriced, o.Unpriced)
 	u.CostUSD += o.CostUSD
 	u.Estimated = u.Estimated || o.Estimated
 }

@@ -111,11 +111,11 @@ func printDiff(w io.Writer, d *api.RunDiff) {
 }
 
 func spent(u *api.Usage) bool {
-	return u.GetInputTokens()+u.GetOutputTokens() > 0 || u.GetCostUsd() > 0
+	return u.GetInputTokens()+u.GetOutputTokens() > 0 || u.GetCostUsd() > 0 || u.GetUnpricedCalls() > 0
 }
 
 func usageText(u *api.Usage) string {
-	return fmt.Sprintf("%d tokens in, %d out, $%.4f", u.GetInputTokens(), u.GetOutputTokens(), u.GetCostUsd())
+	return fmt.Sprintf("%d tokens in, %d out, %s", u.GetInputTokens(), u.GetOutputTokens(), costText(u.GetCostUsd(), u.GetUnpricedCalls()))
 }
 
 // side is one side of a difference, with the sign that stands before it.

@@ -110,15 +110,21 @@ func modelState(m *api.Model) string {
 }
 
 func costOf(s *api.ModelStatistics) string {
-	switch {
-	case s.GetCalls() == 0:
+	if s.GetCalls() == 0 {
 		return ""
-	case s.GetUnpricedCalls() > 0 && s.GetCostUsd() == 0:
-		return "unknown"
-	case s.GetUnpricedCalls() > 0:
-		return fmt.Sprintf("$%.4f and unknown", s.GetCostUsd())
 	}
-	return fmt.Sprintf("$%.4f", s.GetCostUsd())
+	return costText(s.GetCostUsd(), s.GetUnpricedCalls())
+}
+
+// costText is a cost, with calls of which nobody knows what they cost.
+func costText(usd float64, unpriced int32) string {
+	switch {
+	case unpriced > 0 && usd == 0:
+		return "unknown"
+	case unpriced > 0:
+		return fmt.Sprintf("$%.4f and unknown", usd)
+	}
+	return fmt.Sprintf("$%.4f", usd)
 }
 
 func priceOf(p *api.ModelPrice) string {

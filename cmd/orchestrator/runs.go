@@ -196,8 +196,8 @@ func (c *cli) printRun(cl *client, run *api.Run, steps []*api.Step, questions ma
 	if len(run.GetLabels()) > 0 {
 		head = append(head, []string{dim("labels"), labelText(run.GetLabels())})
 	}
-	if u := run.GetUsage(); u.GetInputTokens()+u.GetOutputTokens() > 0 {
-		head = append(head, []string{dim("usage"), fmt.Sprintf("%d tokens in, %d out, $%.4f", u.GetInputTokens(), u.GetOutputTokens(), u.GetCostUsd())})
+	if u := run.GetUsage(); spent(u) {
+		head = append(head, []string{dim("usage"), usageText(u)})
 	}
 	table(w, head)
 	switch {

@@ -1,5 +1,10 @@
 package model
 
+import (
+	"crypto/sha256"
+	"encoding/hex"
+)
+
 // The providers by their names in models.yaml and under models of a pipeline.
 const (
 	ProviderAnthropic = "anthropic"
@@ -17,4 +22,14 @@ type Endpoint struct {
 	API      string // of openai and local: chat (default), responses
 	Key      string // a secret; empty: none is sent
 	File     string // of script and cassette: absolute
+}
+
+// account names the service and the key that it is asked with, to whoever counts
+// for the service. The key cannot be read from it.
+func (e *Endpoint) account() string {
+	if e.Key == "" {
+		return e.Provider + " " + e.BaseURL
+	}
+	sum := sha256.Sum256([]byte("account\n" + e.Provider + "\n" + e.BaseURL + "\n" + e.Key))
+	return e.Provider + " " + hex.EncodeToString(sum[:8])
 }

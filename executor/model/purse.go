@@ -38,8 +38,10 @@ type Estimate struct {
 
 // Limiter keeps the rates that providers allow.
 type Limiter interface {
-	// Wait returns once a request of about so many tokens may be sent under the key,
-	// which names whose limit it is: provider/model. The error is that of the context, or
-	// a *pipeline.Failure of category rate_limit where the wait would be endless.
-	Wait(ctx context.Context, key string, tokens int64) error
+	// Wait returns once a request of about so many tokens may be sent to a service.
+	// account names the service and the key that it is asked with, but not the key
+	// itself: all models that are asked so share the limits. The error is that of the
+	// context, or a *pipeline.Failure of category rate_limit where the wait would be
+	// endless.
+	Wait(ctx context.Context, account string, l Limits, tokens int64) error
 }

@@ -3,7 +3,6 @@ package model
 import (
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -77,19 +76,31 @@ type Price struct {
 	CacheWrite *float64  `key:"cache_write"`  // default: as Input
 }
 
-// Limits are the rates that a service allows; zero: no limit.
+// Limits are the rates that a service allows to a key; zero: no limit.
 type Limits struct {
 	RequestsPerMinute int64 `key:"requests_per_minute"`
 	TokensPerMinute   int64 `key:"tokens_per_minute"` // in and out
 }
 
-// LimitsOf are those of provider/model, as Limiter names it.
-func (g *Registry) LimitsOf(key string) Limits {
-	provider, name, _ := strings.Cut(key, "/")
-	if e := g.known(provider, name); e != nil {
-		return e.Limits
+// limits are those of the key that a model is asked with: the strictest of all
+// models behind it.
+func (g *Registry) limits(of *Entry) Limits {
+	l := of.Limits
+	for _, e := range g.Entries {
+		if e.Provider == of.Provider && e.BaseURL == of.BaseURL && e.KeyEnv == of.KeyEnv {
+			l.RequestsPerMinute = stricter(l.RequestsPerMinute, e.Limits.RequestsPerMinute)
+			l.TokensPerMinute = stricter(l.TokensPerMinute, e.Limits.TokensPerMinute)
+		}
 	}
-	return Limits{}
+	return l
+}
+
+// stricter is the smaller of two limits; zero is none.
+func stricter(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // SelectionPolicy says how one of several models is chosen.

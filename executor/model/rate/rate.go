@@ -1,5 +1,6 @@
-// Package rate keeps the rates that services allow: requests and tokens a minute,
-// as models.yaml says of a model. Replicas share them through the store. Each takes
+// Package rate keeps the rates that services allow to a key: requests and tokens a
+// minute, as models.yaml says. Models that are asked with one key share its rate, and
+// so do replicas, through the store. Each takes
 // a second's worth of turns at a time, and hands them out in memory, so that no row
 // is written for each call.
 package rate
@@ -15,13 +16,6 @@ import (
 	"github.com/orchestrator-project/orchestrator/store"
 )
 
-// Config is what a Limiter needs.
-type Config struct {
-	// Limits are those of a key, which is provider/model.
-	Limits func(key string) model.Limits
-	Store  Store
-}
-
 // Store keeps the rates that replicas share: store.Budgets.TakeRate.
 type Store interface {
 	TakeRate(ctx context.Context, key string, r store.Rate, n int64, most time.Duration) (wait time.Duration, taken bool, err error)
@@ -29,7 +23,7 @@ type Store interface {
 
 // Limiter implements model.Limiter. It is safe for concurrent use.
 type Limiter struct {
-	cfg Config
+	store Store
 
 	mu      sync.Mutex
 	buckets map[string]*bucket
@@ -40,18 +34,17 @@ var _ model.Limiter = (*Limiter)(nil)
 const (
 	// longest is how long a call may be kept waiting for its turn.
 	longest = 10 * time.Minute
-	// burst is for how long a key may have been idle to make up for it.
+	// burst is for how long an account may have been idle to make up for it.
 	burst = 5 * time.Second
 	// portion is for how long a replica takes turns ahead.
 	portion = time.Second
 )
 
-// New returns a Limiter of the configuration.
-func New(cfg Config) *Limiter { return &Limiter{cfg: cfg, buckets: map[string]*bucket{}} }
+// New returns a Limiter that shares what it takes through the store.
+func New(st Store) *Limiter { return &Limiter{store: st, buckets: map[string]*bucket{}} }
 
 // Wait implements model.Limiter.
-func (l *Limiter) Wait(ctx context.Context, key string, tokens int64) error {
-	limits := l.cfg.Limits(key)
+func (l *Limiter) Wait(ctx context.Context, account string, limits model.Limits, tokens int64) error {
 	for _, b := range []struct {
 		what      string
 		perMinute int64
@@ -60,7 +53,7 @@ func (l *Limiter) Wait(ctx context.Context, key string, tokens int64) error {
 		if b.perMinute <= 0 || b.n <= 0 {
 			continue
 		}
-		at, err := l.bucket(key+" "+b.what).take(ctx, l.cfg.Store, b.perMinute, b.n)
+		at, err := l.bucket(account+" "+b.what).take(ctx, l.store, b.perMinute, b.n)
 		if err != nil {
 			return err
 		}

@@ -52,10 +52,10 @@ func TestReplicasKeepARateTogether(t *testing.T) {
 				var mu sync.Mutex
 				sent := int64(0)
 				for range 3 {
-					l := New(Config{Store: st, Limits: func(string) model.Limits { return c.limits }})
+					l := New(st)
 					for range 4 {
 						all.Go(func() {
-							for l.Wait(ctx, "anthropic/fable", c.tokens) == nil {
+							for l.Wait(ctx, "anthropic", c.limits, c.tokens) == nil {
 								mu.Lock()
 								sent++
 								mu.Unlock()
@@ -76,16 +76,15 @@ func TestReplicasKeepARateTogether(t *testing.T) {
 
 func TestNoLimitAsksNobody(t *testing.T) {
 	st := &shared{tat: map[string]int64{}}
-	l := New(Config{Store: st, Limits: func(string) model.Limits { return model.Limits{} }})
-	if err := l.Wait(t.Context(), "x", 1<<40); err != nil || st.asked > 0 {
+	if err := New(st).Wait(t.Context(), "x", model.Limits{}, 1<<40); err != nil || st.asked > 0 {
 		t.Errorf("%v, asked %d times", err, st.asked)
 	}
 }
 
 func TestEndlessWaitIsAFailure(t *testing.T) {
 	st := &shared{tat: map[string]int64{"x tokens": time.Now().Add(time.Hour).UnixMicro()}}
-	l := New(Config{Store: st, Limits: func(string) model.Limits { return model.Limits{TokensPerMinute: 10} }})
-	err := l.Wait(t.Context(), "x", 10)
+	l, limits := New(st), model.Limits{TokensPerMinute: 10}
+	err := l.Wait(t.Context(), "x", limits, 10)
 	f, ok := errors.AsType[*pipeline.Failure](err)
 	if !ok || f.Kind != pipeline.CategoryRateLimit || f.RetryAfter < 3000 {
 		t.Errorf("got %#v", err)
@@ -93,7 +92,7 @@ func TestEndlessWaitIsAFailure(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	st.tat = map[string]int64{"x tokens": time.Now().Add(time.Minute).UnixMicro()}
-	if err := l.Wait(ctx, "x", 1); !errors.Is(err, context.Canceled) {
+	if err := l.Wait(ctx, "x", limits, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -429,7 +429,9 @@ type Usage struct {
 	OutputTokens int32                  `protobuf:"varint,2,opt,name=output_tokens,json=outputTokens,proto3" json:"output_tokens,omitempty"`
 	CostUsd      float64                `protobuf:"fixed64,3,opt,name=cost_usd,json=costUsd,proto3" json:"cost_usd,omitempty"`
 	// Finished step instances; of runs only.
-	Steps         int32 `protobuf:"varint,4,opt,name=steps,proto3" json:"steps,omitempty"`
+	Steps int32 `protobuf:"varint,4,opt,name=steps,proto3" json:"steps,omitempty"`
+	// Calls of models whose cost nobody knows; cost_usd is without it.
+	UnpricedCalls int32 `protobuf:"varint,5,opt,name=unpriced_calls,json=unpricedCalls,proto3" json:"unpriced_calls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -488,6 +490,13 @@ func (x *Usage) GetCostUsd() float64 {
 func (x *Usage) GetSteps() int32 {
 	if x != nil {
 		return x.Steps
+	}
+	return 0
+}
+
+func (x *Usage) GetUnpricedCalls() int32 {
+	if x != nil {
+		return x.UnpricedCalls
 	}
 	return 0
 }
@@ -3671,12 +3680,13 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\aFailure\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\tR\x04step\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\x80\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xa7\x01\n" +
 	"\x05Usage\x12!\n" +
 	"\finput_tokens\x18\x01 \x01(\x05R\vinputTokens\x12#\n" +
 	"\routput_tokens\x18\x02 \x01(\x05R\foutputTokens\x12\x19\n" +
 	"\bcost_usd\x18\x03 \x01(\x01R\acostUsd\x12\x14\n" +
-	"\x05steps\x18\x04 \x01(\x05R\x05steps\"\xb1\x06\n" +
+	"\x05steps\x18\x04 \x01(\x05R\x05steps\x12%\n" +
+	"\x0eunpriced_calls\x18\x05 \x01(\x05R\runpricedCalls\"\xb1\x06\n" +
 	"\x04Step\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
