@@ -58,6 +58,7 @@ func (s *Server) gateway() http.Handler {
 		orchestratorv1.RegisterWorkersHandlerClient(ctx, mux, orchestratorv1.NewWorkersClient(s.client)),
 		orchestratorv1.RegisterBudgetsHandlerClient(ctx, mux, orchestratorv1.NewBudgetsClient(s.client)),
 		orchestratorv1.RegisterModelsHandlerClient(ctx, mux, orchestratorv1.NewModelsClient(s.client)),
+		orchestratorv1.RegisterCallsHandlerClient(ctx, mux, orchestratorv1.NewCallsClient(s.client)),
 		orchestratorv1.RegisterToolsHandlerClient(ctx, mux, orchestratorv1.NewToolsClient(s.client)),
 		orchestratorv1.RegisterSkillsHandlerClient(ctx, mux, orchestratorv1.NewSkillsClient(s.client)),
 		orchestratorv1.RegisterQueuesHandlerClient(ctx, mux, orchestratorv1.NewQueuesClient(s.client)),

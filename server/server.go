@@ -70,6 +70,9 @@ type Config struct {
 	Recorder Recorder
 	// Tools are those that agents may name without describing them.
 	Tools []pipeline.ToolSpec
+	// Prompt rebuilds the whole request of a call of a model from the events of its
+	// step, as a JSON value whose parts are sizes; nil: prompts are not shown.
+	Prompt func(events []pipeline.Event, n int32) (map[string]any, error)
 	// Models are the language models of this process; nil: it has none to show.
 	Models Models
 	// Secret gives the secrets that webhooks are signed with, by name. Default: there
@@ -200,6 +203,7 @@ func New(cfg Config) (*Server, error) {
 	orchestratorv1.RegisterSchedulesServer(s.grpc, schedules{Server: s})
 	orchestratorv1.RegisterWorkersServer(s.grpc, workers{Server: s})
 	orchestratorv1.RegisterModelsServer(s.grpc, models{Server: s})
+	orchestratorv1.RegisterCallsServer(s.grpc, calls{Server: s})
 	orchestratorv1.RegisterToolsServer(s.grpc, tools{Server: s})
 	orchestratorv1.RegisterSkillsServer(s.grpc, skills{Server: s})
 	orchestratorv1.RegisterQueuesServer(s.grpc, queues{Server: s})
