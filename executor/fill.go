@@ -274,7 +274,11 @@ func (r *runState) putQuestion(w *wanting, content pipeline.Digest, then func(fi
 	past.first, past.calls = r.m.Journal(homeOf(path))
 	red := r.redactor()
 	r.looking++
-	env := Env{Run: r.run.ID, Path: path, Tenure: r.tenure(), Workspace: r.workspace, Bundle: ex.bundleDir(r.prog.plan.Bundle), Redact: red.text, Log: func(string, string) {}, TraceContent: ex.cfg.TraceContent}
+	env := Env{
+		Run: r.run.ID, Path: path, Tenure: r.tenure(), Workspace: r.workspace, Bundle: ex.bundleDir(r.prog.plan.Bundle),
+		Redact: red.text, Log: func(string, string) {}, TraceContent: ex.cfg.TraceContent,
+		Unit: r.m.Unit(homeOf(path)), Secret: ex.cfg.Secret, // it may be one of the pipeline's own models that is asked
+	}
 	if r.trace != nil {
 		ctx = trace.ContextWithSpan(ctx, r.trace.span)
 	}

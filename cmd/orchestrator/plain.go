@@ -130,6 +130,9 @@ func (r *plain) tell(p *progress, c change) {
 		r.say("%s %s goes on", icon("RUNNING"), s.Path)
 		return
 	}
+	if c.kind == "step_retrying" && s.Error == nil {
+		return // people have decided: it is about to go on
+	}
 	if c.kind == "step_retrying" {
 		text := fmt.Sprintf("%s attempt %d of %s failed: %s", icon("WAITING"), s.Attempt, s.Path, firstLine(s.Error))
 		if in := time.Until(c.due); !c.due.IsZero() && in > 0 {
@@ -298,7 +301,7 @@ func (w *waitFacts) text(questions map[string]string, now time.Time) string {
 		text = "for " + words(w.For)
 	}
 	if w.Due != nil {
-		text += " (until " + w.Due.Local().Format("15:04:05") + ")"
+		text += ", until " + clock(*w.Due, now)
 	}
 	return harmlessLine(text)
 }
