@@ -64,8 +64,13 @@ func (c *cli) completeFlags(root *cobra.Command) {
 			cmd.ValidArgsFunction = c.completeModel
 		}
 	}
+	for verb, copied := range map[string]bool{"get": false, "test": false, "update": true, "remove": true} {
+		if cmd, _, err := root.Find([]string{"skills", verb}); err == nil {
+			cmd.ValidArgsFunction = c.completeSkill(copied)
+		}
+	}
 	none := cobra.FixedCompletions(nil, cobra.ShellCompDirectiveNoFileComp)
-	for _, path := range [][]string{{"schema"}, {"serve"}, {"worker"}, {"workers", "list"}, {"models", "list"}, {"tools", "list"}, {"models", "usage"}, {"doctor"}, {"version"}, {"runs", "list"}, {"pipelines", "list"}, {"approvals", "list"}, {"queues", "list"}, {"budgets", "list"}, {"schedules", "list"}} {
+	for _, path := range [][]string{{"schema"}, {"serve"}, {"worker"}, {"workers", "list"}, {"models", "list"}, {"tools", "list"}, {"skills", "list"}, {"skills", "add"}, {"models", "usage"}, {"doctor"}, {"version"}, {"runs", "list"}, {"pipelines", "list"}, {"approvals", "list"}, {"queues", "list"}, {"budgets", "list"}, {"schedules", "list"}} {
 		if cmd, _, err := root.Find(path); err == nil {
 			cmd.ValidArgsFunction = none
 		}
@@ -87,6 +92,10 @@ func (c *cli) completeFlags(root *cobra.Command) {
 	})
 	flag([]string{"runs", "export"}, "cassette", yamlFiles)
 	flag([]string{"run"}, "script", yamlFiles)
+	flag([]string{"skills", "test"}, "script", yamlFiles)
+	flag([]string{"skills", "test"}, "workspace", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return nil, cobra.ShellCompDirectiveFilterDirs
+	})
 	flag([]string{"runs", "list"}, "status", cobra.FixedCompletions(
 		[]string{"queued", "running", "waiting", "paused", "completed", "failed", "cancelled"}, cobra.ShellCompDirectiveNoFileComp))
 	flag([]string{"approvals", "list"}, "status", cobra.FixedCompletions([]string{"open", "decided", "expired", "withdrawn"}, cobra.ShellCompDirectiveNoFileComp))

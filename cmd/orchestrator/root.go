@@ -58,7 +58,7 @@ orchestrator serve`,
 	}
 	add("pipelines", c.runCommand(), c.replayCommand(), c.validateCommand(), c.explainCommand(), c.pipelinesCommand(), c.schedulesCommand(), c.schemaCommand())
 	add("runs", c.runsCommand(), c.reportCommand(), c.queuesCommand(), c.budgetsCommand(), c.approvalsCommand(), c.signalCommand())
-	add("operations", c.serveCommand(), c.storageCommand(), c.backupCommand(), c.restoreCommand(), c.workerCommand(), c.workersCommand(), c.modelsCommand(), c.toolsCommand(), c.doctorCommand(), c.versionCommand(), configurationTopic())
+	add("operations", c.serveCommand(), c.storageCommand(), c.backupCommand(), c.restoreCommand(), c.workerCommand(), c.workersCommand(), c.modelsCommand(), c.toolsCommand(), c.skillsCommand(), c.doctorCommand(), c.versionCommand(), configurationTopic())
 	root.SetCompletionCommandGroupID("operations")
 	root.SetHelpCommandGroupID("operations")
 	c.completeFlags(root)

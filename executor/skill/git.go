@@ -125,13 +125,13 @@ func (r repository) git(ctx context.Context, limit int, stdin string, args ...st
 	case out.full:
 		return nil, failed("the repository says more than %d bytes about itself", limit)
 	case err == nil:
-		return out.Bytes(), nil
+		return out.text.Bytes(), nil
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return nil, failed("git took longer than %s", fetchTime)
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
-	said := strings.TrimSpace(log.String())
+	said := strings.TrimSpace(log.text.String())
 	switch {
 	case strings.Contains(said, "not found") && strings.Contains(said, "exec"):
 		return nil, failed("there is no program git in the PATH; install it")
@@ -150,7 +150,7 @@ func failed(format string, args ...any) error {
 // bounded takes in so many bytes; what comes after them is an error, which ends
 // the program that writes.
 type bounded struct {
-	bytes.Buffer
+	text bytes.Buffer // not embedded: io.Copy would read into it past Write
 	left int
 	full bool
 }
@@ -161,7 +161,7 @@ func (b *bounded) Write(p []byte) (int, error) {
 		return 0, io.ErrShortWrite
 	}
 	b.left -= len(p)
-	return b.Buffer.Write(p)
+	return b.text.Write(p)
 }
 
 // resolve finds the commit that a source means.
