@@ -19,13 +19,15 @@ import (
 
 // stage is a step with an agent, over as many attempts as a test wants.
 type stage struct {
-	t      testing.TB
-	agent  *pipeline.Agent
-	prompt string
-	schema map[string]any
-	tools  []tool.Tool
-	say    func(r *model.Request) (*model.Response, error)
-	cfg    agent.Config
+	t       testing.TB
+	agent   *pipeline.Agent
+	prompt  string
+	schema  map[string]any
+	tools   []tool.Tool
+	say     func(r *model.Request) (*model.Response, error)
+	cfg     agent.Config
+	redact  func(string) string
+	content bool // may stand in spans
 
 	approved map[string]string
 	test     func(t *pipeline.Template, more map[string]any) (bool, error)
@@ -92,7 +94,7 @@ func (s *stage) run(ctx context.Context) (any, error) {
 	s.mu.Unlock()
 	s.journal = executor.NewJournal(past, s.write)
 	out, err := runner.Run(ctx, executor.Env{
-		Run: "run", Path: "step", Journal: s.journal, Log: func(string, string) {},
+		Run: "run", Path: "step", Journal: s.journal, Log: func(string, string) {}, Redact: s.redact, TraceContent: s.content,
 		Agent: &executor.AgentEnv{
 			Agent: s.agent, Prompt: s.prompt, Schema: s.schema,
 			Text: func(f *pipeline.Field, _ map[string]any) (any, error) { return f.Const, nil },
