@@ -57,6 +57,7 @@ type question struct {
 	Back    string // where a decision leads
 	Typed   string // the answer as it was typed, when it was refused
 	Comment string // so was the comment
+	Args    string // so were the arguments of a tool's call
 	Wrong   string // why it was refused
 	Late    bool   // somebody else was faster
 	Now     time.Time
@@ -141,8 +142,17 @@ func (s *site) decide(w http.ResponseWriter, r *http.Request) {
 		Approval: a, Typed: strings.ReplaceAll(form.Get("value"), "\r\n", "\n"), Comment: strings.ReplaceAll(form.Get("comment"), "\r\n", "\n"),
 		Back: backTo(form.Get("back"), pathOfApproval(id), pathOfRun(a.GetRunId())),
 	}
+	q.Args = strings.ReplaceAll(form.Get("arguments"), "\r\n", "\n")
 	req := &api.DecideApprovalRequest{Id: id, Decision: form.Get("decision"), Comment: strings.TrimSpace(q.Comment)}
-	if req.Value, err = answerValue(a, req.GetDecision(), q.Typed); err != nil {
+	if req.GetDecision() == approveForRun {
+		req.Decision, req.Remember = "approve", true
+	}
+	if req.GetDecision() == "approve" && a.GetKind() == "tool" {
+		req.Value, err = q.edited()
+	} else {
+		req.Value, err = answerValue(a, req.GetDecision(), q.Typed)
+	}
+	if err != nil {
 		q.Wrong = err.Error()
 		s.showApproval(w, r, http.StatusBadRequest, q)
 		return
@@ -182,7 +192,7 @@ func answerValue(a *api.Approval, decision, text string) (string, error) {
 	switch {
 	case decision == "":
 		return "", errors.New("say what is decided")
-	case decision == "done" && strings.TrimSpace(text) != "":
+	case (decision == "done" || decision == "approve" && a.GetKind() == "budget") && strings.TrimSpace(text) != "":
 		raw, err := fromYAML(text)
 		return string(raw), err
 	case decision != "answer":
@@ -310,4 +320,39 @@ func answerAbout(q question) templ.Attributes {
 		return nil
 	}
 	return templ.Attributes{"aria-describedby": "wrong-" + q.GetId()}
+}
+
+// approveForRun is the decision of the button that approves all further calls of
+// a tool, too.
+const approveForRun = "approve for the run"
+
+// arguments are what stands in the field of a call's arguments: what was typed,
+// else those that the agent wants.
+func (q question) arguments() string {
+	if q.Args != "" {
+		return q.Args
+	}
+	return first(pretty(q.GetDefault(), 1<<20))
+}
+
+// edited is the JSON of changed arguments; empty: they are as they were.
+func (q question) edited() (string, error) {
+	text := strings.TrimSpace(q.Args)
+	if text == "" || text == strings.TrimSpace(first(pretty(q.GetDefault(), 1<<20))) {
+		return "", nil
+	}
+	var args map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(text), &args); err != nil || args == nil {
+		return "", errors.New("the arguments are no JSON object: " + jsonFault(text, err))
+	}
+	return text, nil
+}
+
+// jsonFault says where JSON breaks off.
+func jsonFault(text string, err error) string {
+	if bad, ok := errors.AsType[*json.SyntaxError](err); ok {
+		line := 1 + strings.Count(text[:min(int(bad.Offset), len(text))], "\n")
+		return "line " + itoa(int32(line)) + ": " + bad.Error()
+	}
+	return "it begins with " + clip(text, 20)
 }

@@ -42,6 +42,7 @@ type fake struct {
 	blobs     map[string]string // content by digest
 	calls     map[string]int
 	ops       *operations
+	minds     *minds
 	// create, if set, answers CreateRun instead.
 	create func(*api.CreateRunRequest) (*api.Run, error)
 }
@@ -53,6 +54,7 @@ type story struct {
 	steps      []*api.Step
 	index      map[string]int
 	events     []*api.Event
+	live       []*api.Event // what is only live, and is shown to one viewer
 	logs       []*api.LogLine
 	graph      *api.Graph
 	definition *api.Definition
@@ -65,6 +67,7 @@ var epoch = time.Now().Add(-5 * time.Minute).Truncate(time.Second)
 func newFake() *fake {
 	f := &fake{runs: map[string]*story{}, calls: map[string]int{}, blobs: map[string]string{}}
 	f.ops = &operations{f: f}
+	f.minds = demoMinds(f)
 	return f
 }
 
@@ -83,6 +86,7 @@ func dial(t testing.TB, f *fake) *grpc.ClientConn {
 	api.RegisterApprovalsServer(srv, f)
 	api.RegisterArtifactsServer(srv, f)
 	api.RegisterStorageServer(srv, f)
+	f.register(srv)
 	api.RegisterQueuesServer(srv, f.ops)
 	api.RegisterSchedulesServer(srv, f.ops)
 	api.RegisterWorkersServer(srv, f.ops)
@@ -326,9 +330,15 @@ func (f *fake) WatchRun(r *api.WatchRunRequest, stream grpc.ServerStreamingServe
 			f.mu.Unlock()
 			return err
 		}
-		fresh, changed := s.events[min(at, len(s.events)):], s.changed
+		fresh, live, changed := s.events[min(at, len(s.events)):], s.live, s.changed
+		s.live = nil
 		over := finalRun(s.run.Status) && len(s.events) > 0 && s.events[len(s.events)-1].Type == "run_finished"
 		f.mu.Unlock()
+		for _, e := range live {
+			if err := stream.Send(e); err != nil {
+				return err
+			}
+		}
 		for _, e := range fresh {
 			if err := stream.Send(e); err != nil {
 				return err

@@ -81,7 +81,8 @@ type feed struct {
 	slow   time.Time // when dear parts were drawn last
 	all    bool      // draw everything: the page began without the whole run
 
-	log tail
+	log  tail
+	live ongoing // of the step of the drawer
 }
 
 // run sends frames until the run has finished, then returns nil.
@@ -189,10 +190,17 @@ func (f *feed) fold(ctx context.Context, ring func()) error {
 			return fmt.Errorf("watch run: %w", err)
 		}
 		if e.GetSeq() == 0 {
-			continue // only live, and read elsewhere
+			if e.GetType() == "delta" && e.GetPath() == f.screen.Step {
+				f.live.hear(e)
+				ring()
+			}
+			continue
 		}
 		if err := f.view.apply(e); err != nil {
 			return err
+		}
+		if e.GetPath() == f.screen.Step {
+			f.live.recorded(e)
 		}
 		ring()
 	}
@@ -293,6 +301,7 @@ func (f *feed) say() string {
 // The last frame of a run draws everything once more.
 func (f *feed) changed(ctx context.Context, done bool) ([]fragment, error) {
 	v, sc := f.view, f.screen
+	news := f.live.take()
 	ch := v.since(f.sent, sc.Step)
 	all := done || f.all
 	if all {
@@ -352,11 +361,13 @@ func (f *feed) changed(ctx context.Context, done bool) ([]fragment, error) {
 		}
 	}
 	if ch.drawer {
-		d, err := f.site.drawer(ctx, v, sc)
+		d, err := f.site.drawer(ctx, v, sc, f.live.now())
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, fragment{"drawer", drawerPane(d)})
+	} else if news {
+		out = append(out, fragment{"talk-live", talkLive(f.live.now())})
 	}
 	return out, nil
 }

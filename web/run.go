@@ -61,7 +61,7 @@ func (s *site) showRun(w http.ResponseWriter, r *http.Request, code int, sc scre
 		s.fail(w, r, err)
 		return
 	}
-	drawer, err := s.drawer(ctx, v, sc)
+	drawer, err := s.drawer(ctx, v, sc, nil)
 	if err != nil {
 		s.fail(w, r, err)
 		return

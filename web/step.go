@@ -29,6 +29,7 @@ type stepData struct {
 	Def      string // address of the definition at that line
 	Log      []logLine
 	Autos    []autoAnswer // values that were filled in
+	Talk     *talk        // the calls that it has made; nil: none
 	Final    bool         // the run has ended: it can be run again from here
 	Screen   screen
 	Now      time.Time
@@ -44,13 +45,16 @@ type attempt struct {
 }
 
 // drawer builds the open drawer, or nil when the address names no step.
-func (s *site) drawer(ctx context.Context, v *view, sc screen) (templ.Component, error) {
+func (s *site) drawer(ctx context.Context, v *view, sc screen, live []livePiece) (templ.Component, error) {
 	if sc.Step == "" {
 		return nil, nil //nolint:nilnil // closed is a state
 	}
 	d, err := s.stepData(ctx, v, sc)
 	if err != nil {
 		return nil, err
+	}
+	if d.Talk != nil {
+		d.Talk.Live = live
 	}
 	return stepDrawer(d), nil
 }
@@ -80,6 +84,12 @@ func (s *site) stepData(ctx context.Context, v *view, sc screen) (stepData, erro
 	}
 	if step == nil {
 		return d, nil
+	}
+	if talks(step) {
+		if d.Talk, err = s.talkData(ctx, sc, step); err != nil {
+			return d, err
+		}
+		d.Talk.newest(talkShown)
 	}
 	if d.Log, err = s.readLogs(ctx, sc.Run, sc.Step, drawerLog); err != nil {
 		return d, err

@@ -132,6 +132,8 @@ type autoAnswer struct {
 	Value string // JSON
 	From  string // answer, fallback or model
 	Model string
+	Kind  string  // what was left open, as in model_selection
+	Cost  float64 // USD
 }
 
 // Source says where the value came from.
@@ -161,13 +163,16 @@ func (v *view) resolved(e *api.Event) {
 func autoOf(e *api.Event) (autoAnswer, bool) {
 	var data struct {
 		Auto *struct {
-			Key, From, Model string
-			Value            json.RawMessage
+			Key, From, Model, Kind string
+			Value                  json.RawMessage
+			Usage                  struct {
+				Cost float64 `json:"cost_usd"`
+			}
 		}
 	}
 	if json.Unmarshal([]byte(e.GetData()), &data) != nil || data.Auto == nil {
 		return autoAnswer{}, false
 	}
 	a := data.Auto
-	return autoAnswer{Key: a.Key, Value: string(a.Value), From: a.From, Model: a.Model}, true
+	return autoAnswer{Key: a.Key, Value: string(a.Value), From: a.From, Model: a.Model, Kind: a.Kind, Cost: a.Usage.Cost}, true
 }

@@ -50,6 +50,10 @@ type site struct {
 	approvals api.ApprovalsClient
 	artifacts api.ArtifactsClient
 	storage   api.StorageClient
+	calls     api.CallsClient
+	models    api.ModelsClient
+	tools     api.ToolsClient
+	budgets   api.BudgetsClient
 	queues    api.QueuesClient
 	schedules api.SchedulesClient
 	workers   api.WorkersClient
@@ -67,6 +71,10 @@ func newSite(cfg Config) *site {
 		approvals: api.NewApprovalsClient(conn),
 		artifacts: api.NewArtifactsClient(conn),
 		storage:   api.NewStorageClient(conn),
+		calls:     api.NewCallsClient(conn),
+		models:    api.NewModelsClient(conn),
+		tools:     api.NewToolsClient(conn),
+		budgets:   api.NewBudgetsClient(conn),
 		queues:    api.NewQueuesClient(conn),
 		schedules: api.NewSchedulesClient(conn),
 		workers:   api.NewWorkersClient(conn),
@@ -95,6 +103,11 @@ func New(cfg Config) http.Handler {
 		r.Post("/runs/{id}/"+verb, s.steer(ask))
 	}
 	r.Post("/runs/{id}/signal", s.sendSignal)
+	r.Post("/runs/{id}/steer", s.steerRun)
+	r.Get("/runs/{id}/calls", s.talkPage)
+	r.Get("/runs/{id}/call", s.callPage)
+	r.Get("/models", s.modelList)
+	r.Get("/tools", s.toolList)
 	r.Get("/runs/{id}/artifact", s.artifact)
 	r.Get("/approvals", s.approvalList)
 	r.Get("/approvals/{id}", s.approval)

@@ -1,0 +1,94 @@
+package web
+
+import (
+	"net/http"
+	"strconv"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
+)
+
+// modelsData is what the page of the models shows.
+type modelsData struct {
+	Models   []*api.Model
+	BuiltIn  bool
+	Scripted bool
+	None     bool // this process asks no models
+	Budgets  []*api.Budget
+}
+
+func (s *site) modelList(w http.ResponseWriter, r *http.Request) {
+	var d modelsData
+	list, err := s.models.ListModels(r.Context(), &api.ListModelsRequest{}, bigAnswers)
+	switch {
+	case status.Code(err) == codes.Unavailable:
+		d.None = true
+	case err != nil:
+		s.fail(w, r, err)
+		return
+	}
+	d.Models, d.BuiltIn, d.Scripted = list.GetModels(), list.GetBuiltIn(), list.GetScripted()
+	budgets, err := s.budgets.ListBudgets(r.Context(), &api.ListBudgetsRequest{}, bigAnswers)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	d.Budgets = budgets.GetBudgets()
+	s.show(w, r, http.StatusOK, page{"Models", "models", modelsPage(d)})
+}
+
+func (s *site) toolList(w http.ResponseWriter, r *http.Request) {
+	list, err := s.tools.ListTools(r.Context(), &api.ListToolsRequest{}, bigAnswers)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.show(w, r, http.StatusOK, page{"Tools", "models", toolsPage(list.GetTools())})
+}
+
+// perMillion is a price in USD for a million tokens.
+func perMillion(usd float64) string {
+	return "$" + strconv.FormatFloat(usd, 'f', -1, 64)
+}
+
+// share is a part of a whole in percent; 0: there is no whole.
+func share(part, whole float64) string {
+	if whole <= 0 {
+		return "0"
+	}
+	return num(min(100, 100*part/whole))
+}
+
+// budgetAmount is what a budget counts, in words.
+func budgetAmount(a *api.BudgetAmount) string {
+	text := ""
+	add := func(s string) {
+		if text != "" {
+			text += ", "
+		}
+		text += s
+	}
+	if a.GetUsd() > 0 {
+		add(dollars(a.GetUsd()))
+	}
+	if a.GetTokens() > 0 {
+		add(count(int64(a.GetTokens())) + " tokens")
+	}
+	if a.GetCalls() > 0 {
+		add(plural(int64(a.GetCalls()), "call", "calls"))
+	}
+	if text == "" {
+		return "nothing"
+	}
+	return text
+}
+
+// effectWords say what a crash may do to a call of a tool.
+func effectWords(effect string) string {
+	if effect == "" {
+		return "depends on the call"
+	}
+	return words(effect)
+}
