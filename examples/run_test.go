@@ -76,6 +76,7 @@ var examples = map[string]example{
 
 	"skill.yaml":           {want: `{"long_words":4,"word":"CIRCUMSTANCES"}`},
 	"agent-tools.yaml":     {want: `{"first":"o-w-l-s","words":4}`},
+	"agent-skills.yaml":    {want: `{"note":"We used owls. The draft had 4 words."}`},
 	"agent-approve.yaml":   {act: say("approve", nil, "ann"), want: `{"letter":"Done: paid 20 to Bo"}`},
 	"agent.yaml":           {want: `{"longest":"pomegranate"}`},
 	"call.yaml":            {want: `{"greetings":["Hello, Ada!","Hello, Grace! Hello, Grace!"]}`},
