@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -76,12 +77,13 @@ var everyPage = []struct{ name, path string }{
 func TestPagesAreAccessible(t *testing.T) {
 	f := demo()
 	f.many(2, 3000)
+	f.agentRun(17)
 	url := serve(t, f).URL
 	shots := os.Getenv("ORCHESTRATOR_SHOTS")
 	for _, scheme := range []string{"light", "dark"} {
 		t.Run(scheme, func(t *testing.T) {
 			ctx := webtest.Browser(t)
-			for _, p := range everyPage {
+			for _, p := range slices.Concat(everyPage, agentPages) {
 				for _, size := range []struct {
 					name string
 					w, h int64

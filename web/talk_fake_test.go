@@ -95,7 +95,7 @@ func (s *story) recorded(c *api.Call) {
 	s.f.mu.Lock()
 	s.f.minds.calls = append(s.f.minds.calls, c)
 	s.f.mu.Unlock()
-	s.carry(c.GetKind()+"_called", c.GetStep(), fmt.Sprintf(`"call":{"n":%d,"state":%q}`, c.GetN(), c.GetState()))
+	s.carry(c.GetKind()+"_called", c.GetStep(), fmt.Sprintf(`{"call":{"n":%d,"state":%q}}`, c.GetN(), c.GetState()))
 }
 
 // conversation is two turns of an agent at work, one of whose tools waits for
