@@ -34,14 +34,17 @@ func (t *Tool) EffectWith(arguments map[string]any) pipeline.Effect {
 
 // Check reads what a model has written as the arguments of a call and holds it
 // against the tool's schema. Each violation says where and what, for the model
-// to read; with any, the call must not run. No text at all is a call without
-// arguments; anything but a JSON object is never taken for one.
+// to read; with any, the call must not run. No text at all is a call of a tool
+// that has no arguments; of any other, what the model meant was lost.
 func Check(t *Tool, arguments string) (map[string]any, []string) {
 	text := strings.TrimSpace(arguments)
 	switch {
 	case len(text) > maxArguments:
 		return nil, []string{fmt.Sprintf("the arguments are %d bytes; at most %d can be given: write large content to a file in parts", len(text), maxArguments)}
 	case text == "":
+		if props, _ := t.Schema["properties"].(map[string]any); len(props) > 0 {
+			return nil, []string{"no arguments have come: give them as a JSON object, or {} where none are meant"}
+		}
 		text = "{}"
 	}
 	v, err := pipeline.DecodeValue([]byte(text))

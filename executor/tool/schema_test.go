@@ -34,7 +34,7 @@ func TestArgumentsAreHeldAgainstTheSchema(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		``:                                    "amount",
+		``:                                    "no arguments have come",
 		`{}`:                                  "amount",
 		`{"amount": "5"}`:                     "/amount",
 		`{"amount": 0}`:                       "/amount",
