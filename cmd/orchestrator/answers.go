@@ -155,6 +155,7 @@ func howToAnswer(d *api.Diagnostics) []string {
 			return []string{
 				"answer it with --auto " + shellWord(x.GetPath()+"=VALUE"),
 				"or all of them with --answers FILE, a YAML map of lines such as " + x.GetPath() + ": VALUE",
+				"or let a model do it: set the key of a provider (orchestrator models list names it), or --script FILE",
 			}
 		}
 	}

@@ -88,7 +88,7 @@ orchestrator:
 			}
 			want.Cache = cacheConfig{Enabled: true, MemoryCacheSize: 1000, TTLSeconds: 86400, CompressionEnabled: true}
 			want.Monitoring = monitoringConfig{LogLevel: "info", StructuredLogging: true}
-			want.Sandbox = defaultConfig().Sandbox
+			want.Models, want.Sandbox = defaultConfig().Models, defaultConfig().Sandbox
 			tt.want(want)
 			got, err := c.loadConfig()
 			if err != nil {

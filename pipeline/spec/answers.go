@@ -227,7 +227,7 @@ func MissingAnswers(plan *pipeline.Plan, answers map[string]any) error {
 			continue
 		}
 		bad = append(bad, h.diagnostic("E0306", h.Key, fmt.Sprintf("nothing fills in %s: it has no answer and no fallback, and there is no model", h.Key),
-			fmt.Sprintf("an answers file gives it as %s: VALUE, where VALUE is %s", h.Key, typeText(&h.Auto.Type))))
+			fmt.Sprintf("an answers file gives it as %s: VALUE, where VALUE is %s; a model is asked where a provider has a key, or a script stands in for it (--script FILE)", h.Key, typeText(&h.Auto.Type))))
 	}
 	if bad == nil {
 		return nil
