@@ -130,7 +130,7 @@ func TestReplicasNeverOverspend(t *testing.T) {
 		open := func(name string) *Purse {
 			return New(Config{Workspace: pipeline.Budget{Tokens: limit}, Store: l, Replica: name, Now: clock})
 		}
-		n := rapid.IntRange(1, 4).Draw(rt, "replicas")
+		n, born := rapid.IntRange(1, 4).Draw(rt, "replicas"), 0
 		purses, envs, owner := make([]*Purse, n), map[pipeline.RunID]executor.Env{}, map[pipeline.RunID]int{}
 		for i := range purses {
 			purses[i] = open(fmt.Sprint("r", i))
@@ -161,7 +161,8 @@ func TestReplicasNeverOverspend(t *testing.T) {
 						delete(owner, id)
 					}
 				}
-				purses[i] = open(fmt.Sprint("r", i, "-", rapid.IntRange(0, 1<<30).Draw(rt, "again")))
+				born++ // no two replicas have one name
+				purses[i] = open(fmt.Sprint("r", i, "-", born))
 			case 2:
 				if _, err := purses[i].shared.settle(t.Context(), rapid.Bool().Draw(rt, "all")); err != nil {
 					rt.Fatal(err)
