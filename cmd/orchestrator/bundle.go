@@ -66,10 +66,11 @@ func (p *packer) needs(dir, name string, needs []spec.Need) error {
 				return err // of an imported source
 			}
 			at := filepath.Join(filepath.Dir(p.file), filepath.FromSlash(dir), name)
-			return &failure{
-				code: exitInvalid, what: fmt.Sprintf("%s:%d:%d: cannot pack %s", at, n.Pos.Line, n.Pos.Column, n.Name), why: escape(err),
-				fix: []string{"a pipeline's files stand in its folder or below"},
+			f := &failure{code: exitInvalid, what: fmt.Sprintf("%s:%d:%d: cannot pack %s", at, n.Pos.Line, n.Pos.Column, n.Name), why: escape(err)}
+			if _, told := errors.AsType[*pipeline.Error](err); !told { // of a skill of the home
+				f.fix = []string{"a pipeline's files stand in its folder or below"}
 			}
+			return f
 		}
 	}
 	return nil
