@@ -91,7 +91,9 @@ func (f *follower) moved(ctx context.Context) <-chan struct{} {
 	go func() {
 		watch, err := f.cl.runs.WatchRun(ctx, &api.WatchRunRequest{Id: f.id, After: f.seq})
 		if err == nil {
-			_, err = watch.Recv()
+			for e := new(api.Event); err == nil && e.GetSeq() == 0; {
+				e, err = watch.Recv()
+			}
 		}
 		if err == nil {
 			close(moved)

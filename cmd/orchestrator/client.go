@@ -29,6 +29,7 @@ type client struct {
 	workers   api.WorkersClient
 	models    api.ModelsClient
 	tools     api.ToolsClient
+	calls     api.CallsClient
 	skills    api.SkillsClient
 	schedules api.SchedulesClient
 	queues    api.QueuesClient
@@ -41,7 +42,7 @@ type client struct {
 func newClient(conn grpc.ClientConnInterface) *client {
 	return &client{
 		runs: api.NewRunsClient(conn), approvals: api.NewApprovalsClient(conn), artifacts: api.NewArtifactsClient(conn),
-		pipelines: api.NewPipelinesClient(conn), workers: api.NewWorkersClient(conn), models: api.NewModelsClient(conn), schedules: api.NewSchedulesClient(conn), tools: api.NewToolsClient(conn), skills: api.NewSkillsClient(conn), queues: api.NewQueuesClient(conn), budgets: api.NewBudgetsClient(conn), storage: api.NewStorageClient(conn), close: func() {},
+		pipelines: api.NewPipelinesClient(conn), workers: api.NewWorkersClient(conn), models: api.NewModelsClient(conn), schedules: api.NewSchedulesClient(conn), tools: api.NewToolsClient(conn), calls: api.NewCallsClient(conn), skills: api.NewSkillsClient(conn), queues: api.NewQueuesClient(conn), budgets: api.NewBudgetsClient(conn), storage: api.NewStorageClient(conn), close: func() {},
 	}
 }
 

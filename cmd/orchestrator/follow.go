@@ -295,6 +295,12 @@ func (f *follower) waits(ctx context.Context) (bool, error) {
 }
 
 func (f *follower) event(ctx context.Context, e *api.Event) {
+	if e.GetSeq() == 0 { // only live
+		if f.heard = time.Now(); e.GetType() == "delta" {
+			f.p.piece(e)
+		}
+		return
+	}
 	c := f.p.apply(e)
 	f.seq, f.heard = e.GetSeq(), time.Now()
 	if c.at.Before(f.since) {

@@ -119,6 +119,11 @@ func (r *plain) tell(p *progress, c change) {
 	if s == nil {
 		return
 	}
+	if c.call != "" {
+		delete(r.wait, s.Path)
+		r.say("%s %s %s", icon("RUNNING"), s.Path, c.call)
+		return
+	}
 	if s.Status == "RUNNING" && c.kind == "step_started" {
 		if node := p.plan[planKey(s.Path)]; node == nil || !node.block() && !node.loop() {
 			r.wait[s.Path] = time.Now().Add(patience)

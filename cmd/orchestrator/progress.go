@@ -71,6 +71,10 @@ type stepFacts struct {
 	done   int           // passes that are over
 	passes map[int]*pass // those that are not, and those that failed
 	log    string        // the last line it printed
+	call   string        // its newest call of a model or a tool, in words
+	talk   string        // what has come of the answer on its way
+
+	Usage usageFacts `json:"usage"`
 }
 
 // waitFacts is what a step waits for.
@@ -169,10 +173,13 @@ func newProgress(run *api.Run, g *api.Graph) *progress {
 
 // eventData is the part of an event's data that is shown.
 type eventData struct {
-	Run    *runFacts  `json:"run"`
-	Step   *stepFacts `json:"step"`
-	Due    time.Time  `json:"due"`
-	Signal string     `json:"signal"`
+	Run    *runFacts   `json:"run"`
+	Step   *stepFacts  `json:"step"`
+	Due    time.Time   `json:"due"`
+	Signal string      `json:"signal"`
+	Call   *callFacts  `json:"call"`
+	Model  string      `json:"model"`
+	Usage  *usageFacts `json:"usage"`
 	Files  *struct {
 		Files int64 `json:"files"`
 		Size  int64 `json:"size"`
@@ -187,6 +194,7 @@ type change struct {
 	due  time.Time // of step_retrying: when the next attempt starts
 	sign string    // of signal_received
 	lost string    // of workspace_lost: what the workspace held
+	call string    // of model_called and tool_called, in words
 }
 
 // apply folds an event.
@@ -205,6 +213,12 @@ func (p *progress) apply(e *api.Event) change {
 	if d.Step != nil {
 		c.step = p.step(d.Step)
 	}
+	if d.Call != nil {
+		c.call = d.Call.text(d.Model, d.Usage)
+		if c.step != nil {
+			c.step.call, c.step.talk = c.call, ""
+		}
+	}
 	return c
 }
 
@@ -212,7 +226,7 @@ func (p *progress) apply(e *api.Event) change {
 func (p *progress) step(s *stepFacts) *stepFacts {
 	old := p.steps[s.Path]
 	if old != nil {
-		s.begun, s.done, s.passes, s.log = old.begun, old.done, old.passes, old.log
+		s.begun, s.done, s.passes, s.log, s.call, s.talk = old.begun, old.done, old.passes, old.log, old.call, old.talk
 		if s.Parameters.items == 0 {
 			s.Parameters = old.Parameters
 		}

@@ -25,7 +25,7 @@ orchestrator runs logs last --step build --follow`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(c.runsListCommand(), c.runsGetCommand(), c.runsWhyCommand(), c.runsWatchCommand(), c.runsLogsCommand(), c.runsArtifactsCommand(), c.runsCancelCommand(), c.runsPauseCommand(), c.runsResumeCommand(),
-		c.runsRetryCommand(), c.runsRerunCommand(), c.runsForkCommand(), c.runsReplayCommand(), c.runsSteerCommand(),
+		c.runsRetryCommand(), c.runsRerunCommand(), c.runsForkCommand(), c.runsReplayCommand(), c.runsSteerCommand(), c.runsCallsCommand(),
 		c.runsDiffCommand(), c.runsExportCommand(), c.runsImportCommand())
 	return cmd
 }

@@ -350,6 +350,16 @@ func (d *drawing) step(n *planNode, path, prefix string, depth int) {
 		notes = append(notes, s.Waiting.text(d.p.questions, d.now))
 	case s.Status == "WAITING" && s.Reason != "":
 		notes = append(notes, words(s.Reason))
+	case s.call != "" || s.talk != "":
+		if s.call != "" {
+			notes = append(notes, s.call)
+		}
+		if s.Usage.USD > 0 {
+			notes = append(notes, fmt.Sprintf("$%.4f in all", s.Usage.USD))
+		}
+		if line := lastLine(s.talk); line != "" {
+			notes = append(notes, dim(line))
+		}
 	case s.log != "":
 		notes = append(notes, dim(s.log))
 	}
