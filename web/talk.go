@@ -395,5 +395,8 @@ func saidOf(c *api.Call) string {
 	if c.GetEdited() {
 		text += " with other arguments"
 	}
+	if c.GetComment() != "" {
+		text += ": " + clip(c.GetComment(), 200)
+	}
 	return text
 }
