@@ -47,6 +47,7 @@ var parts = []struct {
 	{"shapes", "one wide run, one long run, one loop over many items", (*bench).shapes},
 	{"viewers", "200 viewers of one run", (*bench).viewers},
 	{"embedded", "durable steps a second and idle memory on the embedded store", (*bench).embedded},
+	{"agents", "agents whose model is a script: a thousand at once, and what one costs", (*bench).agents},
 	{"idle", "statements and memory of a server without work, memory of queued runs", (*bench).idle},
 	{"kill", "a server killed in the middle of 5,000 steps, and started again", (*bench).kill},
 	{"takeover", "1,000 running runs of a killed server, taken over by another", (*bench).takeover},

@@ -55,6 +55,10 @@ type Env struct {
 	// *pipeline.Failure where it has not. With an equal key, a later attempt finds the
 	// run that an earlier one has begun. nil: the action has no journal.
 	Child func(ctx context.Context, call *pipeline.Call, inputs map[string]any, key string) (*pipeline.Run, error)
+	// Rest gives the step's slot to other steps until wake is called, which waits for
+	// one again, or for the end of ctx: a step that only waits, as for a model, takes
+	// none. It is safe for concurrent use. nil: the step holds none.
+	Rest func(ctx context.Context) (wake func())
 	// TraceContent says that spans may tell what was said.
 	TraceContent bool
 	// Key is what IdempotencyKey gives for a call that the step makes; empty: the

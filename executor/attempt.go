@@ -165,7 +165,8 @@ func (r *runState) prepare(t *pipeline.Task, s *seat) func() bool {
 			}
 			r.journals[t.Path] = j.a
 			j.env.Tenure = r.tenure()
-			j.env.Child = r.within()
+			j.env.Rest = (&slot{pool: r.lane.ex.pool}).rest
+			j.env.Child = r.within(j.env.Rest)
 		}
 		if effect == pipeline.EffectAtMostOnce || suspect || j.past.first > 0 {
 			// Its start must be known before its effect can be.

@@ -23,8 +23,9 @@ const reasonChild = "child_run_failed"
 const deafEvery = time.Second
 
 // within begins runs for the step's calls: each is a child of the step's run, and
-// belongs to it. It is made on the lane's goroutine and used on others.
-func (r *runState) within() func(ctx context.Context, call *pipeline.Call, inputs map[string]any, key string) (*pipeline.Run, error) {
+// belongs to it. Meanwhile the step gives its slot to others by rest, as the run may
+// need it. It is made on the lane's goroutine and used on others.
+func (r *runState) within(rest func(context.Context) func()) func(ctx context.Context, call *pipeline.Call, inputs map[string]any, key string) (*pipeline.Run, error) {
 	ex, prog, parent := r.lane.ex, r.prog, *r.run
 	return func(ctx context.Context, call *pipeline.Call, inputs map[string]any, key string) (*pipeline.Run, error) {
 		inputs, err := spec.Inputs(&pipeline.Plan{Unit: *prog.plan.Units[call.Unit]}, inputs)
@@ -39,7 +40,10 @@ func (r *runState) within() func(ctx context.Context, call *pipeline.Call, input
 		if err != nil {
 			return nil, err
 		}
-		if run, err = ex.outlive(ctx, run); err != nil {
+		wake := rest(ctx)
+		run, err = ex.outlive(ctx, run)
+		wake()
+		if err != nil {
 			return nil, err
 		}
 		if run.Status != pipeline.RunCompleted {
@@ -116,14 +120,12 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// outlive waits for the end of a run. Meanwhile the step gives its slot to others,
-// as the run may need it. A step that is cancelled, or whose time is over, cancels
-// the run; one that only changes hands lets it be: its next attempt waits on.
+// outlive waits for the end of a run. A step that is cancelled, or whose time is
+// over, cancels the run; one that only changes hands lets it be: its next attempt
+// waits on.
 func (e *Executor) outlive(ctx context.Context, run *pipeline.Run) (*pipeline.Run, error) {
 	news, stop := e.endings.await(run.ID)
 	defer stop()
-	e.pool.release()
-	defer e.pool.retake()
 	var ask <-chan time.Time
 	if e.cfg.Store.Deaf() {
 		tick := time.NewTicker(deafEvery)

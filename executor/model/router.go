@@ -116,7 +116,7 @@ func (r *Router) one(ctx context.Context, env executor.Env, q *Request) (*Respon
 	if env.Journal != nil {
 		c.n = env.Journal.Next()
 	}
-	a, err := c.make(ctx)
+	a, err := c.makeResting(ctx)
 	if failed := c.record(ctx, a, err); failed != nil {
 		return a, failed
 	}
@@ -124,6 +124,14 @@ func (r *Router) one(ctx context.Context, env executor.Env, q *Request) (*Respon
 		return a, r.failure(ctx, err)
 	}
 	return a, nil
+}
+
+// makeResting makes the call while the step's slot is others'.
+func (c *call) makeResting(ctx context.Context) (*Response, error) {
+	if c.env.Rest != nil {
+		defer c.env.Rest(ctx)()
+	}
+	return c.make(ctx)
 }
 
 // blame takes back a part of what the answer was worth that has to be repaired.
