@@ -188,3 +188,11 @@ func TestAnyConversationComesBack(t *testing.T) {
 		}
 	})
 }
+
+func TestKeysAreBlottedOut(t *testing.T) {
+	text := "call sk-abcdefghij0123456789 or AIzaSyA0123456789abcdefghijklmnopqrstu with Bearer abcdef0123456789abcdef, ghp_0123456789abcdefABCDEF; not sk-short, nor hunter2hunter2"
+	got := redacted(text, []string{"hunter2hunter2", "call"})
+	if want := "call *** or *** with ***, ***; not sk-short, nor ***"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
