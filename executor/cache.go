@@ -31,8 +31,22 @@ func (r *runState) cacheKey(ev evaluation, t *pipeline.Task, w *work) (pipeline.
 			return "", pipeline.Failuref(pipeline.CategorySystem, "read the skill %s: %v", def.Skill.Name, err)
 		}
 		all["skill"], all["parameters"] = code, w.shown
-	default: // programs
+	case pipeline.KindAgent:
+		if w.agent == nil {
+			all["parameters"] = w.params // a program
+			break
+		}
+		before := map[string]any{}
+		for _, s := range ev.scope.Before() { // which its tools may mention
+			before[string(s.Path)] = s.Output
+		}
+		all["agent"], all["parameters"], all["before"], all["inputs"] = def.Agent, w.shown, before, r.m.Run.Inputs
+		all["servers"], all["models"] = w.agent.Unit.MCPServers, w.agent.Unit.Models
+	default: // commands
 		all["parameters"] = w.params
+	}
+	if def.Needs != nil {
+		all["needs"] = def.Needs
 	}
 	all["env"], all["secrets"] = w.env, def.Secrets
 	if def.Cache.Key != nil {

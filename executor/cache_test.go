@@ -1,12 +1,15 @@
 package executor_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/store/storetest"
 )
 
 func TestEqualStepsNeedNotRunAgain(t *testing.T) {
@@ -92,5 +95,33 @@ func TestEqualStepsNeedNotRunAgain(t *testing.T) {
 			want(failing, false, nil)
 			want(failing, false, nil)
 		})
+	}
+}
+
+// told is an agent that answers with what it was told, and counts.
+type told struct{ count *atomic.Int32 }
+
+func (a told) Run(_ context.Context, env executor.Env) (executor.Output, error) {
+	a.count.Add(1)
+	return executor.Output{Value: env.Agent.Instructions + env.Agent.Prompt}, nil
+}
+
+func TestEqualAgentsNeedNotRunAgain(t *testing.T) {
+	var count atomic.Int32
+	e := start(t, storetest.Open(t), troubled, func(c *executor.Config) {
+		c.Agent = executor.Action{
+			Spec: pipeline.ActionSpec{Key: pipeline.AgentAction, Effect: pipeline.EffectAtLeastOnce}, Journal: true,
+			Bind: func(map[string]any) (executor.Runner, error) { return told{&count}, nil },
+		}
+	})
+	src := "inputs: {x: {type: string}}\nagents: {a: {model: m, instructions: 'Say '}}\nsteps:\n- {id: s, agent: a, prompt: '{{ inputs.x }}', cache: true}\noutputs: {v: '{{ s }}'}"
+	for _, c := range []struct {
+		x    string
+		runs int32
+	}{{"one", 1}, {"two", 2}, {"one", 2}} {
+		run, _ := e.wait(e.submit(src, map[string]any{"x": c.x}))
+		if run.Outputs["v"] != "Say "+c.x && run.Outputs["v"] != "Say"+c.x || count.Load() != c.runs {
+			t.Errorf("%s: %v (%v) after %d runs of the agent", c.x, run.Outputs, run.Error, count.Load())
+		}
 	}
 }
