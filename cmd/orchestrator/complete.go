@@ -25,7 +25,11 @@ func (c *cli) completeFlags(root *cobra.Command) {
 			cmd.ValidArgsFunction = c.completeRun(verb)
 		}
 	}
-	if cmd, _, err := root.Find([]string{"runs", "steer"}); err == nil {
+	for _, verb := range []string{"steer", "calls"} {
+		cmd, _, err := root.Find([]string{"runs", verb})
+		if err != nil {
+			continue
+		}
 		cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 0 {
 				return c.completeRun("signal")(cmd, args, typed)

@@ -22,7 +22,7 @@ func (c *cli) reportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "report RUN",
 		Short: "Write a readable account of one run",
-		Long: `Writes what became of a run for people to read: how it ended, its inputs and outputs, each step with its time, attempts and error, what people decided, what was published, what it cost.
+		Long: `Writes what became of a run for people to read: how it ended, its inputs and outputs, each step with its time, attempts and error, what models and tools were asked and what each model cost, what people decided, what was published, what it cost.
 
 The formats are md (Markdown), html (one file without scripts that needs no other) and json (the run with its steps).`,
 		Example: `
@@ -77,6 +77,7 @@ type account struct {
 	Steps     []*api.Step
 	Approvals []*api.Approval
 	Artifacts []*api.Artifact
+	Calls     []*api.Call
 }
 
 func (cl *client) account(ctx context.Context, id string) (*account, error) {
@@ -103,6 +104,9 @@ func (cl *client) account(ctx context.Context, id string) (*account, error) {
 		return nil, err
 	}
 	a.Artifacts = list.GetArtifacts()
+	if a.Calls, err = cl.allCalls(ctx, id, ""); err != nil {
+		return nil, err
+	}
 	return a, nil
 }
 
@@ -273,6 +277,8 @@ func (a *account) Tables() []reportTable {
 	var list []reportTable
 	for _, t := range []reportTable{
 		{"Steps", stepHead, a.StepRows()},
+		{"Models", modelHead, a.ModelRows()},
+		{"Calls", callHead, a.CallRows()},
 		{"Decisions", decisionHead, a.DecisionRows()},
 		{"Artifacts", artifactHead, a.ArtifactRows()},
 	} {

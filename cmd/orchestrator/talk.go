@@ -148,18 +148,27 @@ orchestrator runs calls last research 3 --json`,
 	return cmd
 }
 
-func (c *cli) listCalls(ctx context.Context, cl *client, id, step string) error {
-	all := &api.ListCallsResponse{}
+// allCalls reads the calls of a step, or of all steps.
+func (cl *client) allCalls(ctx context.Context, id, step string) ([]*api.Call, error) {
+	var list []*api.Call
 	for token := ""; ; {
 		page, err := cl.calls.ListCalls(ctx, &api.ListCallsRequest{Id: id, Step: step, PageSize: 500, PageToken: token})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		all.Calls = append(all.Calls, page.GetCalls()...)
+		list = append(list, page.GetCalls()...)
 		if token = page.GetNextPageToken(); token == "" {
-			break
+			return list, nil
 		}
 	}
+}
+
+func (c *cli) listCalls(ctx context.Context, cl *client, id, step string) error {
+	list, err := cl.allCalls(ctx, id, step)
+	if err != nil {
+		return err
+	}
+	all := &api.ListCallsResponse{Calls: list}
 	if c.asJSON {
 		return c.printJSON(all)
 	}
@@ -171,12 +180,9 @@ func (c *cli) listCalls(ctx context.Context, cl *client, id, step string) error 
 	rows := [][]string{{"STEP", "N", "CALL", "MODEL", "STATE", "TOKENS", "COST", "TOOK", "DECIDED BY"}}
 	for _, x := range all.GetCalls() {
 		facts := callFacts{Agent: x.GetAgent(), Turn: x.GetTurn(), Param: x.GetParam(), Name: x.GetName()}
-		state, model, tokens, cost, took := x.GetState(), x.GetModel(), "", "", ""
+		state, model, tokens, cost, took := x.GetState(), modelName(x), "", "", ""
 		if x.GetFailed() || x.GetError() != nil {
 			state = "failed"
-		}
-		if x.GetScripted() {
-			model += " (scripted model)"
 		}
 		if u := x.GetUsage(); u != nil {
 			tokens, cost = fmt.Sprintf("%d/%d", u.GetInputTokens(), u.GetOutputTokens()), "$"+strconv.FormatFloat(u.GetCostUsd(), 'f', 4, 64)
