@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -82,9 +83,17 @@ type wanting struct {
 
 // filling is a question on its way; equal ones wait for the same answer.
 type filling struct {
-	path   pipeline.Path
-	cancel context.CancelCauseFunc
-	then   []func(filled)
+	path    pipeline.Path
+	content pipeline.Digest
+	wanting *wanting
+	cancel  context.CancelCauseFunc
+	then    []func(filled)
+	paths   []pipeline.Path // of all that wait for it, one for each of then
+
+	// Of one that waits for people:
+	waits bool
+	open  []pipeline.ApprovalID
+	due   time.Time // it is put again; zero: only after a decision
 }
 
 // errPending is how an evaluation ends that needs an answer first.
@@ -252,18 +261,18 @@ func (r *runState) unsettled(again func()) bool {
 		return true
 	}
 	if f := r.fills.asking[content]; f != nil {
-		f.then = append(f.then, then)
+		f.then, f.paths = append(f.then, then), append(f.paths, w.id.path)
 		return true
 	}
-	r.putQuestion(w, content, then)
+	r.putQuestion(w, content, []func(filled){then}, []pipeline.Path{w.id.path})
 	return true
 }
 
 // putQuestion asks a model, elsewhere.
-func (r *runState) putQuestion(w *wanting, content pipeline.Digest, then func(filled)) {
+func (r *runState) putQuestion(w *wanting, content pipeline.Digest, then []func(filled), paths []pipeline.Path) {
 	ex, path := r.lane.ex, w.id.path
 	ctx, cancel := context.WithCancelCause(ex.work)
-	f := &filling{path: path, cancel: cancel, then: []func(filled){then}}
+	f := &filling{path: path, content: content, wanting: w, cancel: cancel, then: then, paths: paths}
 	r.fills.asking[content] = f
 	a := &attempt{cancel: cancel}
 	if r.journals == nil {
@@ -293,14 +302,21 @@ func (r *runState) putQuestion(w *wanting, content pipeline.Digest, then func(fi
 		cancel(nil)
 		r.lane.post(func() {
 			r.looking--
-			delete(r.fills.asking, content)
 			if r.journals[path] == a {
 				delete(r.journals, path)
 			}
 			if r.gone || errors.Is(cause, errStopped) || errors.Is(cause, errFenced) || errors.Is(err, ErrJournal) {
+				delete(r.fills.asking, content)
 				return // whoever owns the run next asks again
 			}
 			r.do(func() {
+				if s, ok := errors.AsType[*Suspension](err); ok && !r.over() && cause == nil {
+					r.layDown(f, s, red)
+					r.ask()
+					r.pump()
+					return
+				}
+				delete(r.fills.asking, content)
 				for _, then := range f.then {
 					then(filled{answer: answer, fail: asFailure(err)})
 				}
@@ -344,6 +360,10 @@ func (r *runState) answerOf(ctx context.Context, env Env, w *wanting, content pi
 func (r *runState) cancelFills() {
 	for _, f := range r.fills.asking {
 		if s := r.m.Step(homeOf(f.path)); s == nil || s.Status.Final() || r.m.Cancels(homeOf(f.path)) {
+			if f.waits {
+				r.dropFill(f)
+				continue
+			}
 			f.cancel(errCancelled)
 		}
 	}

@@ -34,7 +34,11 @@ func (r *runState) rest() {
 		return
 	}
 	if r.over() || r.busy || r.asking || r.staying || r.createdIn != nil || r.running+r.looking > 0 ||
-		len(r.ready)+len(r.held)+len(r.backlog) > 0 || !r.m.Idle() {
+		len(r.ready)+len(r.held)+len(r.backlog) > 0 {
+		return
+	}
+	filling, due := r.waitingFills()
+	if !r.m.IdleBut(filling) {
 		return
 	}
 	now := r.lane.ex.cfg.Now()
@@ -43,6 +47,10 @@ func (r *runState) rest() {
 		if !t.IsZero() && (wake.IsZero() || t.Before(wake)) {
 			wake = t
 		}
+	}
+	if filling > 0 {
+		reason = pipeline.ReasonBudget
+		sooner(due)
 	}
 	waits := r.m.Waits()
 	for i := range waits {

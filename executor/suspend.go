@@ -54,17 +54,27 @@ func (j *job) openJournal(ctx context.Context) (err error) {
 // is refused once another attempt has begun, or stands, which the lane calls, says no.
 func (r *runState) journal(ctx context.Context, path pipeline.Path, a *attempt, builds journaling, red *redactor, stands func() bool) (*Journal, error) {
 	var past []pipeline.Event
-	if builds.first > 0 {
-		for e, err := range r.lane.ex.cfg.Store.StepEvents(ctx, r.run.ID, path, builds.first-1) {
+	read := func(of pipeline.Path, types ...pipeline.EventType) error {
+		for e, err := range r.lane.ex.cfg.Store.StepEvents(ctx, r.run.ID, of, builds.first-1) {
 			if err != nil {
-				return nil, err
+				return err
 			}
 			if e.Seq > builds.last {
 				break
 			}
-			switch e.Type {
-			case pipeline.ModelCalled, pipeline.ToolCalled, pipeline.ApprovalIsDecided, pipeline.SignalReceived:
+			if slices.Contains(types, e.Type) {
 				past = append(past, e)
+			}
+		}
+		return nil
+	}
+	if builds.first > 0 {
+		if err := read(path, pipeline.ModelCalled, pipeline.ToolCalled, pipeline.ApprovalIsDecided, pipeline.SignalReceived); err != nil {
+			return nil, err
+		}
+		if home := homeOf(path); home != path { // what was decided about a pass of a loop stands at the loop
+			if err := read(home, pipeline.ApprovalIsDecided); err != nil {
+				return nil, err
 			}
 		}
 	}
@@ -189,6 +199,7 @@ func (r *runState) toWork(d *pipeline.Decision) bool {
 	if s.Status == pipeline.StepWaiting && s.Waiting != nil && slices.Contains(s.Waiting.Approvals, d.Approval) {
 		r.comeBack(path)
 	}
+	spent = r.decidedFills(d) || spent
 	if spent && d.Decision == sayApprove {
 		r.raised()
 	}

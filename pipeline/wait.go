@@ -42,8 +42,11 @@ func (m *Machine) Waits() []Waiter {
 // Idle reports whether nothing but Waits can move the run on: no task is queued
 // or unanswered and no step runs. An attempt that waits for its time counts as a
 // wait, also once that has come.
-func (m *Machine) Idle() bool {
-	return m.unit.root != nil && !m.Run.Status.Final() && m.busy == 0 && !m.finishing
+func (m *Machine) Idle() bool { return m.IdleBut(0) }
+
+// IdleBut is Idle where so many instances are under way.
+func (m *Machine) IdleBut(instances int) bool {
+	return m.unit.root != nil && !m.Run.Status.Final() && m.busy == instances && !m.finishing
 }
 
 // signal takes what was said to the run from outside. What is not for the run

@@ -187,7 +187,7 @@ type account struct {
 
 // question is a budget's approval that an attempt asks for.
 type question struct {
-	attempt int32
+	journal *executor.Journal // of the attempt
 	owner   owner
 	stop    *executor.Suspension
 }
@@ -284,7 +284,7 @@ func (a *account) total() pipeline.Amount {
 // beyond the same budget share one question.
 func (a *account) stop(env executor.Env, o *pipeline.Overdraft, e model.Estimate, open map[owner]pipeline.ApprovalID, due time.Time) error {
 	text := describe(o, e)
-	if env.Journal == nil || e.Request != nil && e.Request.Param != "" { // a tag is filled in beside its step, which has not begun
+	if env.Journal == nil {
 		f := pipeline.Failuref(pipeline.CategoryResource, "%s", text)
 		f.Reason = pipeline.ReasonBudget
 		return f
@@ -295,7 +295,7 @@ func (a *account) stop(env executor.Env, o *pipeline.Overdraft, e model.Estimate
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if q := a.asked[env.Path]; q != nil && q.attempt == env.Attempt && q.owner == whose {
+	if q := a.asked[env.Path]; q != nil && q.journal == env.Journal && q.owner == whose {
 		return q.stop
 	}
 	q := &pipeline.Approval{
@@ -315,7 +315,7 @@ func (a *account) stop(env executor.Env, o *pipeline.Overdraft, e model.Estimate
 	if a.asked == nil {
 		a.asked = map[pipeline.Path]*question{}
 	}
-	a.asked[env.Path] = &question{attempt: env.Attempt, owner: whose, stop: s}
+	a.asked[env.Path] = &question{journal: env.Journal, owner: whose, stop: s}
 	return s
 }
 
