@@ -28,6 +28,7 @@ import (
 	"github.com/orchestrator-project/orchestrator/executor/skill"
 	"github.com/orchestrator-project/orchestrator/executor/step"
 	"github.com/orchestrator-project/orchestrator/executor/tool"
+	"github.com/orchestrator-project/orchestrator/executor/tool/mcp"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	"github.com/orchestrator-project/orchestrator/store"
@@ -70,7 +71,9 @@ func open(t *testing.T, scriptFile string) *house {
 	boxes := &sandbox.Set{Drivers: []sandbox.Driver{&process.Driver{}, sandbox.Host{}}}
 	steps := step.Config{Model: models, Transport: transport, Sandbox: boxes}
 	actions := step.All(steps)
-	tools := tool.New(tool.Config{Actions: actions, Sandbox: boxes, Results: h.store})
+	servers := mcp.NewPool(mcp.Config{Sandbox: boxes, Version: "test", Logger: slog.New(slog.DiscardHandler)})
+	t.Cleanup(servers.Close)
+	tools := tool.New(tool.Config{Actions: actions, Servers: servers, Sandbox: boxes, Results: h.store})
 	var filler executor.Filler
 	if h.models {
 		filler = model.Auto{Models: models}
@@ -80,6 +83,7 @@ func open(t *testing.T, scriptFile string) *house {
 	var err error
 	h.Executor, err = executor.New(executor.Config{
 		Store: h.store, Actions: actions, Command: step.Command(steps), Agent: agent.New(agent.Config{Models: models, Tools: tools}), Filler: filler,
+		Remote: servers.Action, Left: servers.Leave,
 		Workspace: h.dir, Bundles: bundles, Lanes: 1, Grace: 2 * time.Second, Logger: slog.New(slog.DiscardHandler),
 		Secret: func(name string) (string, bool) { return "s3cr3t-of-the-day", name == "API_TOKEN" },
 	})

@@ -185,7 +185,7 @@ func (h *house) contains(t *testing.T, name, text string) {
 }
 
 // alone are the examples that have a test of their own.
-var alone = []string{"code-report.yaml", "health-sweep.yaml", "secret-headers.yaml"}
+var alone = []string{"agent-report.yaml", "code-report.yaml", "health-sweep.yaml", "secret-headers.yaml"}
 
 // elsewhere is the folder of examples whose actions a worker brings.
 const elsewhere = "workers"
