@@ -63,9 +63,6 @@ func (b *bench) manyAgents(ctx context.Context) error {
 		if _, err := s.runAll(ctx, source, 50); err != nil { // warm
 			return err
 		}
-		if err := sleep(ctx, settle); err != nil {
-			return err
-		}
 		before, _ := s.memory()
 		var rates []float64
 		for range b.rounds {
