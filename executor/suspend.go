@@ -45,6 +45,11 @@ func (j *job) openJournal(ctx context.Context) (err error) {
 		return s != nil && s.Status == pipeline.StepRunning
 	})
 	if err == nil {
+		write := j.env.Journal.write
+		j.env.Journal.write = func(ctx context.Context, asks []*pipeline.Approval, events []pipeline.Event) error {
+			defer j.env.Rest(ctx)() // until the commit, which more steps may then share
+			return write(ctx, asks, events)
+		}
 		j.r.lane.ex.show(&j.env, j.work.redact)
 	}
 	return err
