@@ -68,8 +68,11 @@ func (m *Machine) View() *View {
 	v.Run, v.Seq = m.Run, m.Seq
 	named := make([]*inst, 0, len(m.insts))
 	for _, x := range m.insts {
-		if x.number > 0 {
+		switch {
+		case x.number > 0:
 			named = append(named, x)
+		case x.step.Usage != Usage{}:
+			v.before(x.path, &x.step.Usage)
 		}
 	}
 	slices.SortFunc(named, func(a, b *inst) int { return int(a.number - b.number) })

@@ -176,6 +176,11 @@ func (r *restoring) inst(x *inst, f *frame, i int) {
 				return
 			}
 		}
+		if marks&markNamed == 0 {
+			if u := r.data().Usage; u != nil { // of <AUTO> tags, before it begins
+				x.step.Usage = *u
+			}
+		}
 	}
 	if marks&markNamed != 0 {
 		x.number = r.short()

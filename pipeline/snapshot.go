@@ -220,6 +220,9 @@ func (m *Machine) packInst(p *packer, x *inst) {
 		for _, id := range j.open {
 			p.text(string(id))
 		}
+		if x.number == 0 {
+			p.data(&Data{Usage: &x.step.Usage})
+		}
 	}
 	if marks&markNamed != 0 {
 		p.number(int64(x.number))

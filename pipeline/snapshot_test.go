@@ -203,7 +203,7 @@ func TestSnapshotStandsStill(t *testing.T) {
 func TestSnapshotKnowsEveryField(t *testing.T) {
 	known := map[string]string{
 		"Machine": "Plan Run Seq unit dir insts bodies queue compactAt busy waiting finishing cancel aborts deaths signals approved sessions answers answer contents answered autoUSD homes " +
-			"uploads files late handed critical begun order",
+			"uploads trace files late handed critical begun order",
 		"unit":  "def call inputs vars state isState root finally soft abort versions consumed",
 		"frame": "body info unit owner parent final index prefix space insts left failed halt jumps order",
 		"space": "tops visits",

@@ -14,6 +14,8 @@ type View struct {
 	Seq   int32   // of the newest event applied
 
 	byPath map[Path]*Step
+	// early is what <AUTO> tags have cost of steps that have not begun.
+	early map[Path]Usage
 }
 
 // NewView returns the view of a run before its first event. Of run, only the
@@ -28,7 +30,7 @@ func (v *View) Step(path Path) *Step { return v.byPath[path] }
 // Clone returns a copy that later events do not touch.
 func (v *View) Clone() *View {
 	c := &View{Run: v.Run, Seq: v.Seq, Steps: make([]*Step, len(v.Steps)), byPath: make(map[Path]*Step, len(v.Steps))}
-	c.Run.Labels = maps.Clone(v.Run.Labels)
+	c.Run.Labels, c.early = maps.Clone(v.Run.Labels), maps.Clone(v.early)
 	for i, s := range v.Steps {
 		step := *s
 		c.Steps[i] = &step
@@ -46,20 +48,49 @@ func (v *View) Apply(e *Event) *Step {
 	v.Seq = e.Seq
 	v.Run.apply(e)
 	s := v.byPath[e.Path]
-	if (e.Type == ModelCalled || e.Type == ToolCalled) && s != nil {
-		s.apply(e)
+	if e.Type == ModelCalled || e.Type == ToolCalled {
+		if s != nil {
+			s.apply(e)
+		} else if e.Data.Usage != nil {
+			v.before(e.Path, e.Data.Usage)
+		}
 		return s
 	}
 	if !e.Type.ofStep() {
 		return nil
 	}
 	if s == nil {
-		s = &Step{Path: e.Path, ID: e.Path.ID(), Status: StepPending}
+		s = &Step{Path: e.Path, ID: e.Path.ID(), Status: StepPending, Usage: v.early[e.Path]}
+		delete(v.early, e.Path)
 		v.byPath[e.Path] = s
 		v.Steps = append(v.Steps, s)
 	}
 	s.apply(e)
 	return s
+}
+
+// before adds to what a step has cost before it began.
+func (v *View) before(path Path, more *Usage) {
+	u := v.early[path]
+	u.Add(more)
+	if v.early == nil {
+		v.early = map[Path]Usage{}
+	}
+	v.early[path] = u
+}
+
+// Unfinished is the view without the steps that have ended: all that later events
+// of the run need.
+func (v *View) Unfinished() *View {
+	c := &View{Run: v.Run, Seq: v.Seq, byPath: map[Path]*Step{}, early: maps.Clone(v.early)}
+	for _, s := range v.Steps {
+		if !s.Status.Final() {
+			step := *s
+			c.Steps = append(c.Steps, &step)
+			c.byPath[step.Path] = &step
+		}
+	}
+	return c
 }
 
 // Prune drops the steps that have ended. Later events of the run do not need them.

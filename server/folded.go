@@ -378,24 +378,10 @@ func (r *folded) remake(ctx context.Context, s *segment) ([]*orchestratorv1.Even
 	if len(events) != int(s.last-s.first+1) {
 		return nil, fmt.Errorf("log of run %s: events %d to %d are not all there any more", r.id, s.first, s.last)
 	}
-	r.replay = cursor{view: compact(view), steps: at.steps}
+	r.replay = cursor{view: view.Unfinished(), steps: at.steps}
 	r.mu.Lock()
 	s.events = events
 	r.mu.Unlock()
 	r.hub.hold(s, size)
 	return events, nil
-}
-
-// compact is a view without the steps that have ended: all that later events
-// of the run need.
-func compact(v *pipeline.View) *pipeline.View {
-	c := pipeline.NewView(v.Run)
-	for _, s := range v.Steps {
-		if !s.Status.Final() {
-			c.Seq = 0
-			*c.Apply(&pipeline.Event{Seq: 1, Type: pipeline.StepStarted, Path: s.Path}) = *s
-		}
-	}
-	c.Run, c.Seq = v.Run, v.Seq
-	return c
 }

@@ -40,7 +40,7 @@ func (c *cursor) apply(e *pipeline.Event) *pipeline.Step {
 func (r *folded) keep(v *pipeline.View, steps int) {
 	i := sort.Search(len(r.cursors), func(i int) bool { return r.cursors[i].view.Seq > v.Seq })
 	if v.Seq-r.cursors[i-1].view.Seq >= cursorEvents {
-		r.cursors = slices.Insert(r.cursors, i, cursor{view: compact(v), steps: steps})
+		r.cursors = slices.Insert(r.cursors, i, cursor{view: v.Unfinished(), steps: steps})
 	}
 }
 

@@ -18,16 +18,19 @@ import (
 const reportValue = 400
 
 func (c *cli) reportCommand() *cobra.Command {
-	format, output := "md", ""
+	format, output, evidence := "md", "", false
 	cmd := &cobra.Command{
 		Use:   "report RUN",
 		Short: "Write a readable account of one run",
 		Long: `Writes what became of a run for people to read: how it ended, its inputs and outputs, each step with its time, attempts and error, what models and tools were asked and what each model cost, what people decided, what was published, what it cost.
 
+With --evidence it fills the folder runs/RUN of the home instead: report.md, run.json, each step, the composed prompt of each call with the sizes of its parts and the answer, and the artifacts. A run without a server that has asked models does so by itself.
+
 The formats are md (Markdown), html (one file without scripts that needs no other) and json (the run with its steps).`,
 		Example: `
 orchestrator report last
-orchestrator report last --format html --output report.html`,
+orchestrator report last --format html --output report.html
+orchestrator report last --evidence`,
 		Args: args(1, 1, "the id of a run, or last", "orchestrator report last"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			write := map[string]func(io.Writer, *account) error{"md": writeMarkdown, "html": writeHTML}[format]
@@ -38,6 +41,14 @@ orchestrator report last --format html --output report.html`,
 				id, err := cl.findRun(ctx, args[0])
 				if err != nil {
 					return err
+				}
+				if evidence {
+					dir := c.evidenceDir(id)
+					if err := c.writeEvidence(ctx, cl, id, dir); err != nil {
+						return err
+					}
+					fmt.Fprintln(c.out, dir)
+					return nil
 				}
 				a, err := cl.account(ctx, id)
 				if err != nil {
@@ -68,6 +79,9 @@ orchestrator report last --format html --output report.html`,
 	}
 	cmd.Flags().StringVar(&format, "format", format, "md, html or json")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "a file to write to in place of standard output")
+	cmd.Flags().BoolVar(&evidence, "evidence", false, "fill the run's folder in the home, and print where that is")
+	cmd.MarkFlagsMutuallyExclusive("evidence", "output")
+	cmd.MarkFlagsMutuallyExclusive("evidence", "format")
 	return cmd
 }
 

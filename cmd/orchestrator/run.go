@@ -333,11 +333,15 @@ func (c *cli) conclude(ctx context.Context, f *follower, run *api.Run) error {
 	if s := run.GetStatus(); c.interrupted() && (s == api.Run_CANCELLED || s == api.Run_WAITING) {
 		code = exitInterrupted
 	}
+	kept := c.keepEvidence(ctx, f.cl, run)
 	switch {
 	case run.GetStatus() == api.Run_WAITING:
 		c.tellQuestions(w, f)
 	case !f.hush:
 		c.whereToLook(w, f.cl, run)
+		if kept != "" {
+			look(w, [2]string{kept, "prompts, answers, report.md"})
+		}
 	}
 	if c.asJSON {
 		steps, err := f.cl.steps(ctx, run.GetId())
