@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
@@ -37,9 +38,12 @@ func TestToolsOfMCPServersAreSteps(t *testing.T) {
 		})
 		return s
 	}, &sdk.StreamableHTTPOptions{Stateless: true})
+	var mu sync.Mutex
 	var keys []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
 		keys = append(keys, r.Header.Get("X-Key"))
+		mu.Unlock()
 		handler.ServeHTTP(w, r)
 	}))
 	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
@@ -67,6 +71,8 @@ outputs: {word: '{{ turned.word }}'}
 	if f := v.Step("turned").Error; run.Status != pipeline.RunFailed || f == nil || f.Kind != pipeline.CategoryTool || !strings.Contains(f.Message, "there is no word") {
 		t.Errorf("the step failed with %+v", f)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	for _, k := range keys {
 		if k != "key hush-hush" {
 			t.Errorf("a request came with the header %q", k)

@@ -273,7 +273,7 @@ func TestCallsThatCannotBeMadeAreToldToTheModel(t *testing.T) {
 	tests := map[string]struct{ name, arguments, want string }{
 		"an unknown tool":     {"lok", `{"x":1}`, `Did you mean "look"?`},
 		"truncated arguments": {"look", `{"x":`, "not JSON"},
-		"no arguments":        {"look", ``, "missing"},
+		"no arguments":        {"look", ``, "no arguments have come"},
 		"a list":              {"look", `[1]`, "must be a JSON object"},
 		"the wrong type":      {"look", `{"x":"one"}`, "/x"},
 		"an unknown argument": {"look", `{"x":1,"y":2}`, "y"},
