@@ -90,7 +90,7 @@ func (g GenerateStructured) Run(ctx context.Context, env executor.Env) (executor
 
 // asker is how the steps that ask a model do it.
 type asker struct {
-	action   string
+	action string
 	models model.Caller
 }
 
