@@ -42,7 +42,7 @@ func TestParseSkill(t *testing.T) {
 				Returns: &pipeline.Type{Kind: "map", Properties: []pipeline.Property{{Name: "score", Type: pipeline.Type{Kind: "number"}, Required: true}}},
 				Command: []string{"./analyze.py", "--json"},
 			},
-			Inactive: true, Tools: []string{"python"}, License: "MIT",
+			Inactive: true, Tools: []string{"python"}, License: "MIT", Body: "# How it works",
 		}
 		if d := cmp.Diff(want, got); d != "" {
 			t.Error(d)
