@@ -62,6 +62,7 @@ func TestPiecesReachViewersInOtherProcesses(t *testing.T) {
 		show("first ")
 		show(long)
 		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
 		if want := "first " + long; got.String() != want {
 			t.Errorf("%d bytes came of %d", got.Len(), len(want))
 		}
