@@ -26,10 +26,13 @@ const flushTime = 5 * time.Second
 // traces is where spans go; nil: tracing is off. What the settings leave open,
 // the standard OTEL_ variables say.
 func (h *house) traces(ctx context.Context, p plan) (trace.TracerProvider, error) {
+	if p.env == nil || !p.lanes {
+		return nil, nil //nolint:nilnil // off
+	}
 	m := p.cfg.Monitoring
 	variable := func(name string) string { v, _ := p.env(name); return v }
 	on := m.TracingEnabled || m.TracingEndpoint != "" || variable("OTEL_EXPORTER_OTLP_ENDPOINT")+variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
-	if p.env == nil || !p.lanes || !on || variable("OTEL_SDK_DISABLED") == "true" || variable("OTEL_TRACES_EXPORTER") == "none" {
+	if !on || variable("OTEL_SDK_DISABLED") == "true" || variable("OTEL_TRACES_EXPORTER") == "none" {
 		return nil, nil //nolint:nilnil // off
 	}
 	var opts []otlptracegrpc.Option
