@@ -187,7 +187,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 		lanes = 1
 	}
 	h.engine, err = executor.New(executor.Config{
-		Store: h.store, Actions: actions, Command: step.Command(steps), Agent: agent.New(agent.Config{Models: models, Tools: tool.New(tools)}), Filler: model.Auto{Models: models, Names: registry.Names}, Policy: policy, Registry: checkedModels(p.cfg, registry),
+		Store: h.store, Actions: actions, Command: step.Command(steps), Agent: agent.New(agent.Config{Models: models, Tools: tool.New(tools), Window: registry.Window}), Filler: model.Auto{Models: models, Names: registry.Names}, Policy: policy, Registry: checkedModels(p.cfg, registry),
 		Remote: servers.Action, Left: servers.Leave,
 		Lanes: lanes, Runs: exec.MaxConcurrentPipelines / lanes, Selective: !p.queue,
 		Labels: exec.Labels, Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),

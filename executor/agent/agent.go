@@ -27,6 +27,9 @@ import (
 type Config struct {
 	Models model.Caller // nil: every agent fails with reason no_model
 	Tools  tool.Source  // nil: agents have no tools
+	// Window tells how many tokens the model of that name takes in; 0: unknown. The
+	// unit, which may be nil, has names of its own. nil: nothing is known.
+	Window func(u *pipeline.Unit, model string) int64
 	// Grace is for how long calls that may have effects go on after their step is
 	// cancelled, so that what came of them is recorded; default 5s.
 	Grace time.Duration
@@ -149,8 +152,13 @@ func (w *attempt) open(ctx context.Context, o opening) (*loop, error) {
 	if w.cfg.Tools == nil {
 		return l, nil
 	}
+	window := int64(0)
+	if w.cfg.Window != nil {
+		window = w.cfg.Window(w.given.Unit, l.model)
+	}
 	box, err := w.cfg.Tools.Open(ctx, w.env, tool.Want{
-		Agent: o.agent, Root: w.given.Agent, Unit: w.given.Unit, Depth: o.depth, Nested: l.nested,
+		Window: window,
+		Agent:  o.agent, Root: w.given.Agent, Unit: w.given.Unit, Depth: o.depth, Nested: l.nested,
 		Text: w.given.Text, Test: w.given.Test, Secret: w.given.Secret,
 	})
 	if err != nil {

@@ -19,8 +19,8 @@ var (
 
 // builtIn have prices only where the service's own documentation of the model names
 // them: those of Anthropic as platform.claude.com/docs/en/models said in November
-// 2026, for reads and writes of the cache with the factors 0.1 and 1.25 that it gives
-// for all models, and from the day of the model's release. What the others cost is not
+// 2026, from the day of the model's release; for reads and writes of the cache with
+// the factors 0.1 and 1.25, of which the rows of these models were not seen. What the others cost is not
 // known here; models.yaml says it.
 var builtIn = []*Entry{
 	wellKnown("claude-sonnet-4-5", ProviderAnthropic, "high", 200_000, 64_000,

@@ -149,6 +149,20 @@ func (g *Registry) known(provider, model string) *Entry {
 	return nil
 }
 
+// Window is how many tokens the model of that name takes in: one of the unit's own,
+// or of the registry. 0: unknown. u may be nil.
+func (g *Registry) Window(u *pipeline.Unit, name string) int64 {
+	if u != nil {
+		if own := u.Model(name); own != nil && own.Model != "" {
+			name = own.Model
+		}
+	}
+	if e := g.Entry(name); e != nil {
+		return e.Capabilities.ContextWindow
+	}
+	return 0
+}
+
 // Specs are the models as the compiler sees them.
 func (g *Registry) Specs() []pipeline.ModelSpec {
 	list := make([]pipeline.ModelSpec, len(g.Entries))
