@@ -35,15 +35,25 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := s.ping(r.Context()); err != nil {
-		reason := "the store does not answer"
-		var pe *pipeline.Error
-		if errors.As(err, &pe) && pe.Kind != pipeline.Internal && pe.Text != "" {
-			reason = "store: " + pe.Text
-		}
-		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"status": "unavailable", "reason": reason})
+		unready(w, "store", err)
 		return
 	}
+	if s.cfg.Ready != nil {
+		if err := s.cfg.Ready(r.Context()); err != nil {
+			unready(w, "engine", err)
+			return
+		}
+	}
 	writeJSON(w, http.StatusOK, map[string]any{"status": "ok"})
+}
+
+func unready(w http.ResponseWriter, part string, err error) {
+	reason := "the " + part + " does not answer"
+	var pe *pipeline.Error
+	if errors.As(err, &pe) && pe.Kind != pipeline.Internal && pe.Text != "" {
+		reason = part + ": " + pe.Text
+	}
+	writeJSON(w, http.StatusServiceUnavailable, map[string]any{"status": "unavailable", "reason": reason})
 }
 
 func (s *Server) ping(ctx context.Context) error {

@@ -57,6 +57,9 @@ type Config struct {
 	Preview   Preview
 	Forks     Forks
 	Archives  Archives
+	// Ready says why this process takes no work now, beyond what the store answers;
+	// nil: the store's answer is enough.
+	Ready func(ctx context.Context) error
 	// Catalog returns the actions that pipelines may use now.
 	Catalog func() pipeline.Catalog
 	// Skills are those that this server has for pipelines which bring none of the

@@ -380,6 +380,18 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
+func TestReadinessIsTheEnginesToo(t *testing.T) {
+	var why error
+	f := start(t, func(c *Config) { c.Ready = func(context.Context) error { return why } })
+	if code, _, text := f.do("GET", "/readyz", ""); code != 200 {
+		t.Errorf("readyz: %d %s", code, text)
+	}
+	why = &pipeline.Error{Kind: pipeline.Unavailable, Reason: "no_lane", Text: "no lane yet"}
+	if code, _, text := f.do("GET", "/readyz", ""); code != 503 || !strings.Contains(text, `"engine: no lane yet"`) {
+		t.Errorf("readyz without a lane: %d %s", code, text)
+	}
+}
+
 func TestHealthReadinessMetricsAndDocs(t *testing.T) {
 	f := start(t)
 	if code, _, text := f.do("GET", "/healthz", "", "Host", "10.9.8.7"); code != 200 || text != "{\"status\":\"ok\"}\n" {

@@ -199,8 +199,12 @@ func (h *house) build(ctx context.Context, p plan) error {
 	if err != nil {
 		return err
 	}
+	var ready func(context.Context) error
+	if p.lanes {
+		ready = h.engine.Ready
+	}
 	h.server, err = server.New(server.Config{
-		Store: h.store, Submitter: h.engine, Preview: h.engine, Forks: h.engine, Archives: h.engine, Catalog: h.engine.Catalog, Skills: skillsOf(p.home), Hosts: p.cfg.Server.Hosts, RetentionDays: p.cfg.Storage.RetentionDays,
+		Store: h.store, Submitter: h.engine, Preview: h.engine, Forks: h.engine, Archives: h.engine, Ready: ready, Catalog: h.engine.Catalog, Skills: skillsOf(p.home), Hosts: p.cfg.Server.Hosts, RetentionDays: p.cfg.Storage.RetentionDays,
 		Version: version, Logger: p.log, Traces: traces, Metrics: h.metrics, Grace: p.grace, Profiling: p.cfg.Monitoring.Profiling, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue), Models: models, Prompt: model.Prompt, Tools: tool.Tools(tools), Fills: models.Able,
 		Budgets: h.budgets, Recorder: cassette.Recorder{Store: h.store, Secrets: keysOf(p.environ)},
 	})
@@ -208,7 +212,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 		return err
 	}
 	if p.queue {
-		h.start(ctx, "memory", p.log, memory{own: p.collects}.run)
+		h.start(ctx, "memory", p.log, memory{own: p.collects, log: p.log}.run)
 	}
 	if !p.bare {
 		h.start(ctx, "models", p.log, models.Run)
