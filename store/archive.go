@@ -88,7 +88,7 @@ var Tables = []*Table{
 		columnsOf(TextColumn, "pipeline", "version", "plan_digest"),
 		[]Column{{Name: "status", Kind: TextColumn, From: "CASE WHEN lane_epoch IS NULL THEN status ELSE 'QUEUED' END"}},
 		columnsOf(TextColumn, "reason", "workdir", "queue", "fair_key", "concurrency"), columnsOf(BytesColumn, "error", "inputs", "outputs"), columnsOf(JSONColumn, "labels"),
-		columnsOf(IntColumn, "priority", "input_tokens", "output_tokens", "steps", "concurrency_max", "checkpoint_seq", "fork_seq"),
+		columnsOf(IntColumn, "priority", "input_tokens", "output_tokens", "steps", "unpriced_calls", "concurrency_max", "checkpoint_seq", "fork_seq"),
 		columnsOf(TimeColumn, "created_at", "started_at", "finished_at"), columnsOf(FloatColumn, "cost_usd"))},
 	// Whatever was set aside for want of a slot looks for one again.
 	{Name: "run_queue", Order: "run_id", ByDay: true, Columns: join(columnsOf(KeyColumn, "run_id"), columnsOf(IntColumn, "priority", "pass"),

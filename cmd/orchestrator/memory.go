@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -23,6 +24,7 @@ const (
 // system, which an idle process would otherwise not do for minutes.
 type memory struct {
 	own bool // it decides how often the heap is collected; else GOGC does
+	log *slog.Logger
 }
 
 // run tends the memory until ctx ends.
@@ -46,6 +48,11 @@ func (m memory) run(ctx context.Context) error {
 		before = allocated
 		if quiet >= quietBeats && allocated-given > worthwhile {
 			debug.FreeOSMemory()
+			if n, err := releaseProgram(); err != nil {
+				m.log.Debug("the program's own pages are kept", "err", err)
+			} else {
+				m.log.Debug("memory given back", "program", n)
+			}
 			given = allocated
 		}
 		select {

@@ -237,14 +237,15 @@ const (
 	keyOutcome = `SELECT key, run_id, request_digest FROM idempotency WHERE key = ANY($1::text[])`
 
 	insertRuns = `INSERT INTO run (day, run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, lane_epoch, priority,
-			labels, inputs, outputs, workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq)
+			labels, inputs, outputs, workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq, unpriced_calls)
 		SELECT u.day, u.run_id, u.pipeline, u.version, u.plan_digest, u.parent_run, u.forked_from, u.status, u.reason, u.error, u.lane_epoch, u.priority,
-			u.labels::jsonb, u.inputs, u.outputs, u.workdir, u.created_at, u.started_at, u.finished_at, u.input_tokens, u.output_tokens, u.cost_usd, u.steps, u.fork_seq
+			u.labels::jsonb, u.inputs, u.outputs, u.workdir, u.created_at, u.started_at, u.finished_at, u.input_tokens, u.output_tokens, u.cost_usd, u.steps, u.fork_seq,
+			u.unpriced_calls
 		FROM unnest($1::date[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::uuid[], $8::text[], $9::text[], $10::bytea[],
 			$11::bigint[], $12::integer[], $13::text[], $14::bytea[], $15::bytea[], $16::text[], $17::timestamptz[], $18::timestamptz[],
-			$19::timestamptz[], $20::integer[], $21::integer[], $22::float8[], $23::integer[], $24::text[], $25::integer[])
+			$19::timestamptz[], $20::integer[], $21::integer[], $22::float8[], $23::integer[], $24::text[], $25::integer[], $26::integer[])
 			AS u (day, run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, lane_epoch, priority,
-			labels, inputs, outputs, workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, key, fork_seq)
+			labels, inputs, outputs, workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, key, fork_seq, unpriced_calls)
 		WHERE u.key IS NULL OR EXISTS (SELECT FROM idempotency i WHERE i.key = u.key AND i.run_id = u.run_id)`
 	insertRunsAgain = insertRuns + ` ON CONFLICT DO NOTHING`
 
@@ -269,19 +270,19 @@ const (
 		WHERE run.day = m.day AND run.run_id = m.run_id AND run.lane_epoch = $4`
 	finishRuns = `UPDATE run SET status = f.status, reason = f.reason, error = f.error, outputs = f.outputs, started_at = f.started_at,
 			finished_at = f.finished_at, input_tokens = f.input_tokens, output_tokens = f.output_tokens, cost_usd = f.cost_usd, steps = f.steps,
-			lane_epoch = CASE WHEN f.final THEN NULL ELSE run.lane_epoch END
+			unpriced_calls = f.unpriced_calls, lane_epoch = CASE WHEN f.final THEN NULL ELSE run.lane_epoch END
 		FROM unnest($1::date[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::bytea[], $7::timestamptz[], $8::timestamptz[],
-			$9::integer[], $10::integer[], $11::float8[], $12::integer[], $13::boolean[])
-			AS f (day, run_id, status, reason, error, outputs, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, final)
-		WHERE run.day = f.day AND run.run_id = f.run_id AND run.lane_epoch = $14`
+			$9::integer[], $10::integer[], $11::float8[], $12::integer[], $13::integer[], $14::boolean[])
+			AS f (day, run_id, status, reason, error, outputs, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, unpriced_calls, final)
+		WHERE run.day = f.day AND run.run_id = f.run_id AND run.lane_epoch = $15`
 	parkRuns = `WITH parked AS (
 			UPDATE run SET status = p.status, reason = p.reason, error = p.error, outputs = p.outputs, started_at = p.started_at,
 				finished_at = p.finished_at, input_tokens = p.input_tokens, output_tokens = p.output_tokens, cost_usd = p.cost_usd,
-				steps = p.steps, lane_epoch = NULL
+				steps = p.steps, unpriced_calls = p.unpriced_calls, lane_epoch = NULL
 			FROM unnest($1::date[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::bytea[], $7::timestamptz[], $8::timestamptz[],
-				$9::integer[], $10::integer[], $11::float8[], $12::integer[], $13::timestamptz[])
-				AS p (day, run_id, status, reason, error, outputs, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, wake)
-			WHERE run.day = p.day AND run.run_id = p.run_id AND run.lane_epoch = $14 RETURNING run.day, run.run_id, p.wake)
+				$9::integer[], $10::integer[], $11::float8[], $12::integer[], $13::integer[], $14::timestamptz[])
+				AS p (day, run_id, status, reason, error, outputs, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, unpriced_calls, wake)
+			WHERE run.day = p.day AND run.run_id = p.run_id AND run.lane_epoch = $15 RETURNING run.day, run.run_id, p.wake)
 		INSERT INTO run_timer (run_id, day, due_at) SELECT run_id, day, wake FROM parked WHERE wake IS NOT NULL
 		ON CONFLICT (run_id) DO UPDATE SET due_at = EXCLUDED.due_at`
 	// A statement after parkRuns, so that it sees the message of a sender that

@@ -14,10 +14,10 @@ import (
 type batchWriter struct {
 	epoch                     [8]byte
 	keys, keyDigests, keyRuns array
-	run                       [25]array
+	run                       [26]array
 	log, keyedLog             [10]array
-	fin                       [13]array
-	park                      [13]array
+	fin                       [14]array
+	park                      [14]array
 	ask                       [9]array
 	ended, consume, withdraw  array
 	yield                     [2]array
@@ -30,18 +30,19 @@ type batchWriter struct {
 }
 
 var (
-	runOIDs = [25]uint32{
+	runOIDs = [26]uint32{
 		oidDate, oidUUID, oidText, oidText, oidText, oidUUID, oidUUID, oidText, oidText, oidBytea, oidInt8, oidInt4,
 		oidText, oidBytea, oidBytea, oidText, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidInt4, oidInt4, oidFloat8, oidInt4, oidText, oidInt4,
+		oidInt4,
 	}
 	logOIDs = [10]uint32{oidDate, oidUUID, oidInt4, oidInt4, oidInt8, oidTimestamptz, oidText, oidText, oidBytea, oidBytea}
-	finOIDs = [13]uint32{
+	finOIDs = [14]uint32{
 		oidDate, oidUUID, oidText, oidText, oidBytea, oidBytea, oidTimestamptz, oidTimestamptz, oidInt4, oidInt4,
-		oidFloat8, oidInt4, oidBool,
+		oidFloat8, oidInt4, oidInt4, oidBool,
 	}
-	parkOIDs = [13]uint32{
+	parkOIDs = [14]uint32{
 		oidDate, oidUUID, oidText, oidText, oidBytea, oidBytea, oidTimestamptz, oidTimestamptz, oidInt4, oidInt4,
-		oidFloat8, oidInt4, oidTimestamptz,
+		oidFloat8, oidInt4, oidInt4, oidTimestamptz,
 	}
 	askOIDs = [9]uint32{oidUUID, oidUUID, oidText, oidText, oidBytea, oidBytea, oidTimestamptz, oidTimestamptz, oidTimestamptz}
 )
@@ -136,7 +137,7 @@ func (w *batchWriter) encode(epoch int64, b *store.Batch) error {
 			return err
 		}
 		w.putRow(&w.fin, r, r.Status, id)
-		w.fin[12].putBool(r.Status.Final())
+		w.fin[13].putBool(r.Status.Final())
 		if r.Status.Final() {
 			w.ended.putBytes(id[:])
 		}
@@ -152,7 +153,7 @@ func (w *batchWriter) encode(epoch int64, b *store.Batch) error {
 			status = pipeline.RunPaused
 		}
 		w.putRow(&w.park, p.Run, status, id)
-		w.park[12].putTimeOrNull(p.Wake)
+		w.park[13].putTimeOrNull(p.Wake)
 	}
 	w.place.close()
 	if err := w.putApprovals(b); err != nil {
@@ -286,6 +287,7 @@ func (w *batchWriter) putRun(epoch int64, r *pipeline.Run, id [16]byte, key stri
 		c[23].putText(key)
 	}
 	c[24].putInt4(r.ForkSeq)
+	c[25].putInt4(r.Usage.Unpriced)
 }
 
 func (w *batchWriter) putEvents(id [16]byte, events []pipeline.Event, maybe bool) {
@@ -332,7 +334,7 @@ func (w *batchWriter) putEvents(id [16]byte, events []pipeline.Event, maybe bool
 }
 
 // putRow writes what a Finish or a Park changes in the run's row, but the last column.
-func (w *batchWriter) putRow(c *[13]array, r *pipeline.Run, status pipeline.RunStatus, id [16]byte) {
+func (w *batchWriter) putRow(c *[14]array, r *pipeline.Run, status pipeline.RunStatus, id [16]byte) {
 	w.day(id)
 	c[0].putDay(store.DayOf(id))
 	c[1].putBytes(id[:])
@@ -346,6 +348,7 @@ func (w *batchWriter) putRow(c *[13]array, r *pipeline.Run, status pipeline.RunS
 	c[9].putInt4(r.Usage.OutputTokens)
 	c[10].putFloat8(store.Finite(r.Usage.CostUSD))
 	c[11].putInt4(r.Usage.Steps)
+	c[12].putInt4(r.Usage.Unpriced)
 }
 
 func (w *batchWriter) putApprovals(b *store.Batch) error {

@@ -211,7 +211,7 @@ const (
 	owned = `SELECT ` + ownColumns + ` FROM run JOIN unnest($2::date[], $3::uuid[]) AS u (day, run_id)
 		ON run.day = u.day AND run.run_id = u.run_id WHERE run.lane_epoch = $1`
 	ownColumns = `run.run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, priority, labels,
-		workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq, checkpoint_seq, ` + placeColumns + `, inputs, outputs`
+		workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, unpriced_calls, fork_seq, checkpoint_seq, ` + placeColumns + `, inputs, outputs`
 )
 
 // try runs f on a working connection, and again when the server asks for it.

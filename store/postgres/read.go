@@ -22,7 +22,7 @@ const placeColumns = `coalesce(queue, ''), coalesce(fair_key, ''), coalesce(conc
 // listColumns are a run's columns without the values.
 const (
 	listColumns = `run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, priority, labels,
-	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq, checkpoint_seq, ` + placeColumns
+	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, unpriced_calls, fork_seq, checkpoint_seq, ` + placeColumns
 	runColumns = listColumns + `, inputs, outputs`
 )
 
@@ -49,7 +49,7 @@ func scanRun(rows pgx.Rows, values bool) (*pipeline.Run, error) {
 	)
 	into := []any{
 		&id, &r.Pipeline, &r.Version, &r.PlanDigest, &parent, &fork, &r.Status, &r.Reason, &failure, &r.Priority, &labels,
-		&r.Workspace, &r.CreatedAt, &started, &finished, &r.Usage.InputTokens, &r.Usage.OutputTokens, &r.Usage.CostUSD, &r.Usage.Steps,
+		&r.Workspace, &r.CreatedAt, &started, &finished, &r.Usage.InputTokens, &r.Usage.OutputTokens, &r.Usage.CostUSD, &r.Usage.Steps, &r.Usage.Unpriced,
 		&r.ForkSeq, &r.Checkpoint, &r.Queue, &r.FairKey, &r.Concurrency.Key, &r.Concurrency.Max,
 	}
 	if values {

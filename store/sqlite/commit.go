@@ -112,8 +112,8 @@ const (
 	sweepKeys = `DELETE FROM idempotency WHERE expires_at < ?`
 	insertRun = `INSERT INTO run (run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error,
 			lane_epoch, priority, labels, inputs, outputs, workdir, created_at, started_at, finished_at,
-			input_tokens, output_tokens, cost_usd, steps, fork_seq)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING`
+			input_tokens, output_tokens, cost_usd, steps, unpriced_calls, fork_seq)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING`
 )
 
 // sweepEvery is how often expired idempotency keys are deleted, if keys are used.
@@ -191,7 +191,7 @@ func (t *tx) insertRun(epoch int64, r *pipeline.Run, id [16]byte) error {
 	n, err := t.exec(insertRun, id[:], text(r.Pipeline), text(r.Version), text(r.PlanDigest), optionalKey(r.ParentRun),
 		optionalKey(r.ForkedFrom), text(r.Status), text(r.Reason), null(store.EncodeFailure(r.Error)), owner, r.Priority,
 		labels, null(store.EncodeMap(r.Inputs)), null(store.EncodeMap(r.Outputs)), text(r.Workspace), r.CreatedAt.UnixMicro(),
-		micros(r.StartedAt), micros(r.FinishedAt), r.Usage.InputTokens, r.Usage.OutputTokens, store.Finite(r.Usage.CostUSD), r.Usage.Steps, r.ForkSeq)
+		micros(r.StartedAt), micros(r.FinishedAt), r.Usage.InputTokens, r.Usage.OutputTokens, store.Finite(r.Usage.CostUSD), r.Usage.Steps, r.Usage.Unpriced, r.ForkSeq)
 	if err != nil || n == 0 { // n == 0: a batch that was in doubt comes again
 		return err
 	}
@@ -307,7 +307,7 @@ func (t *tx) compare(rows []logRow) error {
 
 const (
 	finishRun = `UPDATE run SET status = ?, reason = ?, error = ?, outputs = ?, started_at = ?, finished_at = ?,
-			input_tokens = ?, output_tokens = ?, cost_usd = ?, steps = ?, lane_epoch = ?
+			input_tokens = ?, output_tokens = ?, cost_usd = ?, steps = ?, unpriced_calls = ?, lane_epoch = ?
 		WHERE run_id = ? AND lane_epoch = ?`
 	dropInbox     = `DELETE FROM inbox WHERE run_id = ?`
 	deleteMessage = `DELETE FROM inbox WHERE msg_id = ?`
@@ -354,7 +354,7 @@ func (t *tx) finish(epoch int64, list []store.Finish) (withdrawn, freed bool, er
 func (t *tx) updateRun(epoch int64, id [16]byte, r *pipeline.Run, status pipeline.RunStatus, owner any) (bool, error) {
 	u := &r.Usage
 	n, err := t.exec(finishRun, text(status), text(r.Reason), null(store.EncodeFailure(r.Error)), null(store.EncodeMap(r.Outputs)),
-		micros(r.StartedAt), micros(r.FinishedAt), u.InputTokens, u.OutputTokens, store.Finite(u.CostUSD), u.Steps, owner, id[:], epoch)
+		micros(r.StartedAt), micros(r.FinishedAt), u.InputTokens, u.OutputTokens, store.Finite(u.CostUSD), u.Steps, u.Unpriced, owner, id[:], epoch)
 	return n > 0, err
 }
 

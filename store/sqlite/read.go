@@ -42,11 +42,11 @@ func (s *Store) query(ctx context.Context, query string, args []any, f func(*sql
 const placeColumns = `coalesce(queue, ''), coalesce(fair_key, ''), coalesce(concurrency, ''), coalesce(concurrency_max, 0)`
 
 const runColumns = `run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, priority, labels,
-	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq, checkpoint_seq, ` + placeColumns + `, inputs, outputs`
+	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, unpriced_calls, fork_seq, checkpoint_seq, ` + placeColumns + `, inputs, outputs`
 
 // listColumns are runColumns without the values.
 const listColumns = `run_id, pipeline, version, plan_digest, parent_run, forked_from, status, reason, error, priority, labels,
-	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, fork_seq, checkpoint_seq, ` + placeColumns
+	workdir, created_at, started_at, finished_at, input_tokens, output_tokens, cost_usd, steps, unpriced_calls, fork_seq, checkpoint_seq, ` + placeColumns
 
 func scanRun(rows *sql.Rows, values bool) (*pipeline.Run, error) {
 	var (
@@ -57,7 +57,7 @@ func scanRun(rows *sql.Rows, values bool) (*pipeline.Run, error) {
 	)
 	into := []any{
 		&id, &r.Pipeline, &r.Version, &r.PlanDigest, &parent, &fork, &r.Status, &r.Reason, &failure, &r.Priority, &labels,
-		&r.Workspace, &created, &started, &finished, &r.Usage.InputTokens, &r.Usage.OutputTokens, &r.Usage.CostUSD, &r.Usage.Steps,
+		&r.Workspace, &created, &started, &finished, &r.Usage.InputTokens, &r.Usage.OutputTokens, &r.Usage.CostUSD, &r.Usage.Steps, &r.Usage.Unpriced,
 		&r.ForkSeq, &r.Checkpoint, &r.Queue, &r.FairKey, &r.Concurrency.Key, &r.Concurrency.Max,
 	}
 	if values {

@@ -42,7 +42,7 @@ func Finished(t testing.TB, s store.Store, n int32) *pipeline.Run {
 	end.Data.Published = []pipeline.Version{{Artifact: "report", Version: 1, Producer: end.Path, Value: "report.md", Blob: blob, Size: 7}}
 	r.Status, r.Outputs, r.FinishedAt = pipeline.RunFailed, map[string]any{"n": int64(3)}, instant(9).Truncate(time.Microsecond)
 	r.Error = &pipeline.Failure{Kind: "failed", Step: "a", Message: "it broke"}
-	r.Usage = pipeline.Usage{InputTokens: 3, CostUSD: 0.25, Steps: n / 2}
+	r.Usage = pipeline.Usage{InputTokens: 3, CostUSD: 0.25, Steps: n / 2, Unpriced: n % 3}
 	over := pipeline.Event{Seq: last + 2, Type: pipeline.RunFinished, At: r.FinishedAt, Data: pipeline.Data{RunStatus: r.Status, Outputs: r.Outputs, Error: r.Error}}
 	list = append(list, end, over)
 	asked := &pipeline.Approval{

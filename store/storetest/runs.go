@@ -22,7 +22,7 @@ func createAndRead(t *testing.T, h Harness) {
 		},
 		Labels: map[string]string{"team": "core", "a'b\"c": "{}"}, Priority: -7, CreatedAt: instant(0), StartedAt: instant(5),
 		ParentRun: pipeline.NewRunID(), ForkedFrom: pipeline.NewRunID(), Workspace: "/srv/work",
-		Usage: pipeline.Usage{InputTokens: 1, OutputTokens: 2, CostUSD: 0.25, Steps: 3},
+		Usage: pipeline.Usage{InputTokens: 1, OutputTokens: 2, CostUSD: 0.25, Steps: 3, Unpriced: 1},
 	}
 	bare := &pipeline.Run{ID: pipeline.NewRunID(), Status: pipeline.RunQueued, CreatedAt: instant(0)}
 	failed := newRun(pipeline.RunFailed)
@@ -229,7 +229,7 @@ func finishes(t *testing.T, h Harness) {
 	equal(t, "waiting run", read(t, s, r.ID), r)
 	r.Status, r.Reason, r.FinishedAt = pipeline.RunCompleted, "", instant(7)
 	r.Outputs = map[string]any{"answer": int64(42)}
-	r.Usage = pipeline.Usage{InputTokens: 10, OutputTokens: 20, CostUSD: 1.5, Steps: 9}
+	r.Usage = pipeline.Usage{InputTokens: 10, OutputTokens: 20, CostUSD: 1.5, Steps: 9, Unpriced: 2}
 	b := &store.Batch{
 		Append: []store.Append{{Run: r.ID, Events: []pipeline.Event{{Seq: 2, Type: pipeline.RunFinished, At: instant(7)}}}},
 		Finish: []store.Finish{{Run: r}},

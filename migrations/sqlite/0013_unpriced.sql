@@ -1,0 +1,4 @@
+-- +goose Up
+
+-- Calls of models whose cost nobody knows: cost_usd is without it.
+ALTER TABLE run ADD COLUMN unpriced_calls INTEGER NOT NULL DEFAULT 0;
