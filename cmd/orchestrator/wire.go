@@ -175,7 +175,11 @@ func (h *house) build(ctx context.Context, p plan) error {
 	}
 	steps := step.Config{Model: models, Sandbox: boxes}
 	actions := step.All(steps)
-	servers := mcp.NewPool(mcp.Config{Models: models, Sandbox: boxes, Version: version, Logger: p.log})
+	own, err := installed(p.home, p.secret, p.env)
+	if err != nil {
+		return err
+	}
+	servers := mcp.NewPool(mcp.Config{Models: models, Sandbox: boxes, Installed: own, Version: version, Logger: p.log})
 	h.stops = append(h.stops, servers.Close)
 	tools, err := toolsOf(p.cfg, actions, servers, boxes, h.store)
 	if err != nil {
@@ -188,7 +192,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 	}
 	h.engine, err = executor.New(executor.Config{
 		Store: h.store, Actions: actions, Command: step.Command(steps), Agent: agent.New(agent.Config{Models: models, Tools: tool.New(tools), Window: registry.Window}), Filler: model.Auto{Models: models, Names: registry.Names}, Policy: policy, Registry: checkedModels(p.cfg, registry),
-		Remote: servers.Action, Left: servers.Leave,
+		Remote: servers.Action, Left: servers.Leave, Servers: known(own), Hidden: hidden(own),
 		Lanes: lanes, Runs: exec.MaxConcurrentPipelines / lanes, Selective: !p.queue,
 		Labels: exec.Labels, Steps: exec.MaxConcurrentTasks, RunSteps: min(exec.MaxTasksPerRun, exec.MaxConcurrentTasks),
 		Workspaces: exec.WorkspaceRoot, Workspace: p.workspace, Bundles: filepath.Join(p.home, "bundles"), Environ: p.environ, Secret: p.secret,
