@@ -37,9 +37,15 @@ type Config struct {
 	// known when they are compiled.
 	Registry []pipeline.ModelSpec
 	Policy   *pipeline.Policy // what they may do; nil: everything
+	// Servers are the MCP servers that any pipeline may name without saying what they
+	// are: Name, Allow and Deny of each. Remote and Agent know the rest.
+	Servers []pipeline.MCPServer
+	// Hidden are values that no run may show, as are keys of Servers, each with the
+	// name that is shown in its place. Secrets of pipelines need not be among them.
+	Hidden map[string]string
 
-	// Remote is an action that is in no catalogue, by its key: a tool of an MCP server
-	// of the pipeline's. effect is what the step says, and may be empty. nil: there are
+	// Remote is an action that is in no catalogue, by its key: a tool of an MCP server.
+	// effect is what the step says, and may be empty. nil: there are
 	// none.
 	Remote func(key string, effect pipeline.Effect) *Action
 	// Left is told of each run that leaves this process: it is over, waits, or has
@@ -105,6 +111,7 @@ type Executor struct {
 	log      *slog.Logger
 	actions  map[string]*Action
 	catalog  pipeline.Catalog
+	hidden   redactor // of what no run may show
 	met      *metrics
 	pool     *pool
 	logs     *logBook
@@ -185,6 +192,9 @@ func New(cfg Config) (*Executor, error) {
 		cfg: cfg, log: cfg.Logger, actions: map[string]*Action{}, met: newMetrics(cfg.Metrics), plans: plans,
 		work: context.Background(), start: time.Now(), saving: make(chan struct{}, savesAtOnce),
 	}
+	for value, name := range cfg.Hidden {
+		e.hidden.add(name, value)
+	}
 	e.catalog, err = e.buildCatalog()
 	if err != nil {
 		return nil, err
@@ -227,13 +237,17 @@ func (e *Executor) buildCatalog() (pipeline.Catalog, error) {
 		c.Actions[a.Spec.Key] = &a.Spec
 	}
 	var err error
-	c.Models, c.Policy = e.cfg.Registry, e.cfg.Policy
+	c.Models, c.Policy, c.Servers = e.cfg.Registry, e.cfg.Policy, e.cfg.Servers
 	c.Digest, err = catalogDigest(c)
 	return c, err
 }
 
 func catalogDigest(c pipeline.Catalog) (pipeline.Digest, error) {
-	text, err := json.Marshal([]any{c.Actions, c.Models, c.Policy}) //nolint:gosec // sorted by key; what is secret of them are names
+	parts := []any{c.Actions, c.Models, c.Policy}
+	if len(c.Servers) > 0 {
+		parts = append(parts, c.Servers)
+	}
+	text, err := json.Marshal(parts) //nolint:gosec // sorted by key; what is secret of them are names
 	if err != nil {
 		return "", fmt.Errorf("executor: describe actions: %w", err)
 	}

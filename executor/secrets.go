@@ -36,13 +36,23 @@ type form struct{ text, mark string }
 // redactor knows the secrets that the steps of the run's pipeline may ask for,
 // also those of others, which a step may come by in the workspace.
 func (r *runState) redactor() *redactor {
-	x := &redactor{}
+	x := r.lane.ex.hidden.clone()
 	for _, name := range r.prog.plan.Secrets {
 		if value, ok := r.lane.ex.cfg.Secret(name); ok {
 			x.add(name, value)
 		}
 	}
 	return x
+}
+
+// clone is a redactor of its own that knows as much.
+func (x *redactor) clone() *redactor {
+	own := &redactor{forms: slices.Clone(x.forms)}
+	if x.first != nil {
+		first := *x.first
+		own.first = &first
+	}
+	return own
 }
 
 func (x *redactor) add(name, value string) { x.blot(value, "[secret "+name+"]") }

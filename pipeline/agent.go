@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"path"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -163,7 +164,15 @@ func MCPTool(name string) (server, tool string, ok bool) {
 	return server, tool, ok && server != "" && tool != ""
 }
 
-// Server finds an MCP server by its name; nil: there is none.
+// MCPServerName reports whether a server can go by a name, so that the names of its
+// tools can be taken apart again.
+func MCPServerName(name string) bool {
+	return mcpServer.MatchString(name) && len(name) <= 32 && !strings.Contains(name, "__") && !strings.HasSuffix(name, "_")
+}
+
+var mcpServer = regexp.MustCompile("^[A-Za-z][A-Za-z0-9_-]*$")
+
+// Server finds an MCP server of the pipeline's own by its name; nil: there is none.
 func (u *Unit) Server(name string) *MCPServer {
 	for i := range u.MCPServers {
 		if u.MCPServers[i].Name == name {

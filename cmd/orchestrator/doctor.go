@@ -186,6 +186,7 @@ func (c *cli) findings(ctx context.Context) []finding {
 		}
 	}
 	c.checkModels(ctx, cfg, ok, bad)
+	c.checkServers(ok, bad)
 	return out
 }
 

@@ -83,16 +83,17 @@ type serversCall struct {
 func (c *cli) toolsServersCommand() *cobra.Command {
 	f := &serversCall{}
 	cmd := &cobra.Command{
-		Use:   "servers FILE [SERVER]",
-		Short: "Connect to a pipeline's MCP servers and list their tools",
-		Long: `Starts the MCP servers of a pipeline, or connects to them, in this process, as a run would, lists the tools that the pipeline allows, and ends them. Templates read the inputs that are given and the defaults of the others; secrets are found as orchestrator run finds them.
+		Use:   "servers [FILE [SERVER]]",
+		Short: "Connect to MCP servers and list their tools",
+		Long: `Starts the MCP servers of a pipeline, or connects to them, in this process, as a run would, lists the tools that the pipeline allows, and ends them. Templates read the inputs that are given and the defaults of the others; secrets are found as orchestrator run finds them. Without a pipeline, they are the servers of this installation, which its mcp.json names and every pipeline may use.
 
 A tool that a server lists but that cannot be used, as its schema is none, is named with the reason on standard error.`,
 		Example: `
+orchestrator tools servers
 orchestrator tools servers pipeline.yaml
 orchestrator tools servers pipeline.yaml fs --json
 orchestrator tools servers pipeline.yaml -i folder=/data`,
-		Args: args(1, 2, "a pipeline, and perhaps one of its servers", "orchestrator tools servers pipeline.yaml"),
+		Args: args(0, 2, "a pipeline, and perhaps one of its servers", "orchestrator tools servers pipeline.yaml"),
 		RunE: func(cmd *cobra.Command, words []string) error { return c.listServers(cmd.Context(), words, f) },
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
@@ -112,22 +113,7 @@ func (c *cli) listServers(ctx context.Context, words []string, f *serversCall) e
 		return err
 	}
 	defer cl.close()
-	src, err := c.readSource(words[0])
-	if err != nil {
-		return err
-	}
-	if _, err := c.describe(ctx, cl, src); err != nil {
-		return err
-	}
-	compiled, _, err := spec.Compile(spec.Source{File: src.file, Text: []byte(src.text), Files: src.files}, cl.house.engine.Catalog())
-	if err != nil {
-		return err
-	}
-	values, err := c.inputs(ctx, cl, src, &runFlags{inputs: f.inputs})
-	if err != nil {
-		return err
-	}
-	list, err := c.resolveServers(compiled, words[1:], values)
+	list, none, err := c.wantedServers(ctx, cl, words, f.inputs)
 	if err != nil {
 		return err
 	}
@@ -135,7 +121,7 @@ func (c *cli) listServers(ctx context.Context, words []string, f *serversCall) e
 		if c.asJSON {
 			return c.printAny(map[string]any{"tools": []any{}})
 		}
-		fmt.Fprintln(c.out, words[0]+" has no mcp_servers")
+		fmt.Fprintln(c.out, none)
 		return nil
 	}
 	dir, err := workspaceDir(f.workspace)
@@ -166,6 +152,42 @@ func (c *cli) listServers(ctx context.Context, words []string, f *serversCall) e
 	}
 	defer set.Close()
 	return c.printServerTools(set.Tools())
+}
+
+// wantedServers are those of a pipeline, or without one of the installation; none
+// says so where there are none.
+func (c *cli) wantedServers(ctx context.Context, cl *client, words, inputs []string) (list []mcp.Server, none string, err error) {
+	own, err := installed(c.home(), c.secret, c.env)
+	if err != nil {
+		return nil, "", err
+	}
+	if len(words) == 0 {
+		for i := range own {
+			if l := own[i].Lacking(); len(l) > 0 {
+				fmt.Fprintf(c.err, "note: %s is left out: it needs %s in the environment\n", own[i].Name, strings.Join(l, ", "))
+				continue
+			}
+			list = append(list, own[i])
+		}
+		return list, "no MCP server can be used by all pipelines; " + filepath.Join(c.home(), installedFile) + " names them", nil
+	}
+	src, err := c.readSource(words[0])
+	if err != nil {
+		return nil, "", err
+	}
+	if _, err := c.describe(ctx, cl, src); err != nil {
+		return nil, "", err
+	}
+	compiled, _, err := spec.Compile(spec.Source{File: src.file, Text: []byte(src.text), Files: src.files}, cl.house.engine.Catalog())
+	if err != nil {
+		return nil, "", err
+	}
+	values, err := c.inputs(ctx, cl, src, &runFlags{inputs: inputs})
+	if err != nil {
+		return nil, "", err
+	}
+	list, err = c.resolveServers(compiled, words[1:], values)
+	return list, words[0] + " has no mcp_servers", err
 }
 
 // resolveServers evaluates the servers of a pipeline, or one of them.

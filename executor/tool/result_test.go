@@ -24,7 +24,7 @@ type says struct {
 	t tool.Tool
 }
 
-func (s says) Open(context.Context, executor.Env, tool.Want, []*pipeline.MCPServer) (tool.ServerSet, error) {
+func (s says) Open(context.Context, executor.Env, tool.Want, []string) (tool.ServerSet, error) {
 	return s, nil
 }
 

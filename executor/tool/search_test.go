@@ -14,7 +14,7 @@ import (
 // crowd is a server of many tools.
 type crowd struct{ tools []tool.ServerTool }
 
-func (c *crowd) Open(context.Context, executor.Env, tool.Want, []*pipeline.MCPServer) (tool.ServerSet, error) {
+func (c *crowd) Open(context.Context, executor.Env, tool.Want, []string) (tool.ServerSet, error) {
 	return c, nil
 }
 func (c *crowd) Tools() []tool.ServerTool { return c.tools }

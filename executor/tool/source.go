@@ -43,9 +43,9 @@ type Config struct {
 
 // Servers opens MCP servers; executor/tool/mcp does.
 type Servers interface {
-	// Open connects to servers of the plan. The error is a *pipeline.Failure, or the
-	// context's.
-	Open(ctx context.Context, env executor.Env, w Want, servers []*pipeline.MCPServer) (ServerSet, error)
+	// Open connects to servers, by their names in the plan or in the installation. The
+	// error is a *pipeline.Failure, or the context's.
+	Open(ctx context.Context, env executor.Env, w Want, servers []string) (ServerSet, error)
 }
 
 // ServerSet is what one attempt holds of MCP servers.
@@ -189,16 +189,8 @@ func (s *source) connect(ctx context.Context, env executor.Env, w Want, b *box, 
 	if s.cfg.Servers == nil {
 		return bad("agent %s: this server cannot reach MCP servers", w.Agent.Name)
 	}
-	var list []*pipeline.MCPServer
-	for _, name := range names {
-		m := w.Unit.Server(name)
-		if m == nil {
-			return bad("agent %s: there is no MCP server %s", w.Agent.Name, name)
-		}
-		list = append(list, m)
-	}
 	var err error
-	b.servers, err = s.cfg.Servers.Open(ctx, env, w, list)
+	b.servers, err = s.cfg.Servers.Open(ctx, env, w, names)
 	if err != nil {
 		return err
 	}

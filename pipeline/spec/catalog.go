@@ -16,10 +16,12 @@ type catalog struct {
 
 	models []pipeline.ModelSpec // nil: not known
 	policy *pipeline.Policy
+
+	servers []pipeline.MCPServer // of the installation
 }
 
 func newCatalog(cat pipeline.Catalog) *catalog {
-	c := &catalog{byKey: cat.Actions, bare: make(map[string]*pipeline.ActionSpec, len(cat.Actions)), models: cat.Models, policy: cat.Policy}
+	c := &catalog{byKey: cat.Actions, bare: make(map[string]*pipeline.ActionSpec, len(cat.Actions)), models: cat.Models, policy: cat.Policy, servers: cat.Servers}
 	for key := range cat.Actions {
 		c.keys = append(c.keys, key)
 	}

@@ -8,22 +8,22 @@ import (
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
-// server is an MCP server of the pipeline's.
+// server is an MCP server of the pipeline's, or of the installation.
 type server struct {
-	plan *pipeline.MCPServer
-	at   span
-	used bool
+	plan      *pipeline.MCPServer
+	at        span // of the pipeline's
+	used      bool
+	installed bool // the pipeline does not say what it is
 }
 
-// serverName reports whether the names of a server's tools can be taken apart
-// again, see pipeline.MCPTool.
-func serverName(s string) bool {
-	return stepID(s) && !strings.Contains(s, "__") && !strings.HasSuffix(s, "_") && len(s) <= 32
-}
-
-// declareServers reads the mcp_servers block.
+// declareServers reads the mcp_servers block. A server of the pipeline's counts
+// more than one of the installation that has the same name.
 func (c *compiler) declareServers(n *node) {
 	c.servers = map[string]*server{}
+	for i := range c.cat.servers {
+		s := &c.cat.servers[i]
+		c.servers[s.Name] = &server{plan: s, used: true, installed: true}
+	}
 	if n == nil || n.isNull() {
 		return
 	}
@@ -36,7 +36,7 @@ func (c *compiler) declareServers(n *node) {
 		p := &n.pairs[i]
 		w := w.in(p.name)
 		switch {
-		case !serverName(p.name):
+		case !pipeline.MCPServerName(p.name):
 			c.error(fault{code: "E0113", at: p.key.at, msg: fmt.Sprintf("%q cannot be an MCP server's name", p.name), hint: "letters, digits, _ and -, beginning with a letter, without __ and without _ at the end, as it becomes part of the names of tools; at most 32"}, w)
 		case p.value.kind != mapping:
 			c.wrong(p.value, w, "a mapping with command or url")
@@ -46,7 +46,7 @@ func (c *compiler) declareServers(n *node) {
 		}
 	}
 	for i := range n.pairs {
-		if s := c.servers[n.pairs[i].name]; s != nil {
+		if s := c.servers[n.pairs[i].name]; s != nil && !s.installed {
 			c.plan.MCPServers = append(c.plan.MCPServers, *s.plan)
 		}
 	}
@@ -120,14 +120,34 @@ func (c *compiler) serverNamed(at span, name string, w where) *server {
 		return s
 	}
 	known := sortedKeys(c.servers)
-	x := fault{code: "E0301", at: at, msg: fmt.Sprintf("there is no MCP server %q", name), hint: "servers are declared in the pipeline's mcp_servers"}
+	x := fault{code: "E0301", at: at, msg: fmt.Sprintf("there is no MCP server %q", name), hint: "servers are declared in the pipeline's mcp_servers, or in the mcp.json of the installation"}
 	if like := c.suggest(name, known); like != "" {
 		x.msg, x.hint = x.msg+fmt.Sprintf(" (did you mean %q?)", like), ""
 	} else if len(known) > 0 {
-		x.hint = "declared are " + quoteList(known)
+		x.hint += "; " + c.whereServersAre(known)
 	}
 	c.error(x, w)
 	return nil
+}
+
+// whereServersAre lists servers by who declares them.
+func (c *compiler) whereServersAre(names []string) string {
+	var own, installed []string
+	for _, name := range names {
+		if c.servers[name].installed {
+			installed = append(installed, name)
+		} else {
+			own = append(own, name)
+		}
+	}
+	var parts []string
+	if len(own) > 0 {
+		parts = append(parts, "the pipeline has "+quoteList(own))
+	}
+	if len(installed) > 0 {
+		parts = append(parts, "the installation has "+quoteList(installed))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // serverTool checks the name of a server's tool; the error says what is wrong.
@@ -139,6 +159,10 @@ func (c *compiler) serverTool(at span, name string, w where) (server string, ok 
 	}
 	s := c.serverNamed(at, server, w)
 	if s == nil {
+		return "", false
+	}
+	if s.installed && !s.plan.Allows(tool) {
+		c.error(fault{code: "E0602", at: at, msg: fmt.Sprintf("the tool %s of %s may not be called: its allow and deny in the mcp.json of the installation leave it out", tool, server)}, w)
 		return "", false
 	}
 	if !s.plan.Allows(tool) {

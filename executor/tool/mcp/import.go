@@ -28,10 +28,15 @@ type entry struct {
 	URL      string            `json:"url"`
 	Headers  map[string]string `json:"headers"`
 	Disabled bool              `json:"disabled"`
+
+	// In an installation's file alone.
+	Sandbox bool     `json:"sandbox"`
+	Allow   []string `json:"allow"`
+	Deny    []string `json:"deny"`
 }
 
 var (
-	placeholder = regexp.MustCompile(`\$\{(?:env:|input:)?([A-Za-z_][A-Za-z0-9_-]*)(?::-[^}]*)?\}`)
+	placeholder = regexp.MustCompile(`\$\{(?:env:|input:)?([A-Za-z_][A-Za-z0-9_-]*)(?::-([^}]*))?\}`)
 	looksSecret = regexp.MustCompile(`(?i)key|token|secret|passw|credential|auth`)
 	notInNames  = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 )

@@ -5,7 +5,7 @@
 // older servers have it. A connection that breaks is made again when it is next
 // asked for. What a server does wrong is a failure of the call that met it.
 //
-//	set, err := pool.Open(ctx, env, tool.Want{Text: text, Secret: secret}, []*pipeline.MCPServer{unit.Server("fs")})
+//	set, err := pool.Open(ctx, env, tool.Want{Text: text, Secret: secret}, []string{"fs"})
 //	defer set.Close()
 //	for _, t := range set.Tools() { ... t.Run(ctx, env, call) ... }
 package mcp
@@ -39,9 +39,12 @@ type Config struct {
 	Models model.Caller
 	// Sandbox is where servers run that ask for one; nil: they are not started.
 	Sandbox *sandbox.Set
-	Environ []string      // what servers inherit; default: executor.Harmless of this process
-	Idle    time.Duration // how long a session that nobody uses is kept; default 1 min
-	Connect time.Duration // how long a server may take to answer at first; default 30 s
+	// Installed are servers that pipelines may name without saying what they are, see
+	// ReadInstalled.
+	Installed []Server
+	Environ   []string      // what servers inherit; default: executor.Harmless of this process
+	Idle      time.Duration // how long a session that nobody uses is kept; default 1 min
+	Connect   time.Duration // how long a server may take to answer at first; default 30 s
 	// Silence is how long a call may go on without a sign of the server; default
 	// 5 min. Progress is a sign; time in which people are asked does not count.
 	Silence time.Duration
@@ -61,7 +64,8 @@ type Server struct {
 	Allow     []string // as in pipeline.MCPServer
 	Deny      []string
 
-	hidden []string // values that are shown nowhere
+	hidden  []string // values that are shown nowhere
+	lacking []string // variables of the environment that it needs and that are not set
 }
 
 // Resolve evaluates a server of the plan. text evaluates a field with more names,

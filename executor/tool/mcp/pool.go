@@ -64,11 +64,11 @@ var _ tool.Servers = (*Pool)(nil)
 // Open connects to the servers, where this run has no session with them yet, and
 // gives what they offer: it is tool.Servers. Sets of one run share its sessions.
 // What the servers log appears in the log of env.
-func (p *Pool) Open(ctx context.Context, env executor.Env, w tool.Want, servers []*pipeline.MCPServer) (tool.ServerSet, error) {
+func (p *Pool) Open(ctx context.Context, env executor.Env, w tool.Want, servers []string) (tool.ServerSet, error) {
 	list := make([]Server, len(servers))
-	for i, s := range servers {
+	for i, name := range servers {
 		var err error
-		if list[i], err = Resolve(s, w.Text, w.Secret); err != nil {
+		if list[i], err = p.named(name, w.Unit, w.Text, w.Secret); err != nil {
 			return nil, err
 		}
 	}
@@ -85,6 +85,20 @@ func (p *Pool) Open(ctx context.Context, env executor.Env, w tool.Want, servers 
 		return nil, err
 	}
 	return set, nil
+}
+
+// named is a server as a run means it: the one of its pipeline that has the name,
+// else the installation's.
+func (p *Pool) named(name string, unit *pipeline.Unit, text func(*pipeline.Field, map[string]any) (any, error), secret func(string) (string, bool)) (Server, error) {
+	if s := unit.Server(name); s != nil {
+		return Resolve(s, text, secret)
+	}
+	for _, s := range p.cfg.Installed {
+		if s.Name == name {
+			return s, s.complete()
+		}
+	}
+	return Server{}, missing("there is no MCP server %s, neither in the pipeline nor in the mcp.json of the server that runs it", name)
 }
 
 // Connect is Open for servers whose templates are evaluated, each name once.

@@ -59,11 +59,7 @@ func (s *step) Run(ctx context.Context, env executor.Env) (executor.Output, erro
 	if env.Unit == nil || env.Agent == nil {
 		return executor.Output{}, pipeline.Failuref(pipeline.CategorySystem, "tools of MCP servers can be called only where their pipeline is known")
 	}
-	plan := env.Unit.Server(s.server)
-	if plan == nil {
-		return executor.Output{}, missing("there is no MCP server %s", s.server)
-	}
-	resolved, err := Resolve(plan, env.Agent.Text, env.Secret)
+	resolved, err := s.pool.named(s.server, env.Unit, env.Agent.Text, env.Secret)
 	if err != nil {
 		return executor.Output{}, err
 	}
