@@ -28,9 +28,10 @@ type Child struct {
 // StartChild runs a program in a group of its own; path is what to execute, and
 // files are its first descriptors, which stay the caller's. If this process is killed,
 // so is the child: the goroutine that starts it keeps its thread until the child has
-// ended, as on Linux the kernel kills the child when that thread ends. name stands
+// ended, as on Linux the kernel kills the child when that thread ends. before, if
+// any, is called on that thread, which serves nothing else afterwards. name stands
 // in messages. The error is a *pipeline.Failure.
-func StartChild(ctx context.Context, name, path string, argv, environ []string, dir string, files []*os.File) (*Child, error) {
+func StartChild(ctx context.Context, name, path string, argv, environ []string, dir string, files []*os.File, before func() error) (*Child, error) {
 	c := &Child{exited: make(chan struct{})}
 	started := make(chan error)
 	if environ == nil {
@@ -38,8 +39,13 @@ func StartChild(ctx context.Context, name, path string, argv, environ []string, 
 	}
 	c.wait.Go(func() {
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
 		var err error
+		if before == nil {
+			defer runtime.UnlockOSThread()
+		} else if err = before(); err != nil {
+			started <- pipeline.Failuref(pipeline.CategorySystem, "prepare to start %s: %v", name, err)
+			return
+		}
 		for delay := 5 * time.Millisecond; ; delay *= 2 {
 			c.Proc, err = os.StartProcess(path, argv, &os.ProcAttr{Dir: dir, Env: environ, Sys: attributes(), Files: files})
 			// A file that this process has just written may still be open in a
@@ -59,6 +65,9 @@ func StartChild(ctx context.Context, name, path string, argv, environ []string, 
 		return c, nil
 	}
 	c.wait.Wait()
+	if f, ok := errors.AsType[*pipeline.Failure](err); ok {
+		return nil, f
+	}
 	return nil, notStarted(ctx, err, name, dir)
 }
 

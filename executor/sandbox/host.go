@@ -41,7 +41,7 @@ func (Host) Start(ctx context.Context, s Spec, p Program) (Running, error) {
 		return nil, err
 	}
 	defer done()
-	c, err := StartChild(ctx, p.Argv[0], path, p.Argv, p.Environ, cmp.Or(p.Dir, s.Workspace), files)
+	c, err := StartChild(ctx, p.Argv[0], path, p.Argv, p.Environ, cmp.Or(p.Dir, s.Workspace), files, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -119,6 +119,7 @@ type Level struct {
 	Files     bool   // it changes nothing but the workspace and a scratch space of its own, and reads only what it was given
 	Processes bool   // it sees and reaches no processes but its own
 	Users     bool   // it has no privileges outside of a user namespace, or container, of its own
+	Calls     bool   // calls to the kernel that it does not need are refused
 
 	// How a bound is held: cgroup, container, rlimit (for each process), affinity,
 	// watch (looked at now and then); empty: it is not.
@@ -131,7 +132,7 @@ func (l Level) String() string {
 	for _, x := range []struct {
 		name string
 		held bool
-	}{{"network", l.Network}, {"files", l.Files}, {"processes", l.Processes}, {"users", l.Users}} {
+	}{{"network", l.Network}, {"files", l.Files}, {"processes", l.Processes}, {"users", l.Users}, {"calls", l.Calls}} {
 		if x.held {
 			apart = append(apart, x.name)
 		} else {
@@ -164,7 +165,7 @@ func (l Level) String() string {
 // Value is the level as a value of the language.
 func (l Level) Value() map[string]any {
 	return map[string]any{
-		"driver": l.Driver, "image": l.Image, "network": l.Network, "files": l.Files, "processes": l.Processes, "users": l.Users,
+		"driver": l.Driver, "image": l.Image, "network": l.Network, "files": l.Files, "processes": l.Processes, "users": l.Users, "calls": l.Calls,
 		"memory": l.Memory, "cpu": l.CPU, "pids": l.Pids, "disk": l.Disk,
 	}
 }

@@ -129,8 +129,8 @@ func TestHostStartsNothingWithoutAWorkspace(t *testing.T) {
 
 func TestALevelInALine(t *testing.T) {
 	for want, l := range map[string]sandbox.Level{
-		"host; open: network, files, processes, users; not bound: memory, cpu, pids, disk": {Driver: "host"},
-		"docker (x:1); apart: files, processes, users; open: network; bound: memory by container, disk by watch; not bound: cpu, pids": {
+		"host; open: network, files, processes, users, calls; not bound: memory, cpu, pids, disk": {Driver: "host"},
+		"docker (x:1); apart: files, processes, users; open: network, calls; bound: memory by container, disk by watch; not bound: cpu, pids": {
 			Driver: "docker", Image: "x:1", Files: true, Processes: true, Users: true, Memory: "container", Disk: "watch",
 		},
 	} {

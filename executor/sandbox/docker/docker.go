@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,9 +42,10 @@ type Driver struct {
 	Images map[string]string
 	Logger *slog.Logger // default: slog.Default
 
-	mu     sync.Mutex // guards engine and swept
-	engine *client.Client
-	swept  bool
+	mu      sync.Mutex // guards what follows
+	engine  *client.Client
+	swept   bool
+	filters bool // the engine refuses calls to the kernel, as it does by default
 }
 
 var _ sandbox.Driver = (*Driver)(nil)
@@ -75,8 +77,10 @@ func (d *Driver) image(need string) string {
 }
 
 // level is what a container holds.
-func level(image string, s sandbox.Spec) sandbox.Level {
-	l := sandbox.Level{Driver: sandbox.Docker, Image: image, Network: !s.Network, Files: true, Processes: true, Users: true}
+func (d *Driver) level(image string, s sandbox.Spec) sandbox.Level {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l := sandbox.Level{Driver: sandbox.Docker, Image: image, Network: !s.Network, Files: true, Processes: true, Users: true, Calls: d.filters}
 	if s.Memory > 0 {
 		l.Memory = "container"
 	}
@@ -102,8 +106,17 @@ func (d *Driver) Probe(ctx context.Context) (sandbox.Level, error) {
 	if err := d.has(ctx, engine, image); err != nil {
 		return sandbox.Level{}, err
 	}
+	info, err := engine.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return sandbox.Level{}, fmt.Errorf("ask the Docker engine about itself: %w", err)
+	}
+	d.mu.Lock()
+	d.filters = slices.ContainsFunc(info.Info.SecurityOptions, func(o string) bool {
+		return strings.HasPrefix(o, "name=seccomp") && !strings.Contains(o, "unconfined")
+	})
+	d.mu.Unlock()
 	d.sweep(ctx, engine)
-	return level(image, sandbox.Spec{Memory: 1, CPU: 1, Pids: 1}), nil
+	return d.level(image, sandbox.Spec{Memory: 1, CPU: 1, Pids: 1}), nil
 }
 
 // has reports whether the engine has an image. It is never fetched from elsewhere.
@@ -147,7 +160,7 @@ func (d *Driver) Start(ctx context.Context, s sandbox.Spec, p sandbox.Program) (
 	if err != nil {
 		return nil, pipeline.Failuref(pipeline.CategorySystem, "make a container: %v", err)
 	}
-	r := &running{d: d, engine: engine, id: made.ID, level: level(image, s), done: make(chan struct{})}
+	r := &running{d: d, engine: engine, id: made.ID, level: d.level(image, s), done: make(chan struct{})}
 	if err := r.begin(ctx, p); err != nil {
 		r.remove()
 		return nil, err

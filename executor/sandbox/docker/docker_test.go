@@ -51,7 +51,7 @@ func TestAContainerIsAskedForWithTheLimits(t *testing.T) {
 	if got.Stdout != "in" || got.Stderr != "err\n" || got.Exit.Code != 3 {
 		t.Errorf("got %+v", got)
 	}
-	want := `docker (python:x); apart: network, files, processes, users; bound: memory by container, cpu by container, pids by container, disk by watch`
+	want := `docker (python:x); apart: network, files, processes, users, calls; bound: memory by container, cpu by container, pids by container, disk by watch`
 	if got.Level.String() != want {
 		t.Errorf("level %s", got.Level)
 	}

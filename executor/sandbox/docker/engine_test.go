@@ -60,6 +60,9 @@ func serve(t *testing.T) (*engine, string) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Api-Version", "1.44") })
+	mux.HandleFunc("GET /info", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, map[string]any{"SecurityOptions": []string{"name=apparmor", "name=seccomp,profile=builtin"}})
+	})
 	mux.HandleFunc("GET /images/{name}/json", func(w http.ResponseWriter, r *http.Request) {
 		if !e.images[r.PathValue("name")] {
 			refuse(w, http.StatusNotFound, "No such image")

@@ -6,13 +6,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +26,7 @@ import (
 // program sees, tells anything. It waits before it executes the program until the
 // bounds stand.
 func (d *Driver) start(ctx context.Context, r rung, s sandbox.Spec, p sandbox.Program) (_ *running, err error) {
-	defer p.Close()
+	defer func() { p.Close() }()
 	if ctx.Err() != nil {
 		return nil, pipeline.Failuref(pipeline.CategoryCancelled, "the step was cancelled")
 	}
@@ -39,11 +39,10 @@ func (d *Driver) start(ctx context.Context, r rung, s sandbox.Spec, p sandbox.Pr
 		return nil, err
 	}
 	options := v.options(path, cmp.Or(p.Dir, s.Workspace), s.Network, environ(p.Environ, s.Workspace))
-	files, done, err := p.Files()
+	drains, err := unset(&p)
 	if err != nil {
-		return nil, err
+		return nil, pipeline.Failuref(pipeline.CategoryResource, "open the streams: %v", err)
 	}
-	defer done()
 	plumbing, err := newPlumbing(options)
 	if err != nil {
 		return nil, pipeline.Failuref(pipeline.CategoryResource, "prepare the sandbox: %v", err)
@@ -53,12 +52,16 @@ func (d *Driver) start(ctx context.Context, r rung, s sandbox.Spec, p sandbox.Pr
 	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	line := append([]string{r.bwrap, "--args", "3", "--"}, path)
 	line = append(line, p.Argv[1:]...)
-	child, err := sandbox.StartChild(ctx, p.Argv[0], r.bwrap, line, nil, "/", append(files, plumbing.theirs()...))
+	var before func() error
+	if r.guard {
+		before = func() error { return guard(r.bwrap) }
+	}
+	child, err := sandbox.StartChild(ctx, p.Argv[0], r.bwrap, line, nil, "/", append([]*os.File{p.Stdin, p.Stdout, p.Stderr}, plumbing.theirs()...), before)
 	if err != nil {
 		return nil, err
 	}
-	out := &running{Child: child, init: -1, fsize: s.Disk, level: sandbox.Level{
-		Driver: sandbox.Process, Network: !s.Network, Files: true, Processes: true, Users: r.users,
+	out := &running{Child: child, drains: drains, init: -1, fsize: s.Disk, level: sandbox.Level{
+		Driver: sandbox.Process, Network: !s.Network, Files: true, Processes: true, Users: r.users && (r.guard || os.Geteuid() != 0), Calls: machine != 0,
 	}}
 	stop := context.AfterFunc(ctx, child.Kill)
 	defer stop()
@@ -81,6 +84,33 @@ func (d *Driver) start(ctx context.Context, r rung, s sandbox.Spec, p sandbox.Pr
 	}
 	plumbing.release()
 	return out, nil
+}
+
+// unset gives a program the streams that it was not given: no /dev/null, as that is a
+// file of the machine, the mode of which its owner could change.
+func unset(p *sandbox.Program) (*sync.WaitGroup, error) {
+	var err error
+	if p.Stdin == nil {
+		if p.Stdin, err = sandbox.Input(""); err != nil {
+			return nil, err
+		}
+	}
+	drains := &sync.WaitGroup{}
+	for _, f := range []**os.File{&p.Stdout, &p.Stderr} {
+		if *f != nil {
+			continue
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			return nil, err
+		}
+		*f = w
+		drains.Go(func() {
+			_, _ = io.Copy(io.Discard, r)
+			r.Close()
+		})
+	}
+	return drains, nil
 }
 
 // longest is the most that the kernel takes of one argument, and largest of all of
@@ -126,7 +156,7 @@ func environ(base []string, workspace string) []string {
 // plumbing is the pipes between this process and bwrap: its options, what it says
 // of the program's process, and the word to begin.
 type plumbing struct {
-	options, info, begin [2]*os.File // read, write
+	options, filter, info, begin [2]*os.File // read, write
 }
 
 func newPlumbing(options []string) (*plumbing, error) {
@@ -139,16 +169,10 @@ func newPlumbing(options []string) (*plumbing, error) {
 		}
 		p[0], p[1] = r, w
 	}
-	// A file in memory: a pipe may hold less than the environment.
-	fd, err := unix.MemfdCreate("sandbox", unix.MFD_CLOEXEC)
-	if err != nil {
-		pl.close()
-		return nil, fmt.Errorf("make a file in memory: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "sandbox")
-	pl.options[0] = f
-	if _, err = f.WriteString(strings.Join(options, "\x00") + "\x00"); err == nil {
-		_, err = f.Seek(0, io.SeekStart)
+	// Files in memory: a pipe may hold less than the environment.
+	var err error
+	if pl.options[0], err = sandbox.InMemory(strings.Join(options, "\x00") + "\x00"); err == nil {
+		pl.filter[0], err = sandbox.InMemory(string(filter()))
 	}
 	if err != nil {
 		pl.close()
@@ -159,13 +183,18 @@ func newPlumbing(options []string) (*plumbing, error) {
 
 // The descriptors that bwrap knows theirs by.
 const (
-	infoFD  = "4"
-	beginFD = "5"
+	infoFD   = "4"
+	beginFD  = "5"
+	filterFD = "6"
 )
 
 // theirs are the ends that bwrap gets, from descriptor 3 on.
 func (pl *plumbing) theirs() []*os.File {
-	return []*os.File{pl.options[0], pl.info[1], pl.begin[0]}
+	files := []*os.File{pl.options[0], pl.info[1], pl.begin[0]}
+	if machine != 0 {
+		files = append(files, pl.filter[0]) // where it does not know it, it would stay open
+	}
+	return files
 }
 
 // pid waits until the program's namespaces stand and returns the process that is
@@ -193,7 +222,7 @@ func (pl *plumbing) pid() (int, error) {
 func (pl *plumbing) release() { _, _ = pl.begin[1].Write([]byte{1}) }
 
 func (pl *plumbing) close() {
-	for _, p := range [][2]*os.File{pl.options, pl.info, pl.begin} {
+	for _, p := range [][2]*os.File{pl.options, pl.filter, pl.info, pl.begin} {
 		for _, f := range p {
 			if f != nil {
 				f.Close()
@@ -204,7 +233,8 @@ func (pl *plumbing) close() {
 
 // running is a program that is locked in.
 type running struct {
-	*sandbox.Child     // bwrap
+	*sandbox.Child // bwrap
+	drains         *sync.WaitGroup
 	init           int // a pidfd of the first process in the sandbox; -1: bwrap failed before
 	group          *group
 	fsize          int64
@@ -233,6 +263,7 @@ func (r *running) Wait() (sandbox.Exit, error) {
 		}
 		unix.Close(r.init)
 	}
+	r.drains.Wait()
 	switch {
 	case r.group.starved() && exit.Code != 0:
 		exit.Limit = sandbox.LimitMemory
@@ -251,7 +282,8 @@ func (d *Driver) bound(r *running, pid int, s sandbox.Spec) error {
 		}
 		return unix.Prlimit(pid, what, &unix.Rlimit{Cur: uint64(n), Max: uint64(n)}, nil)
 	}
-	if err := limit(unix.RLIMIT_CORE, 0); err != nil {
+	// One byte: a program of the machine that is given cores would get one at 0 too.
+	if err := limit(unix.RLIMIT_CORE, 1); err != nil {
 		return err
 	}
 	if s.Disk > 0 {

@@ -24,16 +24,19 @@ type rung struct {
 	users bool // a user namespace of its own
 	proc  bool // a /proc of its own; else an empty one
 	seals bool // the program can be kept from making more user namespaces
+	guard bool // for root: the machine's devices and bwrap cannot be changed
 }
 
 // rungs are what is tried, the strictest first: root may do without a user
 // namespace, which some containers forbid, and others forbid only /proc.
 func rungs(bwrap string) []rung {
-	list := []rung{{bwrap, true, true, true}, {bwrap, true, true, false}}
-	if os.Geteuid() == 0 {
-		list = append(list, rung{bwrap, false, true, false})
+	root := os.Geteuid() == 0
+	guard := root && guards(bwrap)
+	list := []rung{{bwrap, true, true, true, guard}, {bwrap, true, true, false, guard}}
+	if root {
+		list = append(list, rung{bwrap, false, true, false, guard})
 	}
-	return append(list, rung{bwrap, true, false, false})
+	return append(list, rung{bwrap, true, false, false, guard})
 }
 
 // Probe tries the sandbox out, until it has worked once, with a program that does

@@ -119,6 +119,9 @@ func (v *view) options(program, dir string, network bool, environ []string) []st
 		"--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox",
 		"--die-with-parent", "--new-session", "--cap-drop", "ALL", "--info-fd", infoFD, "--block-fd", beginFD,
 	}
+	if machine != 0 {
+		o = append(o, "--seccomp", filterFD)
+	}
 	if !network {
 		o = append(o, "--unshare-net")
 	}
