@@ -17,7 +17,9 @@ type call struct {
 	env    executor.Env
 	asked  *Request
 	key    pipeline.Digest
+	parts  []digest // of the request's parts
 	given  []digest // of the messages that the caller gave
+	frame  int      // bytes of its tools and its schema
 	talk   *talk
 	n      int32
 	begun  time.Time
@@ -263,7 +265,7 @@ const (
 const bytesPerToken = 4
 
 // inputTokens is about how many tokens the request has.
-func (c *call) inputTokens() int64 { return tokensOf(c.current()) }
+func (c *call) inputTokens() int64 { return tokensOf(c.current(), c.frame) }
 
 func (c *call) current() *Request {
 	if c.sent != nil {
@@ -272,16 +274,12 @@ func (c *call) current() *Request {
 	return c.asked
 }
 
-func tokensOf(q *Request) int64 {
-	n := len(q.System)
+// tokensOf is about how many tokens a request has whose tools and schema take so many
+// bytes.
+func tokensOf(q *Request, frame int) int64 {
+	n := len(q.System) + frame
 	for i := range q.Messages {
 		n += sizeOf(q.Messages[i].Blocks) + 8
-	}
-	for i := range q.Tools {
-		n += len(q.Tools[i].Name) + len(q.Tools[i].Description) + len(pipeline.EncodeValue(mapOrNil(q.Tools[i].Schema)))
-	}
-	if q.Schema != nil {
-		n += len(pipeline.EncodeValue(q.Schema))
 	}
 	return int64((n + bytesPerToken - 1) / bytesPerToken)
 }
@@ -391,7 +389,7 @@ func (c *call) record(ctx context.Context, a *Response, err error) error {
 	c.talk.mu.Lock()
 	base := c.talk.line
 	c.talk.mu.Unlock()
-	m := base.addition(c.sent, c.sentAs)
+	m := base.addition(c.sent, c.parts, c.sentAs)
 	c.cut.note(m)
 	i.Request = m
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordWait)
@@ -401,7 +399,7 @@ func (c *call) record(ctx context.Context, a *Response, err error) error {
 	}
 	c.talk.mu.Lock()
 	defer c.talk.mu.Unlock()
-	c.talk.line = after(c.n, c.sent, c.sentAs, a)
+	c.talk.line = after(c.n, c.parts, c.sentAs, a)
 	if c.cut != nil {
 		c.talk.compacted = c.cut
 	}

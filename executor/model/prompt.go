@@ -1,6 +1,8 @@
 package model
 
 import (
+	"slices"
+
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
@@ -23,30 +25,41 @@ func Prompt(events []pipeline.Event, n int32) (map[string]any, error) {
 		messages[i] = messageValue(&r.Messages[i])
 	}
 	m["messages"] = messages
-	m["parts"] = plain(sizes(r))
+	m["parts"] = plain(recordedSizes(r))
 	return m, nil
 }
 
-// sizes are the parts of a prompt: those that its composer has told, and what of
-// the request stands in none of them.
-func sizes(r *Request) []Part {
+// recordedSizes are the parts as the log has them; calls of an older log may have
+// none.
+func recordedSizes(r *Request) []Part {
 	if len(r.Parts) > 0 {
 		return r.Parts
 	}
-	var list []Part
+	return sizes(r)
+}
+
+// sizes are the parts of a prompt, in bytes, which add up to all of it: those that
+// its composer has told, then what of the request stands in none of them. A
+// composer tells of instructions, tools and the texts of the first message.
+func sizes(r *Request) []Part {
+	list := slices.Clone(r.Parts)
+	told, tools := 0, -1
+	for _, p := range list {
+		told += p.Bytes
+		if p.Name == "tools" {
+			tools = p.Bytes
+		}
+	}
 	add := func(name string, bytes int) {
 		if bytes > 0 {
 			list = append(list, Part{Name: name, Bytes: bytes})
 		}
 	}
-	add("system", len(r.System))
-	tools := 0
-	for i := range r.Tools {
-		tools += len(r.Tools[i].Name) + len(r.Tools[i].Description) + len(pipeline.EncodeValue(mapOrNil(r.Tools[i].Schema)))
-	}
-	add("tools", tools)
-	if r.Schema != nil {
-		add("schema", len(pipeline.EncodeValue(r.Schema)))
+	if tools < 0 {
+		tools = 0
+		for i := range r.Tools {
+			tools += len(r.Tools[i].Name) + len(r.Tools[i].Description) + len(pipeline.EncodeValue(mapOrNil(r.Tools[i].Schema)))
+		}
 	}
 	said, answers, results := 0, 0, 0
 	for i := range r.Messages {
@@ -60,6 +73,15 @@ func sizes(r *Request) []Part {
 				answers += sizeOf(b)
 			}
 		}
+	}
+	if len(list) == 0 {
+		add("system", len(r.System))
+		add("tools", tools)
+	} else {
+		said -= told - len(r.System) - tools
+	}
+	if r.Schema != nil {
+		add("schema", len(pipeline.EncodeValue(r.Schema)))
 	}
 	add("messages", said)
 	add("answers", answers)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -30,16 +31,39 @@ import (
 type part struct {
 	name  string
 	value func(r *Request) any // a JSON value; nil: it has none
+	// same says at a glance that two requests have it in common; false: perhaps.
+	// Maps that were sent are not changed.
+	same func(a, b *Request) bool
 }
 
 var parts = []part{
-	{"system", func(r *Request) any { return orNil(r.System) }},
-	{"tools", func(r *Request) any { return toolValues(r.Tools) }},
-	{"schema", func(r *Request) any { return mapOrNil(r.Schema) }},
-	{"expected", func(r *Request) any { return mapOrNil(r.Expected) }},
-	{"model", func(r *Request) any { return orNil(r.Model) }},
-	{"needs", func(r *Request) any { return plain(r.Needs) }},
-	{"settings", settingsOf},
+	{"system", func(r *Request) any { return orNil(r.System) }, func(a, b *Request) bool { return a.System == b.System }},
+	{"tools", func(r *Request) any { return toolValues(r.Tools) }, func(a, b *Request) bool { return slices.EqualFunc(a.Tools, b.Tools, sameTool) }},
+	{"schema", func(r *Request) any { return mapOrNil(r.Schema) }, func(a, b *Request) bool { return sameMap(a.Schema, b.Schema) }},
+	{"expected", func(r *Request) any { return mapOrNil(r.Expected) }, func(a, b *Request) bool { return sameMap(a.Expected, b.Expected) }},
+	{"model", func(r *Request) any { return orNil(r.Model) }, func(a, b *Request) bool { return a.Model == b.Model }},
+	{"needs", needsOf, func(a, b *Request) bool { return a.Needs == b.Needs }},
+	{"settings", settingsOf, sameSettings},
+}
+
+func sameTool(a, b ToolDef) bool {
+	return a.Name == b.Name && a.Description == b.Description && sameMap(a.Schema, b.Schema)
+}
+
+// sameMap reports whether two maps are one.
+func sameMap(a, b map[string]any) bool {
+	return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer()
+}
+
+func sameSettings(a, b *Request) bool {
+	return a.Choice == b.Choice && a.Effort == b.Effort && a.Mode == b.Mode && a.MaxTokens == b.MaxTokens && a.Temperature == b.Temperature
+}
+
+func needsOf(r *Request) any {
+	if r.Needs == nil {
+		return nil
+	}
+	return plain(r.Needs)
 }
 
 func orNil(s string) any {
@@ -106,10 +130,9 @@ func digestOf(v any) digest { return sha256.Sum256(pipeline.EncodeValue(v)) }
 
 // keyOf names a request: equal requests, and only these, have equal keys. What is
 // for viewers alone counts for nothing.
-func keyOf(r *Request, messages []digest) pipeline.Digest {
+func keyOf(r *Request, of, messages []digest) pipeline.Digest {
 	h := sha256.New()
-	for _, p := range parts {
-		d := digestOf(p.value(r))
+	for _, d := range of { // parts
 		h.Write(d[:])
 	}
 	for _, d := range messages {
@@ -216,7 +239,7 @@ type line struct {
 }
 
 // addition is the request as it is recorded after a call that is known.
-func (l *line) addition(r *Request, messages []digest) map[string]any {
+func (l *line) addition(r *Request, of, messages []digest) map[string]any {
 	m := map[string]any{}
 	keep := 0
 	if l != nil {
@@ -236,23 +259,20 @@ func (l *line) addition(r *Request, messages []digest) map[string]any {
 		m["add"] = add
 	}
 	for i, p := range parts {
-		v := p.value(r)
-		if l == nil && v != nil || l != nil && digestOf(v) != l.parts[i] {
+		if l != nil && of[i] == l.parts[i] {
+			continue
+		}
+		if v := p.value(r); v != nil || l != nil {
 			m[p.name] = v
 		}
 	}
-	if len(r.Parts) > 0 {
-		m["parts"] = plain(r.Parts)
-	}
+	m["parts"] = plain(sizes(r))
 	return m
 }
 
 // after is the line once the call is recorded.
-func after(n int32, r *Request, messages []digest, a *Response) *line {
-	l := &line{n: n, parts: make([]digest, len(parts)), messages: messages}
-	for i, p := range parts {
-		l.parts[i] = digestOf(p.value(r))
-	}
+func after(n int32, of, messages []digest, a *Response) *line {
+	l := &line{n: n, parts: of, messages: messages}
 	if a != nil {
 		l.messages = append(slices.Clip(messages), digestOf(messageValue(&a.Message)))
 	}

@@ -102,8 +102,9 @@ func (r *Router) Ask(ctx context.Context, env executor.Env, q *Request) (*Respon
 // one is one call: from the journal, or made and recorded.
 func (r *Router) one(ctx context.Context, env executor.Env, q *Request) (*Response, error) {
 	talk := talkOf(env.Journal, q)
+	of, frame := talk.frame(q)
 	given := talk.digest(q.Messages)
-	key := keyOf(q, given)
+	key := keyOf(q, of, given)
 	if env.Journal != nil {
 		if e := env.Journal.Take(pipeline.ModelCalled, key); e != nil {
 			if a := Recorded(e); a != nil {
@@ -112,7 +113,7 @@ func (r *Router) one(ctx context.Context, env executor.Env, q *Request) (*Respon
 			}
 		}
 	}
-	c := &call{router: r, env: env, asked: q, key: key, given: given, talk: talk, begun: time.Now()}
+	c := &call{router: r, env: env, asked: q, key: key, parts: of, given: given, frame: frame, talk: talk, begun: time.Now()}
 	if env.Journal != nil {
 		c.n = env.Journal.Next()
 	}

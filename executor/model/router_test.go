@@ -248,6 +248,17 @@ func BenchmarkTurn(b *testing.B) {
 	r, _ := routed(b, map[string]*service{"m": s}, "m")
 	q := ask("begin")
 	q.Agent, q.Phase, q.Model = "x", PhaseTurn, "m"
+	q.System, q.Parts = strings.Repeat("Instructions. ", 50), []Part{{"instructions", 700}, {"tools", 12000}, {"prompt", 5}}
+	for i := range 12 {
+		properties := map[string]any{}
+		for j := range 6 {
+			properties[fmt.Sprintf("argument_%d", j)] = map[string]any{"type": "string", "description": "What the tool is told of its work."}
+		}
+		q.Tools = append(q.Tools, ToolDef{
+			Name: fmt.Sprintf("tool_%d", i), Description: strings.Repeat("Does a piece of work. ", 5),
+			Schema: map[string]any{"type": "object", "properties": properties, "required": []any{"argument_0"}, "additionalProperties": false},
+		})
+	}
 	for range 100 {
 		q.Messages = append(q.Messages, AssistantText(strings.Repeat("thought ", 50)), UserText(strings.Repeat("result ", 50)))
 	}

@@ -16,6 +16,43 @@ type talk struct {
 	compacted *compacted // nil: it is whole
 	seen      []Message  // of the newest request
 	digests   []digest   // of seen
+	asked     *Request   // the newest one
+	parts     []digest   // of asked
+	size      int        // of the tools and the schema of asked, in bytes
+}
+
+// frame names the parts of a request that its conversation has in common, and says
+// how many bytes its tools and its schema take. What the request before it had too
+// is not read again.
+func (t *talk) frame(q *Request) ([]digest, int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list, measured := make([]digest, len(parts)), t.asked != nil
+	for i, p := range parts {
+		if t.asked != nil && p.same(t.asked, q) {
+			list[i] = t.parts[i]
+			continue
+		}
+		list[i] = digestOf(p.value(q))
+		measured = measured && p.name != "tools" && p.name != "schema"
+	}
+	if !measured {
+		t.size = frameOf(q)
+	}
+	t.asked, t.parts = q, list
+	return list, t.size
+}
+
+// frameOf is how many bytes the tools and the schema of a request take.
+func frameOf(q *Request) int {
+	n := 0
+	for i := range q.Tools {
+		n += len(q.Tools[i].Name) + len(q.Tools[i].Description) + len(pipeline.EncodeValue(mapOrNil(q.Tools[i].Schema)))
+	}
+	if q.Schema != nil {
+		n += len(pipeline.EncodeValue(q.Schema))
+	}
+	return n
 }
 
 // digest names the messages of a request. Those that the request before had too,
