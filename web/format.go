@@ -156,6 +156,23 @@ func dollars(usd float64) string {
 	return "$" + strconv.FormatFloat(usd, 'f', 2, 64)
 }
 
+// cost is what calls of models have cost, some of which have a price that nobody
+// knows. Empty: nothing.
+func cost(usd float64, unpriced int64) string {
+	switch {
+	case unpriced > 0 && usd > 0:
+		return dollars(usd) + " and unknown"
+	case unpriced > 0:
+		return "unknown"
+	case usd > 0:
+		return dollars(usd)
+	}
+	return ""
+}
+
+// costOf is what a usage has cost. Empty: nothing.
+func costOf(u *api.Usage) string { return cost(u.GetCostUsd(), int64(u.GetUnpricedCalls())) }
+
 // short shortens a run's id: its beginning says when, its end tells apart.
 func short(id string) string {
 	if len(id) <= 16 {

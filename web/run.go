@@ -26,8 +26,7 @@ type head struct {
 	Tally   tally
 	Done    int32
 	Total   int32 // steps that have begun or surely may still begin
-	In, Out int64
-	USD     float64
+	Usage   usage
 	Reading int32 // how many steps have been read, while the rest is still missing; else 0
 	Screen  screen
 	Now     time.Time
@@ -113,13 +112,13 @@ func (v *view) head(sc screen) head {
 	defer v.mu.Unlock()
 	h := head{
 		Run: v.run, State: runState(v.run.GetStatus()), Tally: v.tally, Done: v.tally.done(), Total: v.tally.all(),
-		In: v.usage.in, Out: v.usage.out, USD: v.usage.usd, Screen: sc, Now: time.Now(),
+		Usage: v.usage, Screen: sc, Now: time.Now(),
 	}
 	if !v.complete {
 		h.Reading = int32(len(v.steps))
 		u := v.run.GetUsage()
 		h.Done, h.Total = u.GetSteps(), max(u.GetSteps(), h.Total)
-		h.In, h.Out, h.USD = int64(u.GetInputTokens()), int64(u.GetOutputTokens()), u.GetCostUsd()
+		h.Usage = usageOf(u)
 	}
 	if !finalRun(v.run.GetStatus()) {
 		for _, gn := range v.graph.GetNodes() {
@@ -170,7 +169,14 @@ func (s *site) tab(ctx context.Context, v *view, sc screen) (templ.Component, er
 		return outputsTab(v.current()), nil
 	case "definition":
 		def, err := s.runs.GetDefinition(ctx, &api.GetDefinitionRequest{Id: sc.Run}, bigAnswers)
-		return definitionTab(v.definition(def, sc)), err
+		if err != nil {
+			return nil, err
+		}
+		d := v.definition(def, sc)
+		if len(def.GetHoles()) > 0 {
+			d.Filled, err = s.filledData(ctx, sc.Run, "")
+		}
+		return definitionTab(d), err
 	}
 	return graphTab(v.drawn(sc, -1), sc), nil
 }

@@ -21,6 +21,7 @@ const (
 	talkShown = 40       // of these, in the drawer
 	talkText  = 16 << 10 // bytes of a text
 	talkLong  = 600      // bytes from which on it is folded
+	talkShort = 72       // bytes of JSON that stay on one line
 	liveText  = 8 << 10  // bytes of an answer on its way
 )
 
@@ -36,8 +37,9 @@ type talk struct {
 	Input   int64
 	Output  int64
 	USD     float64
-	Script  bool // a script gave answers
-	Whole   bool // the page of the conversation
+	Unknown int64 // calls whose cost nobody knows
+	Script  bool  // a script gave answers
+	Whole   bool  // the page of the conversation
 	Live    []livePiece
 	Steer   bool   // its agent can be told something
 	Back    string // where that leads
@@ -54,6 +56,7 @@ type talkEntry struct {
 	Chosen    string   // why this model
 	Passed    []string // models that were passed over, and why
 	Bytes     int64    // of all parts
+	Depth     int      // within how many calls of other agents it was made
 }
 
 // livePiece is what has come of a call that is not recorded yet.
@@ -84,6 +87,7 @@ func (s *site) talkData(ctx context.Context, sc screen, step *api.Step) (*talk, 
 		t.Input += int64(c.GetUsage().GetInputTokens())
 		t.Output += int64(c.GetUsage().GetOutputTokens())
 		t.USD += c.GetUsage().GetCostUsd()
+		t.Unknown += int64(c.GetUsage().GetUnpricedCalls())
 		t.Script = t.Script || c.GetScripted()
 		if c.GetKind() == "model" {
 			t.Turns++
@@ -91,9 +95,37 @@ func (s *site) talkData(ctx context.Context, sc screen, step *api.Step) (*talk, 
 			t.Tools++
 		}
 	}
+	t.Entries = nested(t.Entries)
 	running := step.GetStatus() == api.Step_RUNNING || step.GetStatus() == api.Step_WAITING
 	t.Steer = running && step.GetAction() == "agent"
 	return t, nil
+}
+
+// nested puts what an agent has done behind the call that asked it to.
+func nested(list []talkEntry) []talkEntry {
+	within := map[int32][]talkEntry{}
+	known := map[int32]bool{}
+	for _, e := range list {
+		known[e.GetN()] = true
+	}
+	for _, e := range list {
+		in := e.GetParent()
+		if !known[in] {
+			in = 0
+		}
+		within[in] = append(within[in], e)
+	}
+	out := make([]talkEntry, 0, len(list))
+	var add func(in int32, depth int)
+	add = func(in int32, depth int) {
+		for _, e := range within[in] {
+			e.Depth = depth
+			out = append(out, e)
+			add(e.GetN(), depth+1)
+		}
+	}
+	add(0, 0)
+	return out
 }
 
 // newest is the end of a conversation.
@@ -109,8 +141,13 @@ type talkBlock struct {
 	Kind    string `json:"kind"`
 	Text    string `json:"text"`
 	ToolUse *struct {
-		Name string `json:"name"`
+		Name      string `json:"name"`
+		Arguments string `json:"arguments"`
 	} `json:"tool_use"`
+	ToolResult *struct {
+		Name    string      `json:"name"`
+		Content []talkBlock `json:"content"`
+	} `json:"tool_result"`
 }
 
 func entryOf(c *api.Call) talkEntry {
@@ -119,9 +156,14 @@ func entryOf(c *api.Call) talkEntry {
 		e.Bytes += int64(p.GetBytes())
 	}
 	if c.GetKind() == "tool" {
-		var list []talkBlock
-		if json.Unmarshal([]byte(c.GetResponse()), &list) == nil {
-			for _, b := range list {
+		var result struct {
+			Content []talkBlock `json:"content"`
+		}
+		if json.Unmarshal([]byte(c.GetResponse()), &result) == nil {
+			for _, b := range result.Content {
+				if b.Text == "" {
+					b.Text = "(" + words(b.Kind) + ")" // a picture, say
+				}
 				e.Result = append(e.Result, b.Text)
 			}
 		}
@@ -205,6 +247,43 @@ func (e talkEntry) title() string {
 	return strings.ToUpper(e.GetPhase()[:min(1, len(e.GetPhase()))]) + words(e.GetPhase()[min(1, len(e.GetPhase())):])
 }
 
+// arguments are what a tool was called with, as JSON; of a call that was no
+// JSON, as the model has written it.
+func (e talkEntry) arguments() string {
+	if e.GetKind() != "tool" || e.GetRequest() == "null" {
+		return ""
+	}
+	var written string
+	if json.Unmarshal([]byte(e.GetRequest()), &written) == nil {
+		return written
+	}
+	return e.GetRequest()
+}
+
+// sizes are the parts of a prompt in words.
+func (e talkEntry) sizes() string {
+	list := make([]string, len(e.GetParts()))
+	for i, p := range e.GetParts() {
+		list[i] = words(p.GetName()) + " " + bytesOf(int64(p.GetBytes()))
+	}
+	return strings.Join(list, ", ")
+}
+
+// spread puts JSON on several lines, unless it is short; the second result says
+// how much of a long text is cut off.
+func spread(text string) (shown string, over int) {
+	if len(text) <= talkShort && !strings.Contains(text, "\n") {
+		return text, 0
+	}
+	return pretty(text, talkText)
+}
+
+// isJSON reports whether a text is an object or a list.
+func isJSON(text string) bool {
+	text = strings.TrimSpace(text)
+	return (strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[")) && json.Valid([]byte(text))
+}
+
 // long reports whether a text is folded.
 func long(text string) bool { return len(text) > talkLong }
 
@@ -258,38 +337,12 @@ func (s *site) callPage(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	var prompt struct {
-		System   string            `json:"system"`
-		Messages []json.RawMessage `json:"messages"`
-		Tools    json.RawMessage   `json:"tools"`
-		Schema   json.RawMessage   `json:"schema"`
-	}
-	if c.GetPrompt() != "" {
-		if err := json.Unmarshal([]byte(c.GetPrompt()), &prompt); err != nil {
-			s.fail(w, r, err)
-			return
-		}
-	}
-	d := promptData{Run: run, Entry: entryOf(c), System: prompt.System, Tools: string(prompt.Tools), Schema: string(prompt.Schema), Now: time.Now()}
-	for _, m := range prompt.Messages {
-		var role struct {
-			Role string `json:"role"`
-		}
-		_ = json.Unmarshal(m, &role) // a message without one is shown all the same
-		d.Messages = append(d.Messages, member{role.Role, string(m)})
+	d, err := promptOf(run, c)
+	if err != nil {
+		s.fail(w, r, err)
+		return
 	}
 	s.show(w, r, http.StatusOK, page{"Call " + itoa(c.GetN()), "runs", promptPage(d)})
-}
-
-// promptData is one call.
-type promptData struct {
-	Run      string
-	Entry    talkEntry
-	System   string
-	Messages []member
-	Tools    string
-	Schema   string
-	Now      time.Time
 }
 
 // steerRun says something to a running agent.

@@ -38,7 +38,6 @@ type view struct {
 	waited   int32                   // seq at which what the run waits for last changed
 	publish  int32                   // seq at which a step last published
 	waits    map[int32]*api.Waiting  // by the index of the instance
-	autos    map[string][]autoAnswer // by the path of the instance, as far as events were read
 	tally    tally
 	usage    usage
 	nodes    map[string]*node
@@ -76,14 +75,20 @@ type instance struct {
 }
 
 type usage struct {
-	in, out int64
-	usd     float64
+	in, out  int64
+	usd      float64
+	unpriced int64 // calls of models whose cost nobody knows
+}
+
+func usageOf(u *api.Usage) usage {
+	return usage{int64(u.GetInputTokens()), int64(u.GetOutputTokens()), u.GetCostUsd(), int64(u.GetUnpricedCalls())}
 }
 
 func (u *usage) add(o usage, sign int64) {
 	u.in += sign * o.in
 	u.out += sign * o.out
 	u.usd += float64(sign) * o.usd
+	u.unpriced += sign * o.unpriced
 }
 
 // tally counts step instances by status.
@@ -150,7 +155,7 @@ func newView(id string) *view {
 	return &view{
 		id: id, load: make(chan struct{}, 1), graph: newGraph(nil),
 		index: map[string]int32{}, nodes: map[string]*node{}, blocks: map[string]*block{},
-		waits: map[int32]*api.Waiting{}, autos: map[string][]autoAnswer{},
+		waits: map[int32]*api.Waiting{},
 	}
 }
 
@@ -211,8 +216,6 @@ func (v *view) apply(e *api.Event) error {
 	}
 	v.seq = e.GetSeq()
 	switch e.GetType() {
-	case "auto_resolved":
-		v.resolved(e)
 	case "approval_decided":
 		v.waited = v.seq
 	}
@@ -283,7 +286,7 @@ func (v *view) put(s *api.Step, seq int32) {
 	in.Status, in.Attempt, in.Reason, in.Reused = s.GetStatus(), s.GetAttempt(), s.GetReason(), s.GetReusedFrom() != ""
 	in.Error = clip(s.GetError().GetMessage(), 200)
 	in.Start, in.End = moment(s.GetStartedAt()), moment(s.GetFinishedAt())
-	in.usage = usage{int64(s.GetUsage().GetInputTokens()), int64(s.GetUsage().GetOutputTokens()), s.GetUsage().GetCostUsd()}
+	in.usage = usageOf(s.GetUsage())
 	in.seq, v.touched = seq, seq
 	in.Waiting = s.GetWaiting()
 	if was := v.waits[i]; in.Waiting != nil {

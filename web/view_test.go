@@ -236,7 +236,7 @@ func TestTimesAndNumbersReadWell(t *testing.T) {
 		"2026-09-01": ago(time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC), now),
 		"250 ms":     span(250 * time.Millisecond), "9.9 s": span(9990 * time.Millisecond), "1 m 42 s": span(102 * time.Second), "2 h 05 m": span(125 * time.Minute),
 		"1,234,567": count(1234567), "-1,000": count(-1000), "999": count(999),
-		"$0.0007": dollars(0.0007), "$1.20": dollars(1.2), "a…": clip("abc", 2), "a b": clip(" a\n b ", 9),
+		"$0.0007": dollars(0.0007), "$1.20": dollars(1.2), "": cost(0, 0), "unknown": cost(0, 2), "$1.20 and unknown": cost(1.2, 1), "$0.50": cost(0.5, 0), "a…": clip("abc", 2), "a b": clip(" a\n b ", 9),
 		"019aa3f2…89ab": short(idOf(3)),
 	} {
 		if got != want {

@@ -126,53 +126,17 @@ func (s *site) sendSignal(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, backTo(r.FormValue("back"), pathOfRun(id)), http.StatusSeeOther) //nolint:gosec // the run's own page
 }
 
-// autoAnswer is a value that was filled in for an <AUTO> tag.
-type autoAnswer struct {
-	Key   string
-	Value string // JSON
-	From  string // answer, fallback or model
-	Model string
-	Kind  string  // what was left open, as in model_selection
-	Cost  float64 // USD
-}
-
-// Source says where the value came from.
-func (a autoAnswer) Source() string {
-	switch a.From {
-	case "answer":
-		return "answered beforehand"
-	case "fallback":
-		return "fallback"
-	case "model":
-		return strings.TrimSpace("model " + a.Model)
-	}
-	return words(a.From)
-}
-
-// autosKept bounds what a view keeps of filled in values.
-const autosKept = 5000
-
-// resolved notes a filled in value. The caller holds mu.
-func (v *view) resolved(e *api.Event) {
-	if a, ok := autoOf(e); ok && len(v.autos) < autosKept {
-		v.autos[e.GetPath()] = append(v.autos[e.GetPath()], a)
-	}
-}
-
-// autoOf reads the value that an event carries.
-func autoOf(e *api.Event) (autoAnswer, bool) {
+// autoOf reads the value that an event says an <AUTO> tag was filled in with.
+func autoOf(e *api.Event) (*api.Answer, bool) {
 	var data struct {
 		Auto *struct {
 			Key, From, Model, Kind string
 			Value                  json.RawMessage
-			Usage                  struct {
-				Cost float64 `json:"cost_usd"`
-			}
 		}
 	}
 	if json.Unmarshal([]byte(e.GetData()), &data) != nil || data.Auto == nil {
-		return autoAnswer{}, false
+		return nil, false
 	}
 	a := data.Auto
-	return autoAnswer{Key: a.Key, Value: string(a.Value), From: a.From, Model: a.Model, Kind: a.Kind, Cost: a.Usage.Cost}, true
+	return &api.Answer{Param: a.Key, Value: string(a.Value), From: a.From, Model: a.Model, Kind: a.Kind}, true
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 
@@ -28,7 +27,7 @@ func (a *account) CallRows() [][]string {
 		}
 		row := []string{x.GetStep(), strconv.Itoa(int(x.GetN())), facts.text("", nil), modelName(x), state, "", "", "", "", x.GetDecidedBy()}
 		if u := x.GetUsage(); u != nil {
-			row[5], row[6], row[7] = strconv.Itoa(int(u.GetInputTokens())), strconv.Itoa(int(u.GetOutputTokens())), fmt.Sprintf("$%.4f", u.GetCostUsd())
+			row[5], row[6], row[7] = strconv.Itoa(int(u.GetInputTokens())), strconv.Itoa(int(u.GetOutputTokens())), costText(u.GetCostUsd(), u.GetUnpricedCalls())
 		}
 		if x.GetTook() > 0 {
 			row[8] = span(milliseconds(x.GetTook()))
@@ -53,6 +52,7 @@ func (a *account) ModelRows() [][]string {
 		calls         int
 		input, output int64
 		usd           float64
+		unpriced      int32
 	}
 	var sums []*sum
 	for _, x := range a.Calls {
@@ -68,6 +68,7 @@ func (a *account) ModelRows() [][]string {
 		s, u := sums[i], x.GetUsage()
 		s.calls++
 		s.input, s.output, s.usd = s.input+int64(u.GetInputTokens()), s.output+int64(u.GetOutputTokens()), s.usd+u.GetCostUsd()
+		s.unpriced += u.GetUnpricedCalls()
 	}
 	slices.SortStableFunc(sums, func(a, b *sum) int {
 		switch {
@@ -80,7 +81,7 @@ func (a *account) ModelRows() [][]string {
 	})
 	var rows [][]string
 	for _, s := range sums {
-		rows = append(rows, []string{s.name, strconv.Itoa(s.calls), strconv.FormatInt(s.input, 10), strconv.FormatInt(s.output, 10), fmt.Sprintf("$%.4f", s.usd)})
+		rows = append(rows, []string{s.name, strconv.Itoa(s.calls), strconv.FormatInt(s.input, 10), strconv.FormatInt(s.output, 10), costText(s.usd, s.unpriced)})
 	}
 	return rows
 }

@@ -30,9 +30,10 @@ type callFacts struct {
 
 // usageFacts is what something has cost.
 type usageFacts struct {
-	Input  int32   `json:"input_tokens"`
-	Output int32   `json:"output_tokens"`
-	USD    float64 `json:"cost_usd"`
+	Input    int32   `json:"input_tokens"`
+	Output   int32   `json:"output_tokens"`
+	USD      float64 `json:"cost_usd"`
+	Unpriced int32   `json:"unpriced"`
 }
 
 // pieceFacts is a piece of an answer on its way.
@@ -102,8 +103,8 @@ func (c *callFacts) text(model string, u *usageFacts) string {
 	}
 	if u != nil {
 		fmt.Fprintf(&b, "  %d in, %d out", u.Input, u.Output)
-		if u.USD > 0 {
-			b.WriteString("  $" + strconv.FormatFloat(u.USD, 'f', 4, 64))
+		if u.USD > 0 || u.Unpriced > 0 {
+			b.WriteString("  cost " + costText(u.USD, u.Unpriced))
 		}
 	}
 	return b.String()
@@ -185,7 +186,7 @@ func (c *cli) listCalls(ctx context.Context, cl *client, id, step string) error 
 			state = "failed"
 		}
 		if u := x.GetUsage(); u != nil {
-			tokens, cost = fmt.Sprintf("%d/%d", u.GetInputTokens(), u.GetOutputTokens()), "$"+strconv.FormatFloat(u.GetCostUsd(), 'f', 4, 64)
+			tokens, cost = fmt.Sprintf("%d/%d", u.GetInputTokens(), u.GetOutputTokens()), costText(u.GetCostUsd(), u.GetUnpricedCalls())
 		}
 		if x.GetTook() > 0 {
 			took = span(milliseconds(x.GetTook()))
@@ -205,7 +206,7 @@ func printCall(w io.Writer, x *api.Call) {
 	facts := callFacts{Agent: x.GetAgent(), Turn: x.GetTurn(), Param: x.GetParam(), Name: x.GetName(), State: x.GetState(), Fail: x.GetFailed(), Took: milliseconds(x.GetTook())}
 	var u *usageFacts
 	if g := x.GetUsage(); g != nil {
-		u = &usageFacts{g.GetInputTokens(), g.GetOutputTokens(), g.GetCostUsd()}
+		u = &usageFacts{g.GetInputTokens(), g.GetOutputTokens(), g.GetCostUsd(), g.GetUnpricedCalls()}
 	}
 	fmt.Fprintf(w, "call %d of %s: %s\n", x.GetN(), x.GetStep(), facts.text(x.GetModel(), u))
 	if x.GetScripted() {
