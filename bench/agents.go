@@ -158,7 +158,7 @@ func (s *session) turns(ctx context.Context, source string) (at []time.Time, siz
 	if err != nil {
 		return nil, nil, err
 	}
-	err = s.watch(ctx, run.GetId(), 0, func(e *orchestratorv1.Event) {
+	err = s.watch(ctx, run.GetId(), func(e *orchestratorv1.Event) {
 		switch e.GetType() {
 		case "model_called":
 			at, sizes = append(at, e.GetAt().AsTime()), append(sizes, len(e.GetData()))

@@ -127,9 +127,11 @@ func (p *postgres) results(ctx context.Context) (r results, err error) {
 // runs counts all runs, open those that have not finished, and parked those that
 // wait in no server's memory.
 func (p *postgres) runs(ctx context.Context) (int, error) { return p.count(ctx, `true`) }
+
 func (p *postgres) open(ctx context.Context) (int, error) {
 	return p.count(ctx, `status IN ('QUEUED','RUNNING','WAITING','PAUSED')`)
 }
+
 func (p *postgres) parked(ctx context.Context) (int, error) {
 	return p.count(ctx, `status = 'WAITING' AND lane_epoch IS NULL`)
 }

@@ -171,7 +171,7 @@ func (s *session) finish(ctx context.Context, source string) error {
 	if err != nil {
 		return err
 	}
-	return s.watch(ctx, run.GetId(), 0, nil)
+	return s.watch(ctx, run.GetId(), nil)
 }
 
 // signal sends a signal to a run.
@@ -181,8 +181,8 @@ func (s *session) signal(ctx context.Context, run, name string) error {
 }
 
 // watch reads a run's events to the end, which must be a success.
-func (s *session) watch(ctx context.Context, id string, after int32, each func(*orchestratorv1.Event)) error {
-	stream, err := s.runs.WatchRun(ctx, &orchestratorv1.WatchRunRequest{Id: id, After: after})
+func (s *session) watch(ctx context.Context, id string, each func(*orchestratorv1.Event)) error {
+	stream, err := s.runs.WatchRun(ctx, &orchestratorv1.WatchRunRequest{Id: id})
 	if err != nil {
 		return err
 	}

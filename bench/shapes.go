@@ -109,7 +109,7 @@ func (b *bench) long(ctx context.Context, s *session, n, times int, limit float6
 		}
 		took = append(took, seconds)
 		var finished []time.Time
-		if err := s.watch(ctx, run.GetId(), 0, func(e *orchestratorv1.Event) {
+		if err := s.watch(ctx, run.GetId(), func(e *orchestratorv1.Event) {
 			if e.GetType() == "step_finished" {
 				finished = append(finished, e.GetAt().AsTime())
 			}
@@ -191,7 +191,7 @@ func (b *bench) viewers(ctx context.Context) error {
 		for i := range n {
 			g.Go(func() error {
 				next := int32(1)
-				return s.watch(watching, run.GetId(), 0, func(e *orchestratorv1.Event) {
+				return s.watch(watching, run.GetId(), func(e *orchestratorv1.Event) {
 					if next == 1 {
 						ready <- struct{}{}
 					}

@@ -42,7 +42,7 @@ func (b *bench) throughput(ctx context.Context) error {
 		b.atLeast("ratio to the plain loop of the same round", median(ratios), "", 3)
 		b.atLeast("5,000 runs of 10 steps, submitted by 16 callers", median(large), "steps/s", 20_000)
 
-		load, written, err := b.counted(ctx, s, pg, func() (loaded, error) { return s.batches(ctx, source, 500, b.window) })
+		load, written, err := counted(ctx, pg, func() (loaded, error) { return s.batches(ctx, source, 500, b.window) })
 		if err != nil {
 			return err
 		}
@@ -50,7 +50,7 @@ func (b *bench) throughput(ctx context.Context) error {
 		b.gate("WAL per step", float64(written.wal)/float64(load.steps), "bytes", 1024)
 		b.add("processor time of the server per step", load.cpu.Seconds()/float64(load.steps)*1e6, "us")
 
-		load, written, err = b.counted(ctx, s, pg, func() (loaded, error) { return s.watched(ctx, source, b.window) })
+		load, written, err = counted(ctx, pg, func() (loaded, error) { return s.watched(ctx, source, b.window) })
 		if err != nil {
 			return fmt.Errorf("watched: %w", err)
 		}
@@ -128,7 +128,7 @@ func (s *session) watched(ctx context.Context, source string, d time.Duration) (
 }
 
 // counted measures a load between two looks at the counters of the database.
-func (b *bench) counted(ctx context.Context, s *session, pg *postgres, do func() (loaded, error)) (l loaded, c counters, err error) {
+func counted(ctx context.Context, pg *postgres, do func() (loaded, error)) (l loaded, c counters, err error) {
 	if err := pg.checkpoint(ctx); err != nil {
 		return l, c, err
 	}

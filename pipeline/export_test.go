@@ -13,8 +13,8 @@ func FieldsOf() map[string]string {
 		reflect.TypeFor[block](), reflect.TypeFor[Step](),
 	} {
 		var names []string
-		for i := range t.NumField() {
-			names = append(names, t.Field(i).Name)
+		for f := range t.Fields() {
+			names = append(names, f.Name)
 		}
 		out[t.Name()] = strings.Join(names, " ")
 	}

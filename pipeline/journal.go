@@ -79,6 +79,13 @@ func afresh(d *Data) bool {
 	return true
 }
 
+// goesOn reports whether the step was laid down and is now to go on, as people
+// have decided: it has failed at nothing, and its attempt is the same.
+func (x *inst) goesOn() bool {
+	s := &x.step
+	return x.journal != nil && s.Status == StepWaiting && s.Waiting != nil && s.Waiting.For == WaitRetry && s.Error == nil
+}
+
 // Journal tells from which event on the log holds what an attempt of the step
 // builds on (0: nothing does), and the highest number that its calls have used.
 func (m *Machine) Journal(path Path) (first, calls int32) {

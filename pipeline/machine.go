@@ -244,6 +244,9 @@ func (m *Machine) fill(t *Task) bool {
 		}
 		t.Due = x.due
 		t.Attempt = max(x.step.Attempt, x.base) + 1
+		if x.goesOn() && x.base <= x.step.Attempt {
+			t.Attempt = x.step.Attempt
+		}
 	case TaskSkip:
 		t.Reason = x.skip
 		return x.skip != ""

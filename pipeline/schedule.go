@@ -85,7 +85,7 @@ func (s *Schedule) Delay(fire time.Time) time.Duration {
 	}
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(FireKey(s.ID, fire)))
-	return time.Duration(h.Sum64() % uint64(s.Jitter))
+	return time.Duration(h.Sum64() % uint64(s.Jitter)) //nolint:gosec // below Jitter, which is a Duration
 }
 
 // DueAt is when the scheduler is to look at the schedule for its next fire.

@@ -238,14 +238,14 @@ func readRow(buf []byte, columns []Column, row []any) (rest []byte, ok bool) {
 			if n <= 0 || size > uint64(len(buf)-n) {
 				return nil, false
 			}
-			v := buf[n : n+int(size)] //nolint:gosec // within the buffer
+			v := buf[n : n+int(size)]
 			if row[i] = string(v); c.Kind == BytesColumn {
 				row[i] = bytes.Clone(v)
 				if len(v) == 0 {
 					row[i] = []byte{}
 				}
 			}
-			buf = buf[n+int(size):] //nolint:gosec // within the buffer
+			buf = buf[n+int(size):]
 		default:
 			return nil, false
 		}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -222,7 +223,7 @@ func notes(watch []pipeline.RunID, shown []Shown) []string {
 			first := shown[0]
 			head, rest := cutText(first.Delta.Text, noteText)
 			first.Delta.Text = head
-			more := encodeNote(note{Shown: append(group[:len(group):len(group)], first)})
+			more := encodeNote(note{Shown: append(slices.Clip(group), first)})
 			if len(more) > noteBytes {
 				break
 			}

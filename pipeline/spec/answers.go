@@ -212,6 +212,15 @@ func CheckAnswers(plan *pipeline.Plan, answers map[string]any) (clean map[string
 	return clean, unused, nil
 }
 
+// MeantAnswer asks, in brackets, whether another tag's key was meant by one that
+// no tag has; empty: none is like it.
+func MeantAnswer(plan *pipeline.Plan, key string) string {
+	if like := expr.Suggest(general(key), slices.Sorted(maps.Keys(holesByKey(plan)))); like != "" {
+		return fmt.Sprintf(" (did you mean %q?)", like)
+	}
+	return ""
+}
+
 // MissingAnswers names each tag that neither an answer nor a fallback fills in;
 // it is asked where there is no model to do so. The error is a
 // *pipeline.Diagnostics with code E0306, whose Path is the key.
@@ -286,10 +295,7 @@ func ParseAnswer(plan *pipeline.Plan, text string) (key string, value any, err e
 		if len(names) > 0 {
 			hint = "there are " + quoteList(names[:min(len(names), 20)])
 		}
-		if like := expr.Suggest(general(key), names); like != "" {
-			message += fmt.Sprintf(" (did you mean %q?)", like)
-		}
-		return "", nil, refuse(message, hint)
+		return "", nil, refuse(message+MeantAnswer(plan, key), hint)
 	}
 	v, err := parseText(&hole.Auto.Type, value2)
 	if err != nil {

@@ -90,8 +90,7 @@ func (c *compiler) cronTrigger(p *pair, w where) *pipeline.CronTrigger {
 		return nil
 	}
 	_, err := trigger.ParseCron(t.Expressions, t.Zone)
-	var bad *trigger.CronError
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[*trigger.CronError](err); ok {
 		at := p.key
 		switch {
 		case bad.Expression < 0 && zone != nil:

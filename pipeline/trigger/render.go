@@ -54,8 +54,7 @@ func render(v any, scope expr.Scope) (any, error) {
 			return nil, err
 		}
 		x, err := t.Eval(&expr.Env{Scope: scope})
-		var bad *expr.Error
-		if errors.As(err, &bad) {
+		if bad, ok := errors.AsType[*expr.Error](err); ok {
 			err = errors.New(bad.Text)
 		}
 		return x, err

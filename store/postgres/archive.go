@@ -250,8 +250,7 @@ func loadTable(ctx context.Context, tx pgx.Tx, t *store.Table, rows iter.Seq2[[]
 			return row, nil
 		}))
 		if err != nil {
-			var known *pipeline.Error
-			if errors.As(err, &known) {
+			if known, ok := errors.AsType[*pipeline.Error](err); ok {
 				return known
 			}
 			return fmt.Errorf("table %s: %w", t.Name, err)

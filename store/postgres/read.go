@@ -157,7 +157,7 @@ func (s *Store) Runs(ctx context.Context, q store.Query) (store.Page, error) {
 		if err != nil {
 			return store.Page{}, err
 		}
-		where += " AND " + column + " = " + arg(k)
+		where += " AND " + column + " = " + arg(k) //nolint:modernize // at most twice
 	}
 	if labels := store.EncodeLabels(q.Labels); labels != nil {
 		where += " AND labels @> " + arg(string(labels)) + "::jsonb"

@@ -46,12 +46,13 @@ func dumpTable(ctx context.Context, tx *sql.Tx, t *store.Table, emit func(*store
 		for i, c := range t.Columns {
 			switch v := row[i].(type) {
 			case []byte:
-				if c.Kind == store.KeyColumn {
+				switch c.Kind {
+				case store.KeyColumn:
 					if len(v) != 16 {
 						return fmt.Errorf("column %s: a key of %d bytes", c.Name, len(v))
 					}
 					row[i] = [16]byte(v)
-				} else if c.Kind == store.TextColumn || c.Kind == store.JSONColumn {
+				case store.TextColumn, store.JSONColumn:
 					row[i] = string(v)
 				}
 			case int64:

@@ -87,8 +87,8 @@ func roundTrip(t *testing.T, from, to Harness) {
 	s := from.Open(t)
 	l := openLane(t, s, "a")
 	whole := Finished(t, s, 40)
-	old := past(t, s, l, runOf(daysAgo(9), pipeline.RunRunning), true)
-	flying := past(t, s, l, runOf(daysAgo(0), pipeline.RunRunning), false)
+	old := past(t, s, l, runOf(daysAgo(9)), true)
+	flying := past(t, s, l, runOf(daysAgo(0)), false)
 	queued := submit(t, l, pipeline.RunQueued)
 	parked := submit(t, l, pipeline.RunRunning)
 	rest := *parked

@@ -139,7 +139,10 @@ func sharedRates(t *testing.T, h Harness) {
 		taken bool
 		least time.Duration
 	}{
-		{s, 1, 0, true, 0}, {other, 1, 0, true, 0}, {s, 1, 0, false, time.Hour - time.Minute}, {other, 3, 2 * time.Hour, true, time.Hour - time.Minute},
+		{s, 1, 0, true, 0},
+		{other, 1, 0, true, 0},
+		{s, 1, 0, false, time.Hour - time.Minute},
+		{other, 3, 2 * time.Hour, true, time.Hour - time.Minute},
 		{s, 1, time.Hour, false, 4*time.Hour - time.Minute},
 	} {
 		wait, taken, err := c.from.TakeRate(t.Context(), "fable", rate, c.n, c.most)

@@ -17,12 +17,12 @@ import (
 // daysAgo is a day in the past.
 func daysAgo(n int) time.Time { return store.Today(time.Now()).AddDate(0, 0, -n) }
 
-// runOf is a new run whose id is of a day.
-func runOf(day time.Time, status pipeline.RunStatus) *pipeline.Run {
+// runOf is a running run whose id is of a day.
+func runOf(day time.Time) *pipeline.Run {
 	key := store.FirstKey(day.Add(time.Hour))
 	_, _ = rand.Read(key[6:]) // never fails
 	key[6], key[8] = key[6]&0x0f|0x70, key[8]&0x3f|0x80
-	r := newRun(status)
+	r := newRun(pipeline.RunRunning)
 	r.ID, r.CreatedAt = store.RunIDOf(key[:]), day.Add(time.Hour)
 	return r
 }
@@ -100,14 +100,14 @@ func grown(t testing.TB, s store.Store, day, before time.Time) (*store.DayGrowth
 func sweeps(t *testing.T, h Harness) {
 	s := h.Open(t)
 	l := openLane(t, s, "a")
-	old := past(t, s, l, runOf(daysAgo(40), pipeline.RunRunning), true)
-	alive := past(t, s, l, runOf(daysAgo(35), pipeline.RunRunning), false)
-	beside := past(t, s, l, runOf(daysAgo(35), pipeline.RunRunning), true)
-	source := past(t, s, l, runOf(daysAgo(34), pipeline.RunRunning), true)
-	fork := runOf(daysAgo(1), pipeline.RunRunning)
+	old := past(t, s, l, runOf(daysAgo(40)), true)
+	alive := past(t, s, l, runOf(daysAgo(35)), false)
+	beside := past(t, s, l, runOf(daysAgo(35)), true)
+	source := past(t, s, l, runOf(daysAgo(34)), true)
+	fork := runOf(daysAgo(1))
 	fork.ForkedFrom, fork.ForkSeq = source.ID, 2
 	past(t, s, l, fork, false)
-	young := past(t, s, l, runOf(daysAgo(3), pipeline.RunRunning), true)
+	young := past(t, s, l, runOf(daysAgo(3)), true)
 
 	d, g := grown(t, s, daysAgo(40), daysAgo(30))
 	if d == nil || len(d.Tables) != 4 || d.Bytes == 0 || d.Tables[0].Table != "run" || d.Tables[0].Rows != 1 || d.Tables[1].Rows != 2 || d.Tables[3].Rows != 1 {
@@ -153,7 +153,7 @@ func sweeps(t *testing.T, h Harness) {
 	}
 
 	// Writers of a dropped day find it again.
-	late := past(t, s, l, runOf(daysAgo(40), pipeline.RunRunning), true)
+	late := past(t, s, l, runOf(daysAgo(40)), true)
 	if gone(t, s, late.ID) {
 		t.Error("a run of a day that had gone is not there")
 	}
@@ -176,7 +176,7 @@ func sweepsWithWriters(t *testing.T, h Harness) {
 	other := h.Again(t, s)
 	l := openLane(t, s, "a")
 	for n := range 6 {
-		past(t, s, l, runOf(daysAgo(20+n), pipeline.RunRunning), true)
+		past(t, s, l, runOf(daysAgo(20+n)), true)
 	}
 	writing, stop := context.WithCancel(t.Context())
 	var all sync.WaitGroup
