@@ -40,9 +40,12 @@ type tags struct {
 	fallback any                               // of tags without one of their own
 	recorded func(key string) *pipeline.Answer // what was decided before; nil: nothing
 	record   func(pipeline.Answer)
-	earlier  func(*pipeline.Auto) *pipeline.Answer // that another run was given, and this one may use; nil: nothing
-	// fill asks a model for the tag of that text; nil: there is none.
-	fill func(ev evaluation, a *pipeline.Auto, text string) (*pipeline.Answer, *pipeline.Failure)
+	// earlier is what another run was given, and this one may use where it asks the
+	// same; sure: whatever it asks. nil: nothing.
+	earlier func(*pipeline.Auto) (past *pipeline.Answer, sure bool)
+	// fill asks a model for the tag of that text, unless past has answered the very
+	// question; nil: there is none.
+	fill func(ev evaluation, a *pipeline.Auto, text string, past *pipeline.Answer) (*pipeline.Answer, *pipeline.Failure)
 }
 
 // tagsAt fills in those at the path. What it decides is recorded with the next
@@ -64,10 +67,10 @@ func (r *runState) tagsAt(path pipeline.Path) *tags {
 		}
 		return r.m.Answer(path, key)
 	}
-	t.earlier = func(a *pipeline.Auto) *pipeline.Answer { return r.book.answer(path, a) }
+	t.earlier = func(a *pipeline.Auto) (*pipeline.Answer, bool) { return r.book.answer(path, a), r.book.replays() }
 	if r.lane.ex.cfg.Filler != nil {
-		t.fill = func(ev evaluation, a *pipeline.Auto, text string) (*pipeline.Answer, *pipeline.Failure) {
-			return r.fillIn(ev, path, a, text)
+		t.fill = func(ev evaluation, a *pipeline.Auto, text string, past *pipeline.Answer) (*pipeline.Answer, *pipeline.Failure) {
+			return r.fillIn(ev, path, a, text, past)
 		}
 	}
 	t.record = func(a pipeline.Answer) { r.resolved = append(r.resolved, resolution{path, a}) }
@@ -106,8 +109,9 @@ func (ev evaluation) resolve(a *pipeline.Auto, what string) (any, *pipeline.Fail
 			return tags.decide(a, what, v, fromAnswer)
 		}
 	}
-	if past := tags.earlier(a); past != nil {
-		return tags.decide(a, what, past.Value, past.From)
+	past, sure := tags.earlier(a)
+	if past != nil && (sure || tags.fill == nil) {
+		return tags.settle(a, what, paid(past))
 	}
 	why := "it has no answer and no fallback"
 	if tags.fill != nil {
@@ -117,7 +121,7 @@ func (ev evaluation) resolve(a *pipeline.Auto, what string) (any, *pipeline.Fail
 		}
 		if fail == nil {
 			var answer *pipeline.Answer
-			if answer, fail = tags.fill(ev, a, word(text)); fail == nil {
+			if answer, fail = tags.fill(ev, a, word(text), past); fail == nil {
 				return tags.settle(a, what, *answer)
 			}
 			if fail.Reason == reasonPending || fail.Kind == pipeline.CategoryCancelled {
@@ -143,6 +147,13 @@ func (ev evaluation) resolve(a *pipeline.Auto, what string) (any, *pipeline.Fail
 		Message: fmt.Sprintf("%s: nothing fills in this <AUTO> tag: %s; give one as %s.%s (line %d)",
 			what, why, plainPath(tags.path), a.Key, a.Pos.Line),
 	}
+}
+
+// paid is an answer that is used once more: it costs nothing more.
+func paid(a *pipeline.Answer) pipeline.Answer {
+	used := *a
+	used.Usage = nil
+	return used
 }
 
 // decide holds a value against the tag's type and settles the tag.

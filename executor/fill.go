@@ -2,8 +2,6 @@ package executor
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"slices"
 	"strings"
@@ -101,9 +99,10 @@ func errPending() *pipeline.Failure {
 	return &pipeline.Failure{Kind: pipeline.CategorySystem, Reason: reasonPending, Message: "an <AUTO> tag is being filled in"}
 }
 
-// fillIn gives what a model has answered for the tag, or puts the question. It
-// is called while fields are evaluated.
-func (r *runState) fillIn(ev evaluation, path pipeline.Path, a *pipeline.Auto, text string) (*pipeline.Answer, *pipeline.Failure) {
+// fillIn gives what a model has answered for the tag, here or, where it was asked
+// the same, in the run that past is from; or it puts the question. It is called
+// while fields are evaluated.
+func (r *runState) fillIn(ev evaluation, path pipeline.Path, a *pipeline.Auto, text string, past *pipeline.Answer) (*pipeline.Answer, *pipeline.Failure) {
 	id := tagID{path, a.Key}
 	if f := r.fills.done[id]; f != nil {
 		delete(r.fills.done, id)
@@ -116,12 +115,17 @@ func (r *runState) fillIn(ev evaluation, path pipeline.Path, a *pipeline.Auto, t
 	if def == nil {
 		return nil, pipeline.Failuref(pipeline.CategorySystem, "an <AUTO> tag stands outside of steps")
 	}
+	q := r.question(ev, path, def, a, text)
+	if past != nil && past.Content == q.content(r.run.ID) {
+		used := paid(past)
+		return &used, nil
+	}
 	if s := r.m.Unit(homeOf(path)).Settings.Auto; s != nil {
 		if fail := r.withinAuto(s); fail != nil {
 			return nil, fail
 		}
 	}
-	r.fills.wanted = &wanting{id: id, def: def, question: r.question(ev, path, def, a, text)}
+	r.fills.wanted = &wanting{id: id, def: def, question: q}
 	return nil, errPending()
 }
 
@@ -174,7 +178,7 @@ func (r *runState) question(ev evaluation, path pipeline.Path, def *pipeline.Ste
 		}
 	case key == "model" || strings.HasSuffix(key, ".model"):
 		q.Kind = OpenModel
-	case slices.ContainsFunc([]string{"if", "condition", "when", "for.items", "queue.items", "while.condition", "repeat.until", "match.on"}, func(p string) bool { return key == p || strings.HasPrefix(key, p+"[") }):
+	case steers(def, a):
 		q.Kind = OpenDependency
 	}
 	left := maxAround
@@ -206,6 +210,29 @@ func (r *runState) question(ev evaluation, path pipeline.Path, def *pipeline.Ste
 	return q
 }
 
+// steers reports whether the tag decides if the step runs, how often, over what,
+// or which way it takes.
+func steers(def *pipeline.StepDef, a *pipeline.Auto) bool {
+	list := []*pipeline.Template{def.Condition, def.Assert}
+	field := func(f *pipeline.Field) {
+		if f != nil {
+			list = append(list, f.Template)
+			for i := range f.List {
+				list = append(list, f.List[i].Template)
+			}
+		}
+	}
+	field(def.Match)
+	if l := def.Loop; l != nil {
+		field(l.Items)
+		list = append(list, l.Condition, l.Until)
+	}
+	for i := range def.Branches {
+		list = append(list, def.Branches[i].Condition)
+	}
+	return slices.ContainsFunc(list, func(t *pipeline.Template) bool { return t != nil && slices.Contains(t.Autos, a) })
+}
+
 // tagged reports whether <AUTO> tags stand in a field.
 func tagged(f *pipeline.Field) bool {
 	return f.Template != nil && len(f.Template.Autos) > 0 || slices.ContainsFunc(f.List, func(e pipeline.Field) bool { return tagged(&e) }) ||
@@ -222,27 +249,28 @@ func (p *program) actions(c pipeline.Catalog) []*pipeline.ActionSpec {
 	return list
 }
 
-// content names what is asked: equal questions have equal answers.
-func (q *Question) content() pipeline.Digest {
-	sum := sha256.Sum256(pipeline.EncodeValue(map[string]any{
+// content names what is asked: equal questions have equal answers. The run's own
+// id, which stands in paths of its workspace, is not part of it.
+func (q *Question) content(run pipeline.RunID) pipeline.Digest {
+	text := string(pipeline.EncodeValue(map[string]any{
 		"kind": q.Kind, "text": q.Text, "type": spec.AnswerSchema(&q.Tag.Type), "choices": q.Choices, "model": q.Tag.Model, "task": q.Tag.Task,
 		"step": q.Step, "around": q.Around, "earlier": q.Earlier,
 	}))
-	return pipeline.Digest("sha256:" + hex.EncodeToString(sum[:]))
+	return digestOf([]byte(strings.ReplaceAll(text, string(run), "run")))
 }
 
 // unsettled reports whether an evaluation has ended because a tag is open. Then a
 // model is asked, and again is called on the lane once that is over.
 func (r *runState) unsettled(again func()) bool {
 	w := r.fills.wanted
-	if w == nil {
+	if w == nil || r.book.previews() { // a preview asks nobody
 		return false
 	}
 	r.fills.wanted = nil
 	if r.fills.done == nil {
 		r.fills.done, r.fills.asking = map[tagID]*filled{}, map[pipeline.Digest]*filling{}
 	}
-	content := w.question.content()
+	content := w.question.content(r.run.ID)
 	then := func(f filled) {
 		f.answer.Key, f.answer.Content = w.id.key, content
 		r.fills.done[w.id] = &f
@@ -255,9 +283,7 @@ func (r *runState) unsettled(again func()) bool {
 		}
 	}
 	if known != nil {
-		a := *known
-		a.Usage = nil // it is paid for
-		then(filled{answer: a})
+		then(filled{answer: paid(known)})
 		return true
 	}
 	if f := r.fills.asking[content]; f != nil {

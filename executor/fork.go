@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -72,6 +73,12 @@ func (e *Executor) forkOf(ctx context.Context, f *pipeline.Forking) (*pipeline.S
 	if s.Plan != prog.plan || len(given) > 0 {
 		if s.Inputs, err = spec.Inputs(s.Plan, inherited(s.Plan, source.Inputs, given)); err != nil {
 			return nil, err
+		}
+	}
+	if _, unused, err := spec.CheckAnswers(s.Plan, s.Answers); err == nil && len(unused) > 0 {
+		return nil, &pipeline.Error{
+			Kind: pipeline.Invalid, Reason: "invalid_answers",
+			Text: "the pipeline has no <AUTO> tag " + strings.Join(unused, ", ") + spec.MeantAnswer(s.Plan, unused[0]),
 		}
 	}
 	answers := maps.Clone(created.Answers)

@@ -22,6 +22,17 @@ func (n *forkNotes) add(t *pipeline.Task, decision, reason string) {
 
 func (n *forkNotes) reuse(t *pipeline.Task) { n.add(t, pipeline.WouldReuse, "") }
 
+// open notes a step whose <AUTO> tag a model would be asked about. What it is
+// given, or whether it runs at all, shows then.
+func (n *forkNotes) open(t *pipeline.Task, w *wanting) {
+	n.again[stepKey(t.Path)] = string(t.Path)
+	if w.question.Kind == OpenDependency {
+		n.add(t, pipeline.WouldUnknown, "unknown until a model has filled in "+w.id.key)
+		return
+	}
+	n.add(t, pipeline.WouldRerun, "a model fills in "+w.id.key)
+}
+
 func (n *forkNotes) rerun(t *pipeline.Task, why string) {
 	n.again[stepKey(t.Path)] = string(t.Path)
 	n.add(t, pipeline.WouldRerun, why)
@@ -86,11 +97,17 @@ func (r *runState) foreseeTask(t *pipeline.Task) {
 		r.task(t)
 	case pipeline.TaskBegin:
 		before := len(n.list)
+		var end func()
 		if t.Def.Kind.Work() {
-			r.prepare(t, nil)()
+			launch := r.prepare(t, nil)
+			end = func() { launch() }
 		} else {
-			r.answer(t)()
+			end = r.answer(t)
 		}
+		if r.opens(t) {
+			return
+		}
+		end()
 		if s := r.m.Step(t.Path); len(n.list) == before && s != nil {
 			switch {
 			case s.Status == pipeline.StepSkipped:
@@ -102,8 +119,22 @@ func (r *runState) foreseeTask(t *pipeline.Task) {
 			}
 		}
 	default:
-		r.answer(t)()
+		if end := r.answer(t); !r.opens(t) {
+			end()
+		}
 	}
+}
+
+// opens notes the <AUTO> tag without which the task cannot be evaluated, and
+// reports whether there is one.
+func (r *runState) opens(t *pipeline.Task) bool {
+	w := r.fills.wanted
+	if w == nil {
+		return false
+	}
+	r.fills.wanted = nil
+	r.book.notes.open(t, w)
+	return true
 }
 
 // words is a reason as a person reads it.
@@ -145,7 +176,9 @@ func (b *book) unreached() {
 			}
 		}
 		if c == "" && s.block != nil {
-			c = cause(s.block)
+			if c = n.again[s.block.key]; c == "" {
+				c = cause(s.block)
+			}
 		}
 		causes[s] = c
 		return c

@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/graph"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
@@ -19,13 +21,6 @@ type pipelines struct {
 
 var _ orchestratorv1.PipelinesServer = pipelines{}
 
-func needSource(source string) error {
-	if source == "" {
-		return refuse("source", "required", "send the pipeline's source")
-	}
-	return nil
-}
-
 // ValidatePipeline answers with what the compiler has found, which may be nothing.
 func (s pipelines) ValidatePipeline(ctx context.Context, req *orchestratorv1.ValidatePipelineRequest) (*orchestratorv1.ValidatePipelineResponse, error) {
 	if err := s.checkSize(req, req.GetFiles()); err != nil {
@@ -38,10 +33,18 @@ func (s pipelines) ValidatePipeline(ctx context.Context, req *orchestratorv1.Val
 	return &orchestratorv1.ValidatePipelineResponse{Diagnostics: fromDiagnostics(c.diags), Truncated: clamp(c.diags.Truncated)}, nil
 }
 
-// ExplainPipeline describes a source that compiles.
-func (s pipelines) ExplainPipeline(ctx context.Context, req *orchestratorv1.ExplainPipelineRequest) (*orchestratorv1.Pipeline, error) {
-	if err := needSource(req.GetSource()); err != nil {
-		return nil, err
+// sourced is a request that brings a pipeline.
+type sourced interface {
+	proto.Message
+	GetFile() string
+	GetSource() string
+	GetFiles() map[string][]byte
+}
+
+// accept compiles the pipeline of a request that needs one without errors.
+func (s *Server) accept(ctx context.Context, req sourced) (*compiled, error) {
+	if req.GetSource() == "" {
+		return nil, refuse("source", "required", "send the pipeline's source")
 	}
 	if err := s.checkSize(req, req.GetFiles()); err != nil {
 		return nil, err
@@ -50,7 +53,13 @@ func (s pipelines) ExplainPipeline(ctx context.Context, req *orchestratorv1.Expl
 	if err != nil {
 		return nil, err
 	}
-	if err := c.refused(); err != nil {
+	return c, c.refused()
+}
+
+// ExplainPipeline describes a source that compiles.
+func (s pipelines) ExplainPipeline(ctx context.Context, req *orchestratorv1.ExplainPipelineRequest) (*orchestratorv1.Pipeline, error) {
+	c, err := s.accept(ctx, req)
+	if err != nil {
 		return nil, err
 	}
 	return s.describe(c), nil
@@ -78,7 +87,14 @@ func (s *Server) describe(c *compiled) *orchestratorv1.Pipeline {
 			p.Tools = append(p.Tools, tool)
 		}
 	}
-	for _, h := range spec.Holes(c.plan) {
+	p.Holes = fromHoles(c.plan)
+	return p
+}
+
+// fromHoles lists the <AUTO> tags of a plan.
+func fromHoles(plan *pipeline.Plan) []*orchestratorv1.Hole {
+	var list []*orchestratorv1.Hole
+	for _, h := range spec.Holes(plan) {
 		hole := &orchestratorv1.Hole{Key: h.Key, Type: spec.TypeText(&h.Auto.Type), Line: clamp(h.Auto.Pos.Line)}
 		if h.Auto.Prompt != nil {
 			hole.Prompt = h.Auto.Prompt.Src
@@ -86,24 +102,15 @@ func (s *Server) describe(c *compiled) *orchestratorv1.Pipeline {
 		if f := h.Auto.Fallback; f != nil {
 			hole.Fallback = fromValue(f.Const)
 		}
-		p.Holes = append(p.Holes, hole)
+		list = append(list, hole)
 	}
-	return p
+	return list
 }
 
 // CreatePipeline registers a version.
 func (s pipelines) CreatePipeline(ctx context.Context, req *orchestratorv1.CreatePipelineRequest) (*orchestratorv1.Pipeline, error) {
-	if err := needSource(req.GetSource()); err != nil {
-		return nil, err
-	}
-	if err := s.checkSize(req, req.GetFiles()); err != nil {
-		return nil, err
-	}
-	c, err := s.compile(ctx, req.GetFile(), req.GetSource(), req.GetFiles())
+	c, err := s.accept(ctx, req)
 	if err != nil {
-		return nil, err
-	}
-	if err := c.refused(); err != nil {
 		return nil, err
 	}
 	if c.files != nil {
@@ -210,7 +217,7 @@ func (s runs) GetDefinition(ctx context.Context, req *orchestratorv1.GetDefiniti
 	if err != nil {
 		return nil, err
 	}
-	return &orchestratorv1.Definition{PlanDigest: string(c.digest), File: c.plan.File, Source: c.source}, nil
+	return &orchestratorv1.Definition{PlanDigest: string(c.digest), File: c.plan.File, Source: c.source, Holes: fromHoles(c.plan)}, nil
 }
 
 func (s runs) planOf(ctx context.Context, run string) (*compiled, error) {

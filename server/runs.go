@@ -144,7 +144,7 @@ func (s runs) answers(ctx context.Context, plan *pipeline.Plan, req *orchestrato
 	if err == nil && len(unused) > 0 {
 		bad := &refusal{reason: "invalid_answers"}
 		for _, key := range unused {
-			bad.violations = append(bad.violations, violation{Field: "answers." + key, Reason: "unused_answer", Text: "the pipeline has no <AUTO> tag of this key"})
+			bad.violations = append(bad.violations, violation{Field: "answers." + key, Reason: "unused_answer", Text: "the pipeline has no <AUTO> tag of this key" + spec.MeantAnswer(plan, key)})
 		}
 		return nil, bad
 	}

@@ -24,7 +24,8 @@ type definitionData struct {
 	File   string
 	Source string
 	Lines  []sourceLine
-	Left   int // lines that are not shown
+	Left   int        // lines that are not shown
+	Filled filledList // values of the <AUTO> tags of a run
 }
 
 // definition marks where the steps of the view's plan begin.

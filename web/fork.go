@@ -29,6 +29,7 @@ type forkForm struct {
 	By    string // record or step: what says where it leaves the old run
 	At    string // the newest record whose results are used; empty: all
 	From  string // the step from which on everything runs again
+	Auto  string // the <AUTO> tag whose value is to be edited; empty: none
 	Draft draft
 }
 
@@ -61,6 +62,7 @@ func (s *site) forkPlanner(w http.ResponseWriter, r *http.Request) {
 		if f.From != "" {
 			f.By = "step"
 		}
+		f.Auto = q.Get("auto")
 		return f, nil
 	})
 }
@@ -70,7 +72,7 @@ func (s *site) submitFork(w http.ResponseWriter, r *http.Request) {
 		d, err := readDraft(r)
 		d.Pipeline, d.Version = run.GetPipeline(), run.GetVersion()
 		return forkForm{
-			By: r.PostForm.Get("by"), At: strings.TrimSpace(r.PostForm.Get("at")), From: strings.TrimSpace(r.PostForm.Get("from")), Draft: d,
+			Auto: r.PostForm.Get("tag"), By: r.PostForm.Get("by"), At: strings.TrimSpace(r.PostForm.Get("at")), From: strings.TrimSpace(r.PostForm.Get("from")), Draft: d,
 		}, err
 	})
 }
@@ -109,9 +111,19 @@ func (s *site) planFork(w http.ResponseWriter, r *http.Request, read func(*api.R
 		d.New.Found = findings{Checked: true} // it has run, with its files
 	}
 	if d.New.Pipeline == nil && !d.Edited {
-		d.New.Pipeline = &api.Pipeline{Inputs: plainInputs(run)}
+		d.New.Pipeline = &api.Pipeline{Inputs: plainInputs(run), Holes: def.GetHoles()}
 	}
-	d.New.Draft = form.Draft
+	if d.New.Recorded, err = s.recorded(ctx, id, form.Auto); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if a := d.New.Recorded[form.Auto]; a != nil && r.Method == http.MethodGet {
+		form.Draft.Answers[form.Auto] = typed(a.GetValue())
+	}
+	if p := d.New.Pipeline; p != nil {
+		p.Holes = instanceHoles(p.GetHoles(), form.Draft.Answers)
+	}
+	d.New.Draft, d.New.Focus = form.Draft, form.Auto
 	code := http.StatusOK
 	req, refused, err := s.forking(ctx, &d)
 	if err == nil && refused.Text == "" {

@@ -66,27 +66,63 @@ func holeChoices(h *api.Hole) []string {
 // filled reports whether a tag has a value without an answer.
 func filled(h *api.Hole) bool { return h.GetFallback() != "" && h.GetFallback() != "null" }
 
-// holeHint is what an empty field of a tag stands for.
-func holeHint(h *api.Hole) string {
-	if filled(h) {
-		return clip(typed(h.GetFallback()), 80)
+// holeEntry is the field of a tag in a form.
+type holeEntry struct {
+	*api.Hole
+	Text, Wrong string
+	Was         *api.Answer // as the run that is forked has it; nil: it has none
+	Forks       bool
+	Focus       bool
+}
+
+func (d newData) field(h *api.Hole) holeEntry {
+	key := h.GetKey()
+	return holeEntry{
+		Hole: h, Text: d.Draft.Answers[key], Wrong: d.Refused.Inputs[key], Was: d.Recorded[key], Forks: d.Recorded != nil, Focus: d.Focus == key,
+	}
+}
+
+// mark says whether the field must be filled in.
+func (f holeEntry) mark() string {
+	switch {
+	case f.Was != nil:
+		return filledBy(f.Was)
+	case f.Forks || filled(f.Hole):
+		return "optional"
+	}
+	return "required"
+}
+
+// hint is what the empty field stands for.
+func (f holeEntry) hint() string {
+	switch {
+	case f.Was != nil:
+		return clip(typed(f.Was.GetValue()), 80)
+	case filled(f.Hole):
+		return clip(typed(f.GetFallback()), 80)
 	}
 	return ""
 }
 
-// holeUnset is what a choice of a tag says while nothing is chosen.
-func holeUnset(h *api.Hole) string {
-	if filled(h) {
-		return "fallback: " + holeHint(h)
+// unset is what a choice says while nothing is chosen.
+func (f holeEntry) unset() string {
+	switch {
+	case f.Was != nil:
+		return "as recorded: " + f.hint()
+	case filled(f.Hole):
+		return "fallback: " + f.hint()
 	}
 	return "not answered"
 }
 
-// holeAbout ties a field to the text below it.
-func holeAbout(h *api.Hole, wrong string) templ.Attributes {
-	a := templ.Attributes{"aria-describedby": "about-auto-" + h.GetKey()}
-	if wrong != "" {
+// about ties the field to the text below it.
+func (f holeEntry) about() templ.Attributes {
+	a := templ.Attributes{"aria-describedby": "about-auto-" + f.GetKey()}
+	if f.Wrong != "" {
 		a["aria-invalid"] = "true"
+	}
+	if f.Focus {
+		a["autofocus"] = true
 	}
 	return a
 }

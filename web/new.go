@@ -39,6 +39,10 @@ type newData struct {
 	Found    findings
 	Refused  refusal
 	Plan     *dryPlan // what a dry run says; nil: there was none
+	Focus    string   // the tag that is to be answered
+	// Recorded is what a run that is forked has been given for its tags, by their
+	// keys; nil: the run is nobody's fork.
+	Recorded map[string]*api.Answer
 }
 
 // findings is what validation says; Checked tells an empty list from none yet.

@@ -2,7 +2,6 @@ package web
 
 import (
 	"context"
-	"slices"
 	"strings"
 	"time"
 
@@ -28,9 +27,9 @@ type stepData struct {
 	Line     int32
 	Def      string // address of the definition at that line
 	Log      []logLine
-	Autos    []autoAnswer // values that were filled in
-	Talk     *talk        // the calls that it has made; nil: none
-	Final    bool         // the run has ended: it can be run again from here
+	Filled   filledList // values of its <AUTO> tags
+	Talk     *talk      // the calls that it has made; nil: none
+	Final    bool       // the run has ended: it can be run again from here
 	Screen   screen
 	Now      time.Time
 }
@@ -42,6 +41,7 @@ type attempt struct {
 	Start time.Time
 	End   time.Time
 	Error string
+	Asked bool // it was laid down until people had decided, and another goes on
 }
 
 // drawer builds the open drawer, or nil when the address names no step.
@@ -71,7 +71,6 @@ func (s *site) stepData(ctx context.Context, v *view, sc screen) (stepData, erro
 	v.mu.Lock()
 	gn := v.graph.byInstance[id]
 	seq := v.seq
-	d.Autos = slices.Clone(v.autos[sc.Step])
 	v.mu.Unlock()
 	if gn.GetLine() > 0 {
 		def, err := s.runs.GetDefinition(ctx, &api.GetDefinitionRequest{Id: sc.Run}, bigAnswers)
@@ -81,6 +80,11 @@ func (s *site) stepData(ctx context.Context, v *view, sc screen) (stepData, erro
 		d.Line, d.File = gn.GetLine(), def.GetFile()
 		d.Excerpt = excerpt(def.GetSource(), gn.GetLine(), 1, 8)
 		d.Def = sc.with("tab", "definition") + "#L" + itoa(gn.GetLine())
+		if hasHole(def.GetHoles(), sc.Step) {
+			if d.Filled, err = s.filledData(ctx, sc.Run, sc.Step); err != nil {
+				return d, err
+			}
+		}
 	}
 	if step == nil {
 		return d, nil
@@ -135,10 +139,12 @@ func tried(list []attempt, e *api.Event, step *api.Step) []attempt {
 		list = append(list, attempt{N: n, Start: moment(e.GetAt())})
 	}
 	a := &list[len(list)-1]
+	waited := a.State == "waiting"
 	a.State = stepState(step.GetStatus())
 	a.Error = step.GetError().GetMessage()
 	if e.GetType() == "step_retrying" && step.GetReason() != "decided" { // what people have decided goes on
 		a.State = "failed"
+		a.Asked = waited && a.Error == ""
 	}
 	if a.State != "running" && a.End.IsZero() {
 		a.End = moment(e.GetAt())

@@ -34,10 +34,10 @@ type view struct {
 	pages    []stepsFrom // of the list of steps, as far as it was read
 	steps    []*instance
 	index    map[string]int32
-	touched  int32                   // seq at which an instance last changed
-	waited   int32                   // seq at which what the run waits for last changed
-	publish  int32                   // seq at which a step last published
-	waits    map[int32]*api.Waiting  // by the index of the instance
+	touched  int32                  // seq at which an instance last changed
+	waited   int32                  // seq at which what the run waits for last changed
+	publish  int32                  // seq at which a step last published
+	waits    map[int32]*api.Waiting // by the index of the instance
 	tally    tally
 	usage    usage
 	nodes    map[string]*node

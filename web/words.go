@@ -46,7 +46,7 @@ func doing(kind, action string) string {
 	switch {
 	case action == "":
 		return kind
-	case kind == "" || kind == "action":
+	case kind == "" || kind == "action" || kind == action:
 		return action
 	}
 	return kind + " " + action
@@ -112,7 +112,7 @@ func summary(e *api.Event, b *eventBrief) string {
 	switch e.GetType() {
 	case "auto_resolved":
 		if a, ok := autoOf(e); ok {
-			return a.Key + " = " + clip(typed(a.Value), most) + " (" + a.Source() + ")"
+			return a.GetParam() + " = " + clip(typed(a.GetValue()), most) + " (" + filledBy(a) + ")"
 		}
 	case "approval_decided":
 		if d := b.Decision; d != nil {

@@ -8,49 +8,73 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/pflag"
+
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
-// answers reads what the command line gives for <AUTO> tags, by their keys. An
-// answer of the file that no tag asks for is a warning: one file may serve
-// several pipelines.
+// answerFlags give values of <AUTO> tags.
+type answerFlags struct {
+	answersFile string
+	autos       []string // step.param=value
+}
+
+func (a *answerFlags) add(fl *pflag.FlagSet) {
+	fl.StringArrayVar(&a.autos, "auto", nil, "the value of an <AUTO> tag as step.param=value; wins over --answers (repeatable)")
+	fl.StringVar(&a.answersFile, "answers", "", "a YAML file with the values of <AUTO> tags by step.param")
+}
+
+// answers reads what the command line gives for the <AUTO> tags of a pipeline.
 func (c *cli) answers(ctx context.Context, cl *client, src *source, f *runFlags) (map[string]any, error) {
-	given := map[string]any{}
-	if f.answers != "" {
-		text, err := readFile("answers", f.answers)
-		if err != nil {
-			return nil, err
+	var about *api.Pipeline
+	given, faults, err := c.givenAnswers(&f.answerFlags, f.quiet, func() (_ []*api.Hole, err error) {
+		if about, err = c.describe(ctx, cl, src); err != nil {
+			return nil, c.refused(ctx, cl, src, err)
 		}
-		if given, err = spec.ParseAnswers(f.answers, text); err != nil {
-			return nil, unreadable("the answers in "+f.answers+" cannot be read", err)
+		return about.GetHoles(), nil
+	})
+	if faults != nil {
+		return nil, c.refuseAnswers(src, about, faults)
+	}
+	return given, err
+}
+
+// givenAnswers reads the answers that flags give, by the tags that there are, and
+// says what is wrong with them. An answer of the file that no tag asks for is a
+// warning: one file may serve several pipelines.
+func (c *cli) givenAnswers(f *answerFlags, quiet bool, tags func() ([]*api.Hole, error)) (given map[string]any, faults []string, err error) {
+	given = map[string]any{}
+	if f.answersFile != "" {
+		text, err := readFile("answers", f.answersFile)
+		if err != nil {
+			return nil, nil, err
+		}
+		if given, err = spec.ParseAnswers(f.answersFile, text); err != nil {
+			return nil, nil, unreadable("the answers in "+f.answersFile+" cannot be read", err)
 		}
 	}
 	texts, err := pairs("answer", f.autos)
-	if err != nil {
-		return nil, err
+	if err != nil || len(given)+len(texts) == 0 {
+		return nil, nil, err
 	}
-	if len(given)+len(texts) == 0 {
-		return nil, nil
-	}
-	p, err := c.describe(ctx, cl, src)
+	holes, err := tags()
 	if err != nil {
-		return nil, c.refused(ctx, cl, src, err)
+		return nil, nil, err
 	}
 	for _, key := range sortedKeys(given) {
-		if hole(p, key) == nil {
+		if hole(holes, key) == nil {
 			delete(given, key)
-			if !f.quiet {
-				fmt.Fprintln(c.painted(c.err), painted("WAITING", "warning: "+f.answers+" has an answer that nothing asks for: "+key+meant(p, key)))
+			if !quiet {
+				fmt.Fprintln(c.painted(c.err), painted("WAITING", "warning: "+f.answersFile+" has an answer that nothing asks for: "+key+meant(holes, key)))
 			}
 		}
 	}
-	var faults []string
 	for _, key := range sortedKeys(texts) {
-		h := hole(p, key)
+		h := hole(holes, key)
 		if h == nil {
-			faults = append(faults, "nothing is filled in at "+key+meant(p, key))
+			faults = append(faults, "nothing is filled in at "+key+meant(holes, key))
 			continue
 		}
 		v, err := spec.ParseInput(pipeline.Input{Name: key, Type: typeOf(h.GetType())}, texts[key])
@@ -62,10 +86,7 @@ func (c *cli) answers(ctx context.Context, cl *client, src *source, f *runFlags)
 		}
 		given[key] = v
 	}
-	if faults != nil {
-		return nil, c.refuseAnswers(src, p, faults)
-	}
-	return given, nil
+	return given, faults, nil
 }
 
 // unreadable is a file of the language that has faults.
@@ -82,10 +103,10 @@ func unreadable(what string, err error) error {
 var numbers = regexp.MustCompile(`\[\d+\]|~\d+`)
 
 // hole finds the tag that a key answers, which may name one pass of a loop.
-func hole(p *api.Pipeline, key string) *api.Hole {
+func hole(holes []*api.Hole, key string) *api.Hole {
 	path, param, _ := strings.Cut(key, ".")
 	general := numbers.ReplaceAllString(path, "") + "." + param
-	for _, h := range p.GetHoles() {
+	for _, h := range holes {
 		if h.GetKey() == key || h.GetKey() == general {
 			return h
 		}
@@ -94,9 +115,9 @@ func hole(p *api.Pipeline, key string) *api.Hole {
 }
 
 // meant asks whether another tag was meant.
-func meant(p *api.Pipeline, key string) string {
+func meant(holes []*api.Hole, key string) string {
 	var keys []string
-	for _, h := range p.GetHoles() {
+	for _, h := range holes {
 		keys = append(keys, h.GetKey())
 	}
 	if n := nearest(key, keys); n != "" {
@@ -139,9 +160,13 @@ func (c *cli) refuseAnswers(src *source, p *api.Pipeline, faults []string) error
 	if c.asJSON {
 		return c.refuseInputs(src, p, faults)
 	}
-	f := &failure{code: exitInvalid, what: src.file + " was not run: the answers do not fit", why: strings.Join(faults, "\n")}
-	if len(p.GetHoles()) > 0 {
-		f.why += "\n\n<AUTO> tags of the pipeline:\n" + holeTable(p, "  ")
+	return answersUnfit(src.file+" was not run", p.GetHoles(), faults)
+}
+
+func answersUnfit(what string, holes []*api.Hole, faults []string) error {
+	f := &failure{code: exitInvalid, what: what + ": the answers do not fit", why: strings.Join(faults, "\n")}
+	if len(holes) > 0 {
+		f.why += "\n\n<AUTO> tags of the pipeline:\n" + holeTable(holes, "  ")
 	} else {
 		f.why += "\nthe pipeline has no <AUTO> tags"
 	}

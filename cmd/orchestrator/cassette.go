@@ -58,7 +58,7 @@ orchestrator replay report.cassette.yaml report.yaml -i depth=3`,
 	fl := cmd.Flags()
 	fl.StringArrayVarP(&f.inputs, "input", "i", nil, "an input as name=value; name=@file reads the value from a file (repeatable)")
 	fl.StringVar(&f.inputsFile, "inputs", "", "a YAML or JSON file with the inputs by name; - is standard input")
-	fl.StringVar(&f.answers, "answers", "", "a YAML file with the values of <AUTO> tags by step.param")
+	f.answerFlags.add(fl)
 	fl.StringVar(&f.workspace, "workspace", "", "the directory that the steps work in; default the current one")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no progress, only the outputs")
 	c.jsonFlag(cmd, "print the run with its steps as one JSON document")

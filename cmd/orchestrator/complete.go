@@ -25,7 +25,7 @@ func (c *cli) completeFlags(root *cobra.Command) {
 			cmd.ValidArgsFunction = c.completeRun(verb)
 		}
 	}
-	for _, verb := range []string{"steer", "calls"} {
+	for _, verb := range []string{"steer", "calls", "answers"} {
 		cmd, _, err := root.Find([]string{"runs", verb})
 		if err != nil {
 			continue
@@ -95,6 +95,9 @@ func (c *cli) completeFlags(root *cobra.Command) {
 		return nil, cobra.ShellCompDirectiveFilterDirs
 	})
 	flag([]string{"runs", "export"}, "cassette", yamlFiles)
+	flag([]string{"runs", "fork"}, "answers", yamlFiles)
+	flag([]string{"runs", "fork"}, "auto", c.completeRunAuto)
+	flag([]string{"replay"}, "auto", cobra.NoFileCompletions)
 	flag([]string{"run"}, "script", yamlFiles)
 	flag([]string{"skills", "test"}, "script", yamlFiles)
 	flag([]string{"skills", "test"}, "workspace", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -242,6 +245,28 @@ func (c *cli) completeAuto(_ *cobra.Command, args []string, typed string) ([]str
 		}
 		return out
 	})
+}
+
+// completeRunAuto offers those of the run that is named before.
+func (c *cli) completeRunAuto(_ *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 || strings.Contains(typed, "=") {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	out, _ := c.completing(c.reader, func(ctx context.Context, cl *client) (out []string) {
+		id, err := cl.findRun(ctx, args[0])
+		if err != nil {
+			return nil
+		}
+		list, err := cl.allAnswers(ctx, id, "")
+		if err != nil {
+			return nil
+		}
+		for _, a := range list {
+			out = append(out, a.GetKey()+"=\t"+cut(plainText(a.GetValue()), 60))
+		}
+		return out
+	})
+	return out, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeValue offers what may stand before the = of a value.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
@@ -81,6 +80,7 @@ func (cl *client) liftHere(ctx context.Context, id string) (lifted bool, err err
 
 // forkFlags are the flags of the verbs that start a run of another's results.
 type forkFlags struct {
+	answerFlags
 	from    string
 	at      int32
 	inputs  []string
@@ -117,13 +117,15 @@ orchestrator runs rerun last --from 'files[2]/summary' --preview`,
 func (c *cli) runsForkCommand() *cobra.Command {
 	return c.forkCommand(pipeline.ForkAt, &cobra.Command{
 		Use:   "fork RUN",
-		Short: "Start a run from another's results, with other inputs or another definition",
+		Short: "Start a run from another's results, with other inputs, answers or another definition",
 		Long:  `Starts a new run that uses the results which another run had recorded up to a record of its log, by default all of them. A result is used where the step is defined as it was and is given what it was given; all else runs again.`,
 		Example: `
 # other inputs: only what they reach runs again
 orchestrator runs fork last -i depth=5
 # an edited definition
 orchestrator runs fork last --file report.yaml --preview
+# another value of an <AUTO> tag, in place of what was recorded: runs answers lists them
+orchestrator runs fork last --auto outline.depth=5
 # as it was after record 40 of its log
 orchestrator runs fork last --at 40`,
 	})
@@ -159,6 +161,7 @@ func (c *cli) forkCommand(mode pipeline.ForkMode, cmd *cobra.Command) *cobra.Com
 		fl.Int32Var(&f.at, "at", 0, "the newest record of the log to use; default the newest there is")
 		fl.StringArrayVarP(&f.inputs, "input", "i", nil, "another value of an input as name=value; name=@file reads it from a file (repeatable)")
 		fl.StringVar(&f.file, "file", "", "another definition of the pipeline")
+		f.answerFlags.add(fl)
 	case pipeline.ForkRetry, pipeline.ForkReplay:
 	}
 	c.jsonFlag(cmd, what)
@@ -204,20 +207,7 @@ func (c *cli) fork(ctx context.Context, arg string, mode pipeline.ForkMode, f *f
 	if err != nil {
 		return c.forkRefused(ctx, cl, src, err)
 	}
-	if f.detach {
-		if c.asJSON {
-			return c.printJSON(run)
-		}
-		fmt.Fprintln(c.out, run.GetId())
-		look(c.painted(c.err), [2]string{c.again("runs watch " + run.GetId()), "follow it"})
-		return nil
-	}
-	if f.key != "" && cl.house != nil { // an earlier run of the key may have lost its process
-		if _, err := cl.adopt(ctx, run.GetId()); err != nil {
-			return err
-		}
-	}
-	return c.seeThrough(ctx, cl, run.GetId(), f.quiet, time.Time{})
+	return c.attend(ctx, cl, run, f.detach, f.quiet, f.key != "")
 }
 
 func (c *cli) forkRefused(ctx context.Context, cl *client, src *source, err error) error {
@@ -238,7 +228,8 @@ func (cl *client) startFork(ctx context.Context, req *api.PreviewForkRequest, ke
 	case pipeline.ForkAt:
 	}
 	return cl.runs.ForkRun(ctx, &api.ForkRunRequest{
-		Id: req.GetId(), At: req.GetAt(), Inputs: req.GetInputs(), Source: req.GetSource(), File: req.GetFile(), Files: req.GetFiles(), IdempotencyKey: key,
+		Id: req.GetId(), At: req.GetAt(), Inputs: req.GetInputs(), Answers: req.GetAnswers(),
+		Source: req.GetSource(), File: req.GetFile(), Files: req.GetFiles(), IdempotencyKey: key,
 	})
 }
 
@@ -253,6 +244,9 @@ func (c *cli) forkRequest(ctx context.Context, cl *client, id string, mode pipel
 		}
 		req.Source, req.File, req.Files = src.text, src.file, src.files
 	}
+	if err := c.forkAnswers(ctx, cl, src, f, req); err != nil {
+		return nil, src, err
+	}
 	texts, err := pairs("input", f.inputs)
 	if err != nil || len(texts) == 0 {
 		return req, src, err
@@ -265,6 +259,30 @@ func (c *cli) forkRequest(ctx context.Context, cl *client, id string, mode pipel
 	}
 	req.Inputs = string(pipeline.EncodeValue(given))
 	return req, src, err
+}
+
+// forkAnswers reads what is to stand in place of the run's own answers.
+func (c *cli) forkAnswers(ctx context.Context, cl *client, src *source, f *forkFlags, req *api.PreviewForkRequest) error {
+	var holes []*api.Hole
+	given, faults, err := c.givenAnswers(&f.answerFlags, f.quiet, func() ([]*api.Hole, error) {
+		if src != nil {
+			p, err := c.describe(ctx, cl, src)
+			holes = p.GetHoles()
+			return holes, err
+		}
+		def, err := cl.runs.GetDefinition(ctx, &api.GetDefinitionRequest{Id: req.GetId()})
+		holes = def.GetHoles()
+		return holes, err
+	})
+	switch {
+	case err != nil:
+		return err
+	case faults != nil:
+		return answersUnfit("no run was started", holes, faults)
+	case len(given) > 0:
+		req.Answers = string(pipeline.EncodeValue(given))
+	}
+	return nil
 }
 
 // otherInputs reads texts by the values that they take the place of: a text stays

@@ -215,7 +215,7 @@ func explain(w io.Writer, p *api.Pipeline) {
 	}
 	if len(p.GetHoles()) > 0 {
 		section("Filled in when it runs")
-		fmt.Fprint(w, holeTable(p, "  "))
+		fmt.Fprint(w, holeTable(p.GetHoles(), "  "))
 		fmt.Fprintln(w, dim("  by --auto KEY=VALUE or --answers FILE, else by their fallback"))
 	}
 	section("Steps")
@@ -256,9 +256,9 @@ func secretVariable(name string) string {
 }
 
 // holeTable lists the <AUTO> tags of a pipeline.
-func holeTable(p *api.Pipeline, by string) string {
+func holeTable(holes []*api.Hole, by string) string {
 	var rows [][]string
-	for _, h := range p.GetHoles() {
+	for _, h := range holes {
 		fallback := "open"
 		if f := h.GetFallback(); f != "" {
 			fallback = "fallback " + cut(plainText(f), 30)

@@ -19,10 +19,9 @@ import (
 
 // runFlags are the flags of run.
 type runFlags struct {
+	answerFlags
 	inputs     []string
 	inputsFile string
-	autos      []string
-	answers    string
 	script     string
 	cassette   string
 	workspace  string
@@ -67,8 +66,7 @@ orchestrator run nightly.yaml --server http://127.0.0.1:8080 --detach`,
 	fl := cmd.Flags()
 	fl.StringArrayVarP(&f.inputs, "input", "i", nil, "an input as name=value; name=@file reads the value from a file (repeatable)")
 	fl.StringVar(&f.inputsFile, "inputs", "", "a YAML or JSON file with the inputs by name; - is standard input")
-	fl.StringArrayVar(&f.autos, "auto", nil, "the value of an <AUTO> tag as step.param=value; wins over --answers (repeatable)")
-	fl.StringVar(&f.answers, "answers", "", "a YAML file with the values of <AUTO> tags by step.param")
+	f.answerFlags.add(fl)
 	fl.StringVar(&f.script, "script", "", "a file of scripted answers that stands in for the model")
 	fl.StringVar(&f.workspace, "workspace", "", "the directory that the steps work in; default the current one")
 	fl.StringArrayVar(&f.labels, "label", nil, "a label of the run as name=value (repeatable)")
@@ -108,7 +106,13 @@ func (c *cli) run(ctx context.Context, file string, f *runFlags) error {
 	if !f.quiet && !c.asJSON {
 		c.warn(ctx, cl, src)
 	}
-	if f.detach {
+	return c.attend(ctx, cl, run, f.detach, f.quiet, f.key != "")
+}
+
+// attend stays with a run that has just been made until it ends, or, detached, says
+// where to follow it.
+func (c *cli) attend(ctx context.Context, cl *client, run *api.Run, detach, quiet, keyed bool) error {
+	if detach {
 		if c.asJSON {
 			return c.printJSON(run)
 		}
@@ -116,12 +120,12 @@ func (c *cli) run(ctx context.Context, file string, f *runFlags) error {
 		look(c.painted(c.err), [2]string{c.again("runs watch " + run.GetId()), "follow it"})
 		return nil
 	}
-	if f.key != "" && cl.house != nil { // an earlier run of the key may have lost its process
+	if keyed && cl.house != nil { // an earlier run of the key may have lost its process
 		if _, err := cl.adopt(ctx, run.GetId()); err != nil {
 			return err
 		}
 	}
-	return c.seeThrough(ctx, cl, run.GetId(), f.quiet, time.Time{})
+	return c.seeThrough(ctx, cl, run.GetId(), quiet, time.Time{})
 }
 
 // request is what the command line asks to run.

@@ -25,7 +25,7 @@ orchestrator runs logs last --step build --follow`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(c.runsListCommand(), c.runsGetCommand(), c.runsWhyCommand(), c.runsWatchCommand(), c.runsLogsCommand(), c.runsArtifactsCommand(), c.runsCancelCommand(), c.runsPauseCommand(), c.runsResumeCommand(),
-		c.runsRetryCommand(), c.runsRerunCommand(), c.runsForkCommand(), c.runsReplayCommand(), c.runsSteerCommand(), c.runsCallsCommand(),
+		c.runsRetryCommand(), c.runsRerunCommand(), c.runsForkCommand(), c.runsReplayCommand(), c.runsSteerCommand(), c.runsCallsCommand(), c.runsAnswersCommand(),
 		c.runsDiffCommand(), c.runsExportCommand(), c.runsImportCommand())
 	return cmd
 }
@@ -160,7 +160,7 @@ orchestrator runs get 0198c2f0-7b1e-7cc3-98c4-dc0c0c07398f --json`,
 				if err != nil {
 					return err
 				}
-				return c.printRun(cl, run, steps, questions)
+				return c.printRun(ctx, cl, run, steps, questions)
 			})
 		},
 	}
@@ -171,7 +171,7 @@ orchestrator runs get 0198c2f0-7b1e-7cc3-98c4-dc0c0c07398f --json`,
 // maxSteps is how many step instances a run's page on the terminal lists.
 const maxSteps = 300
 
-func (c *cli) printRun(cl *client, run *api.Run, steps []*api.Step, questions map[string]string) error {
+func (c *cli) printRun(ctx context.Context, cl *client, run *api.Run, steps []*api.Step, questions map[string]string) error {
 	w := c.painted(c.out)
 	now := time.Now()
 	s := run.GetStatus().String()
@@ -221,6 +221,8 @@ func (c *cli) printRun(cl *client, run *api.Run, steps []*api.Step, questions ma
 		}
 		table(w, rows)
 	}
+	filled, more := cl.filledIn(ctx, run.GetId())
+	printFilledIn(w, run.GetId(), filled, more)
 	if e := run.GetError(); e != nil {
 		fmt.Fprintf(w, "\n%s\n", strong.Render("Error"))
 		where := e.GetKind()

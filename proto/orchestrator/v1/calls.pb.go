@@ -22,6 +22,263 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ListAnswersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The run.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The path of the step instance, or of a pass of a loop; empty: all.
+	Step          string `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	PageSize      int32  `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAnswersRequest) Reset() {
+	*x = ListAnswersRequest{}
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAnswersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAnswersRequest) ProtoMessage() {}
+
+func (x *ListAnswersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAnswersRequest.ProtoReflect.Descriptor instead.
+func (*ListAnswersRequest) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_calls_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ListAnswersRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ListAnswersRequest) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *ListAnswersRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListAnswersRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListAnswersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Answers       []*Answer              `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAnswersResponse) Reset() {
+	*x = ListAnswersResponse{}
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAnswersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAnswersResponse) ProtoMessage() {}
+
+func (x *ListAnswersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAnswersResponse.ProtoReflect.Descriptor instead.
+func (*ListAnswersResponse) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_calls_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ListAnswersResponse) GetAnswers() []*Answer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *ListAnswersResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Answer is what an <AUTO> tag was filled in with.
+type Answer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in a file of answers: step.param, or loop[2]/step.param for one pass.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The path of the step instance, or of a pass of a loop.
+	Step string `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	// The key of the tag within its step.
+	Param string `protobuf:"bytes,3,opt,name=param,proto3" json:"param,omitempty"`
+	Value string `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
+	// Where it is from: answer, given with the run; fallback; model; cache, of a
+	// model in another run.
+	From string `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`
+	// Of model and cache: who has given it, and whether that was a script.
+	Model    string `protobuf:"bytes,6,opt,name=model,proto3" json:"model,omitempty"`
+	Scripted bool   `protobuf:"varint,7,opt,name=scripted,proto3" json:"scripted,omitempty"`
+	// What was left open: task_type, model_selection, parameter_inference or
+	// dependency_detection.
+	Kind string `protobuf:"bytes,8,opt,name=kind,proto3" json:"kind,omitempty"`
+	// What it has cost this run; null: nothing.
+	Usage *Usage `protobuf:"bytes,9,opt,name=usage,proto3" json:"usage,omitempty"`
+	// The record of the log that tells it, and when that was made.
+	Seq           int32                  `protobuf:"varint,10,opt,name=seq,proto3" json:"seq,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_calls_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Answer) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Answer) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *Answer) GetParam() string {
+	if x != nil {
+		return x.Param
+	}
+	return ""
+}
+
+func (x *Answer) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Answer) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Answer) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *Answer) GetScripted() bool {
+	if x != nil {
+		return x.Scripted
+	}
+	return false
+}
+
+func (x *Answer) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Answer) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *Answer) GetSeq() int32 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Answer) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 type ListCallsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The run.
@@ -36,7 +293,7 @@ type ListCallsRequest struct {
 
 func (x *ListCallsRequest) Reset() {
 	*x = ListCallsRequest{}
-	mi := &file_orchestrator_v1_calls_proto_msgTypes[0]
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -48,7 +305,7 @@ func (x *ListCallsRequest) String() string {
 func (*ListCallsRequest) ProtoMessage() {}
 
 func (x *ListCallsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_calls_proto_msgTypes[0]
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -61,7 +318,7 @@ func (x *ListCallsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCallsRequest.ProtoReflect.Descriptor instead.
 func (*ListCallsRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_calls_proto_rawDescGZIP(), []int{0}
+	return file_orchestrator_v1_calls_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListCallsRequest) GetId() string {
@@ -103,7 +360,7 @@ type ListCallsResponse struct {
 
 func (x *ListCallsResponse) Reset() {
 	*x = ListCallsResponse{}
-	mi := &file_orchestrator_v1_calls_proto_msgTypes[1]
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -115,7 +372,7 @@ func (x *ListCallsResponse) String() string {
 func (*ListCallsResponse) ProtoMessage() {}
 
 func (x *ListCallsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_calls_proto_msgTypes[1]
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -128,7 +385,7 @@ func (x *ListCallsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCallsResponse.ProtoReflect.Descriptor instead.
 func (*ListCallsResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_calls_proto_rawDescGZIP(), []int{1}
+	return file_orchestrator_v1_calls_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListCallsResponse) GetCalls() []*Call {
@@ -159,7 +416,7 @@ type GetCallRequest struct {
 
 func (x *GetCallRequest) Reset() {
 	*x = GetCallRequest{}
-	mi := &file_orchestrator_v1_calls_proto_msgTypes[2]
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -171,7 +428,7 @@ func (x *GetCallRequest) String() string {
 func (*GetCallRequest) ProtoMessage() {}
 
 func (x *GetCallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_calls_proto_msgTypes[2]
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -184,7 +441,7 @@ func (x *GetCallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallRequest.ProtoReflect.Descriptor instead.
 func (*GetCallRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_calls_proto_rawDescGZIP(), []int{2}
+	return file_orchestrator_v1_calls_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetCallRequest) GetId() string {
@@ -275,7 +532,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_orchestrator_v1_calls_proto_msgTypes[3]
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +544,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_calls_proto_msgTypes[3]
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +557,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_calls_proto_rawDescGZIP(), []int{3}
+	return file_orchestrator_v1_calls_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Call) GetStep() string {
@@ -545,7 +802,7 @@ type PromptPart struct {
 
 func (x *PromptPart) Reset() {
 	*x = PromptPart{}
-	mi := &file_orchestrator_v1_calls_proto_msgTypes[4]
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +814,7 @@ func (x *PromptPart) String() string {
 func (*PromptPart) ProtoMessage() {}
 
 func (x *PromptPart) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_calls_proto_msgTypes[4]
+	mi := &file_orchestrator_v1_calls_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +827,7 @@ func (x *PromptPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromptPart.ProtoReflect.Descriptor instead.
 func (*PromptPart) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_calls_proto_rawDescGZIP(), []int{4}
+	return file_orchestrator_v1_calls_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PromptPart) GetName() string {
@@ -591,7 +848,29 @@ var File_orchestrator_v1_calls_proto protoreflect.FileDescriptor
 
 const file_orchestrator_v1_calls_proto_rawDesc = "" +
 	"\n" +
-	"\x1borchestrator/v1/calls.proto\x12\x0forchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dorchestrator/v1/options.proto\x1a\x1aorchestrator/v1/runs.proto\"r\n" +
+	"\x1borchestrator/v1/calls.proto\x12\x0forchestrator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dorchestrator/v1/options.proto\x1a\x1aorchestrator/v1/runs.proto\"t\n" +
+	"\x12ListAnswersRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\tR\x04step\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"p\n" +
+	"\x13ListAnswersResponse\x121\n" +
+	"\aanswers\x18\x01 \x03(\v2\x17.orchestrator.v1.AnswerR\aanswers\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa6\x02\n" +
+	"\x06Answer\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\tR\x04step\x12\x14\n" +
+	"\x05param\x18\x03 \x01(\tR\x05param\x12\x1a\n" +
+	"\x05value\x18\x04 \x01(\tB\x04\xe8\xe0\x18\x01R\x05value\x12\x12\n" +
+	"\x04from\x18\x05 \x01(\tR\x04from\x12\x14\n" +
+	"\x05model\x18\x06 \x01(\tR\x05model\x12\x1a\n" +
+	"\bscripted\x18\a \x01(\bR\bscripted\x12\x12\n" +
+	"\x04kind\x18\b \x01(\tR\x04kind\x12,\n" +
+	"\x05usage\x18\t \x01(\v2\x16.orchestrator.v1.UsageR\x05usage\x12\x10\n" +
+	"\x03seq\x18\n" +
+	" \x01(\x05R\x03seq\x12*\n" +
+	"\x02at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"r\n" +
 	"\x10ListCallsRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\tR\x04step\x12\x1b\n" +
@@ -644,10 +923,11 @@ const file_orchestrator_v1_calls_proto_rawDesc = "" +
 	"\n" +
 	"PromptPart\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x05R\x05bytes2\x9e\x01\n" +
+	"\x05bytes\x18\x02 \x01(\x05R\x05bytes2\xf8\x01\n" +
 	"\x05Calls\x12R\n" +
 	"\tListCalls\x12!.orchestrator.v1.ListCallsRequest\x1a\".orchestrator.v1.ListCallsResponse\x12A\n" +
-	"\aGetCall\x12\x1f.orchestrator.v1.GetCallRequest\x1a\x15.orchestrator.v1.CallBSZQgithub.com/orchestrator-project/orchestrator/proto/orchestrator/v1;orchestratorv1b\x06proto3"
+	"\aGetCall\x12\x1f.orchestrator.v1.GetCallRequest\x1a\x15.orchestrator.v1.Call\x12X\n" +
+	"\vListAnswers\x12#.orchestrator.v1.ListAnswersRequest\x1a$.orchestrator.v1.ListAnswersResponseBSZQgithub.com/orchestrator-project/orchestrator/proto/orchestrator/v1;orchestratorv1b\x06proto3"
 
 var (
 	file_orchestrator_v1_calls_proto_rawDescOnce sync.Once
@@ -661,33 +941,41 @@ func file_orchestrator_v1_calls_proto_rawDescGZIP() []byte {
 	return file_orchestrator_v1_calls_proto_rawDescData
 }
 
-var file_orchestrator_v1_calls_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_orchestrator_v1_calls_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_orchestrator_v1_calls_proto_goTypes = []any{
-	(*ListCallsRequest)(nil),      // 0: orchestrator.v1.ListCallsRequest
-	(*ListCallsResponse)(nil),     // 1: orchestrator.v1.ListCallsResponse
-	(*GetCallRequest)(nil),        // 2: orchestrator.v1.GetCallRequest
-	(*Call)(nil),                  // 3: orchestrator.v1.Call
-	(*PromptPart)(nil),            // 4: orchestrator.v1.PromptPart
-	(*Usage)(nil),                 // 5: orchestrator.v1.Usage
-	(*Failure)(nil),               // 6: orchestrator.v1.Failure
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*ListAnswersRequest)(nil),    // 0: orchestrator.v1.ListAnswersRequest
+	(*ListAnswersResponse)(nil),   // 1: orchestrator.v1.ListAnswersResponse
+	(*Answer)(nil),                // 2: orchestrator.v1.Answer
+	(*ListCallsRequest)(nil),      // 3: orchestrator.v1.ListCallsRequest
+	(*ListCallsResponse)(nil),     // 4: orchestrator.v1.ListCallsResponse
+	(*GetCallRequest)(nil),        // 5: orchestrator.v1.GetCallRequest
+	(*Call)(nil),                  // 6: orchestrator.v1.Call
+	(*PromptPart)(nil),            // 7: orchestrator.v1.PromptPart
+	(*Usage)(nil),                 // 8: orchestrator.v1.Usage
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*Failure)(nil),               // 10: orchestrator.v1.Failure
 }
 var file_orchestrator_v1_calls_proto_depIdxs = []int32{
-	3, // 0: orchestrator.v1.ListCallsResponse.calls:type_name -> orchestrator.v1.Call
-	5, // 1: orchestrator.v1.Call.usage:type_name -> orchestrator.v1.Usage
-	6, // 2: orchestrator.v1.Call.error:type_name -> orchestrator.v1.Failure
-	7, // 3: orchestrator.v1.Call.began_at:type_name -> google.protobuf.Timestamp
-	7, // 4: orchestrator.v1.Call.ended_at:type_name -> google.protobuf.Timestamp
-	4, // 5: orchestrator.v1.Call.parts:type_name -> orchestrator.v1.PromptPart
-	0, // 6: orchestrator.v1.Calls.ListCalls:input_type -> orchestrator.v1.ListCallsRequest
-	2, // 7: orchestrator.v1.Calls.GetCall:input_type -> orchestrator.v1.GetCallRequest
-	1, // 8: orchestrator.v1.Calls.ListCalls:output_type -> orchestrator.v1.ListCallsResponse
-	3, // 9: orchestrator.v1.Calls.GetCall:output_type -> orchestrator.v1.Call
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	2,  // 0: orchestrator.v1.ListAnswersResponse.answers:type_name -> orchestrator.v1.Answer
+	8,  // 1: orchestrator.v1.Answer.usage:type_name -> orchestrator.v1.Usage
+	9,  // 2: orchestrator.v1.Answer.at:type_name -> google.protobuf.Timestamp
+	6,  // 3: orchestrator.v1.ListCallsResponse.calls:type_name -> orchestrator.v1.Call
+	8,  // 4: orchestrator.v1.Call.usage:type_name -> orchestrator.v1.Usage
+	10, // 5: orchestrator.v1.Call.error:type_name -> orchestrator.v1.Failure
+	9,  // 6: orchestrator.v1.Call.began_at:type_name -> google.protobuf.Timestamp
+	9,  // 7: orchestrator.v1.Call.ended_at:type_name -> google.protobuf.Timestamp
+	7,  // 8: orchestrator.v1.Call.parts:type_name -> orchestrator.v1.PromptPart
+	3,  // 9: orchestrator.v1.Calls.ListCalls:input_type -> orchestrator.v1.ListCallsRequest
+	5,  // 10: orchestrator.v1.Calls.GetCall:input_type -> orchestrator.v1.GetCallRequest
+	0,  // 11: orchestrator.v1.Calls.ListAnswers:input_type -> orchestrator.v1.ListAnswersRequest
+	4,  // 12: orchestrator.v1.Calls.ListCalls:output_type -> orchestrator.v1.ListCallsResponse
+	6,  // 13: orchestrator.v1.Calls.GetCall:output_type -> orchestrator.v1.Call
+	1,  // 14: orchestrator.v1.Calls.ListAnswers:output_type -> orchestrator.v1.ListAnswersResponse
+	12, // [12:15] is the sub-list for method output_type
+	9,  // [9:12] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_orchestrator_v1_calls_proto_init() }
@@ -703,7 +991,7 @@ func file_orchestrator_v1_calls_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orchestrator_v1_calls_proto_rawDesc), len(file_orchestrator_v1_calls_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,8 +19,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Calls_ListCalls_FullMethodName = "/orchestrator.v1.Calls/ListCalls"
-	Calls_GetCall_FullMethodName   = "/orchestrator.v1.Calls/GetCall"
+	Calls_ListCalls_FullMethodName   = "/orchestrator.v1.Calls/ListCalls"
+	Calls_GetCall_FullMethodName     = "/orchestrator.v1.Calls/GetCall"
+	Calls_ListAnswers_FullMethodName = "/orchestrator.v1.Calls/ListAnswers"
 )
 
 // CallsClient is the client API for Calls service.
@@ -36,6 +37,9 @@ type CallsClient interface {
 	// GetCall reads one call whole. Of a model, with the composed prompt as it was
 	// sent.
 	GetCall(ctx context.Context, in *GetCallRequest, opts ...grpc.CallOption) (*Call, error)
+	// ListAnswers lists what the run's <AUTO> tags were filled in with, in the order
+	// in which that was recorded.
+	ListAnswers(ctx context.Context, in *ListAnswersRequest, opts ...grpc.CallOption) (*ListAnswersResponse, error)
 }
 
 type callsClient struct {
@@ -66,6 +70,16 @@ func (c *callsClient) GetCall(ctx context.Context, in *GetCallRequest, opts ...g
 	return out, nil
 }
 
+func (c *callsClient) ListAnswers(ctx context.Context, in *ListAnswersRequest, opts ...grpc.CallOption) (*ListAnswersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAnswersResponse)
+	err := c.cc.Invoke(ctx, Calls_ListAnswers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CallsServer is the server API for Calls service.
 // All implementations must embed UnimplementedCallsServer
 // for forward compatibility.
@@ -79,6 +93,9 @@ type CallsServer interface {
 	// GetCall reads one call whole. Of a model, with the composed prompt as it was
 	// sent.
 	GetCall(context.Context, *GetCallRequest) (*Call, error)
+	// ListAnswers lists what the run's <AUTO> tags were filled in with, in the order
+	// in which that was recorded.
+	ListAnswers(context.Context, *ListAnswersRequest) (*ListAnswersResponse, error)
 	mustEmbedUnimplementedCallsServer()
 }
 
@@ -94,6 +111,9 @@ func (UnimplementedCallsServer) ListCalls(context.Context, *ListCallsRequest) (*
 }
 func (UnimplementedCallsServer) GetCall(context.Context, *GetCallRequest) (*Call, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetCall not implemented")
+}
+func (UnimplementedCallsServer) ListAnswers(context.Context, *ListAnswersRequest) (*ListAnswersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAnswers not implemented")
 }
 func (UnimplementedCallsServer) mustEmbedUnimplementedCallsServer() {}
 func (UnimplementedCallsServer) testEmbeddedByValue()               {}
@@ -152,6 +172,24 @@ func _Calls_GetCall_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Calls_ListAnswers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAnswersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CallsServer).ListAnswers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Calls_ListAnswers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CallsServer).ListAnswers(ctx, req.(*ListAnswersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Calls_ServiceDesc is the grpc.ServiceDesc for Calls service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -166,6 +204,10 @@ var Calls_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetCall",
 			Handler:    _Calls_GetCall_Handler,
+		},
+		{
+			MethodName: "ListAnswers",
+			Handler:    _Calls_ListAnswers_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

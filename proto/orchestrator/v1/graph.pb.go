@@ -111,10 +111,12 @@ func (x *GetDefinitionRequest) GetId() string {
 
 // Definition is the source of a run's plan.
 type Definition struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PlanDigest    string                 `protobuf:"bytes,1,opt,name=plan_digest,json=planDigest,proto3" json:"plan_digest,omitempty"`
-	File          string                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
-	Source        string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	PlanDigest string                 `protobuf:"bytes,1,opt,name=plan_digest,json=planDigest,proto3" json:"plan_digest,omitempty"`
+	File       string                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	Source     string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	// The values that are filled in when the run needs them.
+	Holes         []*Hole `protobuf:"bytes,4,rep,name=holes,proto3" json:"holes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -170,6 +172,91 @@ func (x *Definition) GetSource() string {
 	return ""
 }
 
+func (x *Definition) GetHoles() []*Hole {
+	if x != nil {
+		return x.Holes
+	}
+	return nil
+}
+
+// Hole is an <AUTO> tag: a value that an answer, a model or a fallback fills in.
+type Hole struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in an answers file: step.param.
+	Key           string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Type          string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	Prompt        string `protobuf:"bytes,3,opt,name=prompt,proto3" json:"prompt,omitempty"`
+	Fallback      string `protobuf:"bytes,4,opt,name=fallback,proto3" json:"fallback,omitempty"`
+	Line          int32  `protobuf:"varint,5,opt,name=line,proto3" json:"line,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hole) Reset() {
+	*x = Hole{}
+	mi := &file_orchestrator_v1_graph_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hole) ProtoMessage() {}
+
+func (x *Hole) ProtoReflect() protoreflect.Message {
+	mi := &file_orchestrator_v1_graph_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hole.ProtoReflect.Descriptor instead.
+func (*Hole) Descriptor() ([]byte, []int) {
+	return file_orchestrator_v1_graph_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Hole) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Hole) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Hole) GetPrompt() string {
+	if x != nil {
+		return x.Prompt
+	}
+	return ""
+}
+
+func (x *Hole) GetFallback() string {
+	if x != nil {
+		return x.Fallback
+	}
+	return ""
+}
+
+func (x *Hole) GetLine() int32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
 // Graph is the drawing of a plan: boxes and lines in pixels.
 type Graph struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -185,7 +272,7 @@ type Graph struct {
 
 func (x *Graph) Reset() {
 	*x = Graph{}
-	mi := &file_orchestrator_v1_graph_proto_msgTypes[3]
+	mi := &file_orchestrator_v1_graph_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -197,7 +284,7 @@ func (x *Graph) String() string {
 func (*Graph) ProtoMessage() {}
 
 func (x *Graph) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_graph_proto_msgTypes[3]
+	mi := &file_orchestrator_v1_graph_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -210,7 +297,7 @@ func (x *Graph) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Graph.ProtoReflect.Descriptor instead.
 func (*Graph) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_graph_proto_rawDescGZIP(), []int{3}
+	return file_orchestrator_v1_graph_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Graph) GetNodes() []*GraphNode {
@@ -266,7 +353,7 @@ type GraphArm struct {
 
 func (x *GraphArm) Reset() {
 	*x = GraphArm{}
-	mi := &file_orchestrator_v1_graph_proto_msgTypes[4]
+	mi := &file_orchestrator_v1_graph_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -278,7 +365,7 @@ func (x *GraphArm) String() string {
 func (*GraphArm) ProtoMessage() {}
 
 func (x *GraphArm) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_graph_proto_msgTypes[4]
+	mi := &file_orchestrator_v1_graph_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -291,7 +378,7 @@ func (x *GraphArm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphArm.ProtoReflect.Descriptor instead.
 func (*GraphArm) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_graph_proto_rawDescGZIP(), []int{4}
+	return file_orchestrator_v1_graph_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GraphArm) GetBlock() string {
@@ -359,7 +446,7 @@ type GraphNode struct {
 
 func (x *GraphNode) Reset() {
 	*x = GraphNode{}
-	mi := &file_orchestrator_v1_graph_proto_msgTypes[5]
+	mi := &file_orchestrator_v1_graph_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -371,7 +458,7 @@ func (x *GraphNode) String() string {
 func (*GraphNode) ProtoMessage() {}
 
 func (x *GraphNode) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_graph_proto_msgTypes[5]
+	mi := &file_orchestrator_v1_graph_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -384,7 +471,7 @@ func (x *GraphNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphNode.ProtoReflect.Descriptor instead.
 func (*GraphNode) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_graph_proto_rawDescGZIP(), []int{5}
+	return file_orchestrator_v1_graph_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GraphNode) GetId() string {
@@ -483,7 +570,7 @@ type GraphEdge struct {
 
 func (x *GraphEdge) Reset() {
 	*x = GraphEdge{}
-	mi := &file_orchestrator_v1_graph_proto_msgTypes[6]
+	mi := &file_orchestrator_v1_graph_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +582,7 @@ func (x *GraphEdge) String() string {
 func (*GraphEdge) ProtoMessage() {}
 
 func (x *GraphEdge) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_graph_proto_msgTypes[6]
+	mi := &file_orchestrator_v1_graph_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +595,7 @@ func (x *GraphEdge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GraphEdge.ProtoReflect.Descriptor instead.
 func (*GraphEdge) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_graph_proto_rawDescGZIP(), []int{6}
+	return file_orchestrator_v1_graph_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GraphEdge) GetFrom() string {
@@ -557,17 +644,24 @@ var File_orchestrator_v1_graph_proto protoreflect.FileDescriptor
 
 const file_orchestrator_v1_graph_proto_rawDesc = "" +
 	"\n" +
-	"\x1borchestrator/v1/graph.proto\x12\x0forchestrator.v1\"!\n" +
+	"\x1borchestrator/v1/graph.proto\x12\x0forchestrator.v1\x1a\x1dorchestrator/v1/options.proto\"!\n" +
 	"\x0fGetGraphRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"&\n" +
 	"\x14GetDefinitionRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"Y\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x86\x01\n" +
 	"\n" +
 	"Definition\x12\x1f\n" +
 	"\vplan_digest\x18\x01 \x01(\tR\n" +
 	"planDigest\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x16\n" +
-	"\x06source\x18\x03 \x01(\tR\x06source\"\xc8\x01\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12+\n" +
+	"\x05holes\x18\x04 \x03(\v2\x15.orchestrator.v1.HoleR\x05holes\"z\n" +
+	"\x04Hole\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
+	"\x06prompt\x18\x03 \x01(\tR\x06prompt\x12 \n" +
+	"\bfallback\x18\x04 \x01(\tB\x04\xe8\xe0\x18\x01R\bfallback\x12\x12\n" +
+	"\x04line\x18\x05 \x01(\x05R\x04line\"\xc8\x01\n" +
 	"\x05Graph\x120\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x1a.orchestrator.v1.GraphNodeR\x05nodes\x120\n" +
 	"\x05edges\x18\x02 \x03(\v2\x1a.orchestrator.v1.GraphEdgeR\x05edges\x12\x14\n" +
@@ -614,25 +708,27 @@ func file_orchestrator_v1_graph_proto_rawDescGZIP() []byte {
 	return file_orchestrator_v1_graph_proto_rawDescData
 }
 
-var file_orchestrator_v1_graph_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_orchestrator_v1_graph_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_orchestrator_v1_graph_proto_goTypes = []any{
 	(*GetGraphRequest)(nil),      // 0: orchestrator.v1.GetGraphRequest
 	(*GetDefinitionRequest)(nil), // 1: orchestrator.v1.GetDefinitionRequest
 	(*Definition)(nil),           // 2: orchestrator.v1.Definition
-	(*Graph)(nil),                // 3: orchestrator.v1.Graph
-	(*GraphArm)(nil),             // 4: orchestrator.v1.GraphArm
-	(*GraphNode)(nil),            // 5: orchestrator.v1.GraphNode
-	(*GraphEdge)(nil),            // 6: orchestrator.v1.GraphEdge
+	(*Hole)(nil),                 // 3: orchestrator.v1.Hole
+	(*Graph)(nil),                // 4: orchestrator.v1.Graph
+	(*GraphArm)(nil),             // 5: orchestrator.v1.GraphArm
+	(*GraphNode)(nil),            // 6: orchestrator.v1.GraphNode
+	(*GraphEdge)(nil),            // 7: orchestrator.v1.GraphEdge
 }
 var file_orchestrator_v1_graph_proto_depIdxs = []int32{
-	5, // 0: orchestrator.v1.Graph.nodes:type_name -> orchestrator.v1.GraphNode
-	6, // 1: orchestrator.v1.Graph.edges:type_name -> orchestrator.v1.GraphEdge
-	4, // 2: orchestrator.v1.Graph.arms:type_name -> orchestrator.v1.GraphArm
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	3, // 0: orchestrator.v1.Definition.holes:type_name -> orchestrator.v1.Hole
+	6, // 1: orchestrator.v1.Graph.nodes:type_name -> orchestrator.v1.GraphNode
+	7, // 2: orchestrator.v1.Graph.edges:type_name -> orchestrator.v1.GraphEdge
+	5, // 3: orchestrator.v1.Graph.arms:type_name -> orchestrator.v1.GraphArm
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_orchestrator_v1_graph_proto_init() }
@@ -640,13 +736,14 @@ func file_orchestrator_v1_graph_proto_init() {
 	if File_orchestrator_v1_graph_proto != nil {
 		return
 	}
+	file_orchestrator_v1_options_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orchestrator_v1_graph_proto_rawDesc), len(file_orchestrator_v1_graph_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

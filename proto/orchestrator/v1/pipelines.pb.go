@@ -675,84 +675,6 @@ func (x *Pipeline) GetTriggers() []string {
 	return nil
 }
 
-// Hole is an <AUTO> tag: a value that an answer, a model or a fallback fills in.
-type Hole struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// As in an answers file: step.param.
-	Key           string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Type          string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
-	Prompt        string `protobuf:"bytes,3,opt,name=prompt,proto3" json:"prompt,omitempty"`
-	Fallback      string `protobuf:"bytes,4,opt,name=fallback,proto3" json:"fallback,omitempty"`
-	Line          int32  `protobuf:"varint,5,opt,name=line,proto3" json:"line,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Hole) Reset() {
-	*x = Hole{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Hole) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Hole) ProtoMessage() {}
-
-func (x *Hole) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Hole.ProtoReflect.Descriptor instead.
-func (*Hole) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *Hole) GetKey() string {
-	if x != nil {
-		return x.Key
-	}
-	return ""
-}
-
-func (x *Hole) GetType() string {
-	if x != nil {
-		return x.Type
-	}
-	return ""
-}
-
-func (x *Hole) GetPrompt() string {
-	if x != nil {
-		return x.Prompt
-	}
-	return ""
-}
-
-func (x *Hole) GetFallback() string {
-	if x != nil {
-		return x.Fallback
-	}
-	return ""
-}
-
-func (x *Hole) GetLine() int32 {
-	if x != nil {
-		return x.Line
-	}
-	return 0
-}
-
 // Input is one input of a pipeline.
 type Input struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -770,7 +692,7 @@ type Input struct {
 
 func (x *Input) Reset() {
 	*x = Input{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[8]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +704,7 @@ func (x *Input) String() string {
 func (*Input) ProtoMessage() {}
 
 func (x *Input) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[8]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +717,7 @@ func (x *Input) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Input.ProtoReflect.Descriptor instead.
 func (*Input) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{8}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Input) GetName() string {
@@ -851,7 +773,7 @@ type CreatePipelineRequest struct {
 
 func (x *CreatePipelineRequest) Reset() {
 	*x = CreatePipelineRequest{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[9]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +785,7 @@ func (x *CreatePipelineRequest) String() string {
 func (*CreatePipelineRequest) ProtoMessage() {}
 
 func (x *CreatePipelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[9]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +798,7 @@ func (x *CreatePipelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePipelineRequest.ProtoReflect.Descriptor instead.
 func (*CreatePipelineRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{9}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreatePipelineRequest) GetSource() string {
@@ -910,7 +832,7 @@ type ListPipelinesRequest struct {
 
 func (x *ListPipelinesRequest) Reset() {
 	*x = ListPipelinesRequest{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[10]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -922,7 +844,7 @@ func (x *ListPipelinesRequest) String() string {
 func (*ListPipelinesRequest) ProtoMessage() {}
 
 func (x *ListPipelinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[10]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -935,7 +857,7 @@ func (x *ListPipelinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPipelinesRequest.ProtoReflect.Descriptor instead.
 func (*ListPipelinesRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{10}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListPipelinesRequest) GetPageSize() int32 {
@@ -962,7 +884,7 @@ type ListPipelinesResponse struct {
 
 func (x *ListPipelinesResponse) Reset() {
 	*x = ListPipelinesResponse{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[11]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -974,7 +896,7 @@ func (x *ListPipelinesResponse) String() string {
 func (*ListPipelinesResponse) ProtoMessage() {}
 
 func (x *ListPipelinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[11]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -987,7 +909,7 @@ func (x *ListPipelinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPipelinesResponse.ProtoReflect.Descriptor instead.
 func (*ListPipelinesResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{11}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListPipelinesResponse) GetPipelines() []*Pipeline {
@@ -1016,7 +938,7 @@ type GetPipelineRequest struct {
 
 func (x *GetPipelineRequest) Reset() {
 	*x = GetPipelineRequest{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[12]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +950,7 @@ func (x *GetPipelineRequest) String() string {
 func (*GetPipelineRequest) ProtoMessage() {}
 
 func (x *GetPipelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[12]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +963,7 @@ func (x *GetPipelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPipelineRequest.ProtoReflect.Descriptor instead.
 func (*GetPipelineRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{12}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetPipelineRequest) GetName() string {
@@ -1067,7 +989,7 @@ type ListVersionsRequest struct {
 
 func (x *ListVersionsRequest) Reset() {
 	*x = ListVersionsRequest{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[13]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1001,7 @@ func (x *ListVersionsRequest) String() string {
 func (*ListVersionsRequest) ProtoMessage() {}
 
 func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[13]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1014,7 @@ func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{13}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListVersionsRequest) GetName() string {
@@ -1111,7 +1033,7 @@ type ListVersionsResponse struct {
 
 func (x *ListVersionsResponse) Reset() {
 	*x = ListVersionsResponse{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[14]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1045,7 @@ func (x *ListVersionsResponse) String() string {
 func (*ListVersionsResponse) ProtoMessage() {}
 
 func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[14]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1058,7 @@ func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{14}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListVersionsResponse) GetVersions() []*Pipeline {
@@ -1154,7 +1076,7 @@ type GetSchemaRequest struct {
 
 func (x *GetSchemaRequest) Reset() {
 	*x = GetSchemaRequest{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[15]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1088,7 @@ func (x *GetSchemaRequest) String() string {
 func (*GetSchemaRequest) ProtoMessage() {}
 
 func (x *GetSchemaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[15]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1101,7 @@ func (x *GetSchemaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSchemaRequest.ProtoReflect.Descriptor instead.
 func (*GetSchemaRequest) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{15}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{14}
 }
 
 // Schema is a JSON Schema (2020-12).
@@ -1192,7 +1114,7 @@ type Schema struct {
 
 func (x *Schema) Reset() {
 	*x = Schema{}
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[16]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1126,7 @@ func (x *Schema) String() string {
 func (*Schema) ProtoMessage() {}
 
 func (x *Schema) ProtoReflect() protoreflect.Message {
-	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[16]
+	mi := &file_orchestrator_v1_pipelines_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1139,7 @@ func (x *Schema) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schema.ProtoReflect.Descriptor instead.
 func (*Schema) Descriptor() ([]byte, []int) {
-	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{16}
+	return file_orchestrator_v1_pipelines_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Schema) GetSchema() string {
@@ -1300,13 +1222,7 @@ const file_orchestrator_v1_pipelines_proto_rawDesc = "" +
 	"\x06agents\x18\x13 \x03(\tR\x06agents\x12\x1a\n" +
 	"\bestimate\x18\x14 \x01(\tR\bestimate\x12+\n" +
 	"\x05holes\x18\x15 \x03(\v2\x15.orchestrator.v1.HoleR\x05holes\x12\x1a\n" +
-	"\btriggers\x18\x16 \x03(\tR\btriggers\"z\n" +
-	"\x04Hole\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
-	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
-	"\x06prompt\x18\x03 \x01(\tR\x06prompt\x12 \n" +
-	"\bfallback\x18\x04 \x01(\tB\x04\xe8\xe0\x18\x01R\bfallback\x12\x12\n" +
-	"\x04line\x18\x05 \x01(\x05R\x04line\"\xab\x01\n" +
+	"\btriggers\x18\x16 \x03(\tR\btriggers\"\xab\x01\n" +
 	"\x05Input\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x1a\n" +
@@ -1360,7 +1276,7 @@ func file_orchestrator_v1_pipelines_proto_rawDescGZIP() []byte {
 	return file_orchestrator_v1_pipelines_proto_rawDescData
 }
 
-var file_orchestrator_v1_pipelines_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_orchestrator_v1_pipelines_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_orchestrator_v1_pipelines_proto_goTypes = []any{
 	(*Diagnostic)(nil),               // 0: orchestrator.v1.Diagnostic
 	(*Related)(nil),                  // 1: orchestrator.v1.Related
@@ -1369,49 +1285,49 @@ var file_orchestrator_v1_pipelines_proto_goTypes = []any{
 	(*ValidatePipelineResponse)(nil), // 4: orchestrator.v1.ValidatePipelineResponse
 	(*ExplainPipelineRequest)(nil),   // 5: orchestrator.v1.ExplainPipelineRequest
 	(*Pipeline)(nil),                 // 6: orchestrator.v1.Pipeline
-	(*Hole)(nil),                     // 7: orchestrator.v1.Hole
-	(*Input)(nil),                    // 8: orchestrator.v1.Input
-	(*CreatePipelineRequest)(nil),    // 9: orchestrator.v1.CreatePipelineRequest
-	(*ListPipelinesRequest)(nil),     // 10: orchestrator.v1.ListPipelinesRequest
-	(*ListPipelinesResponse)(nil),    // 11: orchestrator.v1.ListPipelinesResponse
-	(*GetPipelineRequest)(nil),       // 12: orchestrator.v1.GetPipelineRequest
-	(*ListVersionsRequest)(nil),      // 13: orchestrator.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),     // 14: orchestrator.v1.ListVersionsResponse
-	(*GetSchemaRequest)(nil),         // 15: orchestrator.v1.GetSchemaRequest
-	(*Schema)(nil),                   // 16: orchestrator.v1.Schema
-	nil,                              // 17: orchestrator.v1.ValidatePipelineRequest.FilesEntry
-	nil,                              // 18: orchestrator.v1.ExplainPipelineRequest.FilesEntry
-	nil,                              // 19: orchestrator.v1.CreatePipelineRequest.FilesEntry
-	(*timestamppb.Timestamp)(nil),    // 20: google.protobuf.Timestamp
-	(*Graph)(nil),                    // 21: orchestrator.v1.Graph
+	(*Input)(nil),                    // 7: orchestrator.v1.Input
+	(*CreatePipelineRequest)(nil),    // 8: orchestrator.v1.CreatePipelineRequest
+	(*ListPipelinesRequest)(nil),     // 9: orchestrator.v1.ListPipelinesRequest
+	(*ListPipelinesResponse)(nil),    // 10: orchestrator.v1.ListPipelinesResponse
+	(*GetPipelineRequest)(nil),       // 11: orchestrator.v1.GetPipelineRequest
+	(*ListVersionsRequest)(nil),      // 12: orchestrator.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),     // 13: orchestrator.v1.ListVersionsResponse
+	(*GetSchemaRequest)(nil),         // 14: orchestrator.v1.GetSchemaRequest
+	(*Schema)(nil),                   // 15: orchestrator.v1.Schema
+	nil,                              // 16: orchestrator.v1.ValidatePipelineRequest.FilesEntry
+	nil,                              // 17: orchestrator.v1.ExplainPipelineRequest.FilesEntry
+	nil,                              // 18: orchestrator.v1.CreatePipelineRequest.FilesEntry
+	(*timestamppb.Timestamp)(nil),    // 19: google.protobuf.Timestamp
+	(*Graph)(nil),                    // 20: orchestrator.v1.Graph
+	(*Hole)(nil),                     // 21: orchestrator.v1.Hole
 }
 var file_orchestrator_v1_pipelines_proto_depIdxs = []int32{
 	1,  // 0: orchestrator.v1.Diagnostic.related:type_name -> orchestrator.v1.Related
 	0,  // 1: orchestrator.v1.Diagnostics.diagnostics:type_name -> orchestrator.v1.Diagnostic
-	17, // 2: orchestrator.v1.ValidatePipelineRequest.files:type_name -> orchestrator.v1.ValidatePipelineRequest.FilesEntry
+	16, // 2: orchestrator.v1.ValidatePipelineRequest.files:type_name -> orchestrator.v1.ValidatePipelineRequest.FilesEntry
 	0,  // 3: orchestrator.v1.ValidatePipelineResponse.diagnostics:type_name -> orchestrator.v1.Diagnostic
-	18, // 4: orchestrator.v1.ExplainPipelineRequest.files:type_name -> orchestrator.v1.ExplainPipelineRequest.FilesEntry
-	20, // 5: orchestrator.v1.Pipeline.created_at:type_name -> google.protobuf.Timestamp
-	8,  // 6: orchestrator.v1.Pipeline.inputs:type_name -> orchestrator.v1.Input
-	21, // 7: orchestrator.v1.Pipeline.graph:type_name -> orchestrator.v1.Graph
-	7,  // 8: orchestrator.v1.Pipeline.holes:type_name -> orchestrator.v1.Hole
-	19, // 9: orchestrator.v1.CreatePipelineRequest.files:type_name -> orchestrator.v1.CreatePipelineRequest.FilesEntry
+	17, // 4: orchestrator.v1.ExplainPipelineRequest.files:type_name -> orchestrator.v1.ExplainPipelineRequest.FilesEntry
+	19, // 5: orchestrator.v1.Pipeline.created_at:type_name -> google.protobuf.Timestamp
+	7,  // 6: orchestrator.v1.Pipeline.inputs:type_name -> orchestrator.v1.Input
+	20, // 7: orchestrator.v1.Pipeline.graph:type_name -> orchestrator.v1.Graph
+	21, // 8: orchestrator.v1.Pipeline.holes:type_name -> orchestrator.v1.Hole
+	18, // 9: orchestrator.v1.CreatePipelineRequest.files:type_name -> orchestrator.v1.CreatePipelineRequest.FilesEntry
 	6,  // 10: orchestrator.v1.ListPipelinesResponse.pipelines:type_name -> orchestrator.v1.Pipeline
 	6,  // 11: orchestrator.v1.ListVersionsResponse.versions:type_name -> orchestrator.v1.Pipeline
 	3,  // 12: orchestrator.v1.Pipelines.ValidatePipeline:input_type -> orchestrator.v1.ValidatePipelineRequest
 	5,  // 13: orchestrator.v1.Pipelines.ExplainPipeline:input_type -> orchestrator.v1.ExplainPipelineRequest
-	9,  // 14: orchestrator.v1.Pipelines.CreatePipeline:input_type -> orchestrator.v1.CreatePipelineRequest
-	10, // 15: orchestrator.v1.Pipelines.ListPipelines:input_type -> orchestrator.v1.ListPipelinesRequest
-	12, // 16: orchestrator.v1.Pipelines.GetPipeline:input_type -> orchestrator.v1.GetPipelineRequest
-	13, // 17: orchestrator.v1.Pipelines.ListVersions:input_type -> orchestrator.v1.ListVersionsRequest
-	15, // 18: orchestrator.v1.Pipelines.GetSchema:input_type -> orchestrator.v1.GetSchemaRequest
+	8,  // 14: orchestrator.v1.Pipelines.CreatePipeline:input_type -> orchestrator.v1.CreatePipelineRequest
+	9,  // 15: orchestrator.v1.Pipelines.ListPipelines:input_type -> orchestrator.v1.ListPipelinesRequest
+	11, // 16: orchestrator.v1.Pipelines.GetPipeline:input_type -> orchestrator.v1.GetPipelineRequest
+	12, // 17: orchestrator.v1.Pipelines.ListVersions:input_type -> orchestrator.v1.ListVersionsRequest
+	14, // 18: orchestrator.v1.Pipelines.GetSchema:input_type -> orchestrator.v1.GetSchemaRequest
 	4,  // 19: orchestrator.v1.Pipelines.ValidatePipeline:output_type -> orchestrator.v1.ValidatePipelineResponse
 	6,  // 20: orchestrator.v1.Pipelines.ExplainPipeline:output_type -> orchestrator.v1.Pipeline
 	6,  // 21: orchestrator.v1.Pipelines.CreatePipeline:output_type -> orchestrator.v1.Pipeline
-	11, // 22: orchestrator.v1.Pipelines.ListPipelines:output_type -> orchestrator.v1.ListPipelinesResponse
+	10, // 22: orchestrator.v1.Pipelines.ListPipelines:output_type -> orchestrator.v1.ListPipelinesResponse
 	6,  // 23: orchestrator.v1.Pipelines.GetPipeline:output_type -> orchestrator.v1.Pipeline
-	14, // 24: orchestrator.v1.Pipelines.ListVersions:output_type -> orchestrator.v1.ListVersionsResponse
-	16, // 25: orchestrator.v1.Pipelines.GetSchema:output_type -> orchestrator.v1.Schema
+	13, // 24: orchestrator.v1.Pipelines.ListVersions:output_type -> orchestrator.v1.ListVersionsResponse
+	15, // 25: orchestrator.v1.Pipelines.GetSchema:output_type -> orchestrator.v1.Schema
 	19, // [19:26] is the sub-list for method output_type
 	12, // [12:19] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
@@ -1432,7 +1348,7 @@ func file_orchestrator_v1_pipelines_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orchestrator_v1_pipelines_proto_rawDesc), len(file_orchestrator_v1_pipelines_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
