@@ -152,18 +152,20 @@ func (r *runState) prepare(t *pipeline.Task, s *seat) func() bool {
 	return func() bool {
 		// Where attempts were skipped, an owner may have died of this very step
 		// before its start was recorded: from now on its deaths are counted.
-		suspect := t.Attempt > r.m.Step(t.Path).Attempt+1
+		before := r.m.Step(t.Path).Attempt
+		suspect := t.Attempt > before+1
 		r.record(pipeline.StepStarted, t.Path, t.Attempt, pipeline.Data{
 			Kind: def.Kind, Action: w.key, Parameters: red.value(w.shown), Worker: string(r.lane.ex.cfg.Replica),
 			Consumed: w.consumed, Given: w.beyond(r.run.ID, def),
 		})
 		if w.action.Journal {
 			j.past.first, j.past.calls = r.m.Journal(t.Path)
-			j.past.last = r.m.Seq
+			j.past.last, j.past.goesOn = r.m.Seq, t.Attempt == before
 			if r.journals == nil {
 				r.journals = map[pipeline.Path]*attempt{}
 			}
 			r.journals[t.Path] = j.a
+			r.expireOpen(t.Path)
 			j.env.Tenure = r.tenure()
 			j.env.Rest = (&slot{pool: r.lane.ex.pool}).rest
 			j.env.Child = r.within(j.env.Rest)
@@ -274,6 +276,7 @@ func (j *job) launch() {
 		if j.a.abroad {
 			log.chunk.N = ownLines
 		}
+		log.goesOn = j.past.goesOn
 		j.env.Log = log.write
 		var out Output
 		release, err := func() {}, error(nil)

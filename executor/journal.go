@@ -29,8 +29,9 @@ type Journal struct {
 	changed chan struct{} // is closed by the next news
 	decided map[pipeline.ApprovalID]*pipeline.Decision
 	memos   map[any]func() any
-	later   []pipeline.Event // to be recorded with the next ones
-	before  func()           // is called before anything is recorded; nil: nothing is
+	posed   map[pipeline.ApprovalID]bool // asked for by this attempt while it goes on
+	later   []pipeline.Event             // to be recorded with the next ones
+	before  func()                       // is called before anything is recorded; nil: nothing is
 }
 
 // NewJournal returns a journal that begins with past, oldest first, and hands
@@ -112,6 +113,10 @@ func (j *Journal) Memo(key any, build func() any) any {
 // the context: then nobody knows whether they were recorded. What was left to Later
 // is recorded before them, in the same commit.
 func (j *Journal) Append(ctx context.Context, events ...pipeline.Event) error {
+	return j.record(ctx, nil, events)
+}
+
+func (j *Journal) record(ctx context.Context, asks []*pipeline.Approval, events []pipeline.Event) error {
 	j.mu.Lock()
 	if len(j.later) > 0 {
 		events = append(j.later, events...)
@@ -124,7 +129,7 @@ func (j *Journal) Append(ctx context.Context, events ...pipeline.Event) error {
 	if j.write == nil || len(events) == 0 {
 		return ctx.Err()
 	}
-	return j.write(ctx, nil, events)
+	return j.write(ctx, asks, events)
 }
 
 // Later leaves events to the next Append: those of calls that a crash may repeat,
@@ -135,15 +140,47 @@ func (j *Journal) Later(events ...pipeline.Event) {
 	j.later = append(j.later, events...)
 }
 
+// Pose asks people while the attempt goes on: it records the calls as asked and
+// the events after them, all in one commit. Approvals without an ID get one; one that
+// this attempt has asked for already is not asked again. What nobody has decided
+// when there is nothing else to do belongs into Suspension.Open.
+func (j *Journal) Pose(ctx context.Context, asks []Asked, events ...pipeline.Event) error {
+	var list []*pipeline.Approval
+	var all []pipeline.Event
+	j.mu.Lock()
+	for _, q := range asks {
+		a, call := q.Approval, q.Call
+		if a.ID == "" {
+			a.ID = pipeline.NewApprovalID()
+		}
+		if j.posed[a.ID] {
+			continue
+		}
+		if j.posed == nil {
+			j.posed = map[pipeline.ApprovalID]bool{}
+		}
+		j.posed[a.ID] = true
+		call.State, call.Approval = pipeline.InvocationAsked, a.ID
+		list = append(list, a)
+		all = append(all, pipeline.Event{Type: q.Type, Data: pipeline.Data{Call: &call}})
+	}
+	j.mu.Unlock()
+	return j.record(ctx, list, append(all, events...))
+}
+
+// Posed reports whether this attempt has asked for the approval while it went on.
+func (j *Journal) Posed(id pipeline.ApprovalID) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.posed[id]
+}
+
 // Ask asks people while the attempt goes on, and waits for their decision. call
 // is the call that it is about; it is recorded as asked, with the approval. An
 // attempt that can lay its step down returns a Suspension instead.
 func (j *Journal) Ask(ctx context.Context, a *pipeline.Approval, call pipeline.Invocation) (*pipeline.Decision, error) {
-	call.State, call.Approval = pipeline.InvocationAsked, a.ID
-	if j.write != nil {
-		if err := j.write(ctx, []*pipeline.Approval{a}, []pipeline.Event{{Type: pipeline.ToolCalled, Data: pipeline.Data{Call: &call}}}); err != nil {
-			return nil, err
-		}
+	if err := j.Pose(ctx, []Asked{{Approval: a, Type: pipeline.ToolCalled, Call: call}}); err != nil {
+		return nil, err
 	}
 	return j.Await(ctx, a.ID)
 }

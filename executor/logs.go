@@ -100,6 +100,8 @@ type logWriter struct {
 	chunk  store.LogChunk
 	redact *redactor
 	last   int64 // the group of the newest chunk
+	goesOn bool  // the attempt was laid down meanwhile: the numbers go on
+	first  sync.Once
 
 	mu   sync.Mutex
 	rest map[string]string // by stream: what may be the beginning of a secret
@@ -126,6 +128,11 @@ func (w *logWriter) write(stream, text string) {
 
 func (w *logWriter) put(stream, text string) {
 	b := w.book
+	w.first.Do(func() {
+		if w.goesOn {
+			w.chunk.N = b.newest(&w.chunk)
+		}
+	})
 	b.mu.Lock()
 	for b.size > logPending {
 		b.written.Wait()
@@ -136,6 +143,21 @@ func (w *logWriter) put(stream, text string) {
 	w.last = b.add(c)
 	b.mu.Unlock()
 	nudge(b.bell)
+}
+
+// newest is the number of the newest stored chunk of an attempt.
+func (b *logBook) newest(of *store.LogChunk) int32 {
+	n := int32(0)
+	for c, err := range b.store.Logs(context.Background(), store.LogQuery{Run: of.Run, Path: of.Path}) {
+		if err != nil {
+			b.log.Warn("log lines of an attempt that goes on are numbered anew", "run", of.Run, "step", of.Path, "err", err)
+			break
+		}
+		if c.Attempt == of.Attempt && c.N < ownLines {
+			n = max(n, c.N)
+		}
+	}
+	return n
 }
 
 // add takes a chunk into the group that gathers, and tells which that is. The

@@ -35,6 +35,8 @@ type journaling struct {
 	first int32 // seq of the oldest event that it builds on; 0: none
 	last  int32 // and of the newest
 	calls int32 // the highest number that its calls have used
+
+	goesOn bool // the attempt was laid down, and goes on as the same
 }
 
 // openJournal gives the attempt its journal.
@@ -107,6 +109,7 @@ func (r *runState) write(ctx context.Context, path pipeline.Path, a *attempt, re
 			}
 			for _, a := range asks {
 				r.askFor(a, path)
+				r.expireAt(a.ID, a.Deadline)
 			}
 			for i := range events {
 				d := events[i].Data
@@ -141,6 +144,37 @@ func (r *runState) askFor(a *pipeline.Approval, path pipeline.Path) {
 	r.lane.batch.Ask = append(r.lane.batch.Ask, a)
 }
 
+// expireAt lets a deadline decide about an approval while the work that has asked
+// for it goes on. Of a step that waits, await sees to it.
+func (r *runState) expireAt(id pipeline.ApprovalID, deadline time.Time) {
+	if !deadline.IsZero() {
+		r.after(deadline.Sub(r.lane.ex.cfg.Now()), func() { r.expire(id) })
+	}
+}
+
+// expireOpen does so for what earlier attempts of a step have asked for, now that
+// another one begins.
+func (r *runState) expireOpen(path pipeline.Path) {
+	open := r.m.Open(path)
+	if len(open) == 0 {
+		return
+	}
+	r.lane.ex.tasks.Go(func() {
+		for _, id := range open {
+			a, err := r.lane.ex.cfg.Store.Approval(r.lane.ex.work, id)
+			if err != nil {
+				r.lane.ex.log.Warn("deadline of an approval not known until its step waits again", "run", r.run.ID, "approval", id, "err", err)
+				continue
+			}
+			r.lane.post(func() {
+				if !r.over() {
+					r.expireAt(id, a.Deadline)
+				}
+			})
+		}
+	})
+}
+
 // suspend lays the step of an attempt down until people have decided.
 func (r *runState) suspend(j *job, s *Suspension) {
 	path := j.task.Path
@@ -169,10 +203,11 @@ func (r *runState) suspend(j *job, s *Suspension) {
 	}
 	open, decided := r.m.Open(path), false
 	for _, id := range s.Open {
-		if slices.Contains(open, id) {
-			wait.Approvals = append(wait.Approvals, id)
-		} else {
+		switch {
+		case !slices.Contains(open, id):
 			decided = true
+		case !slices.Contains(wait.Approvals, id): // several calls may wait for the same
+			wait.Approvals = append(wait.Approvals, id)
 		}
 	}
 	r.record(pipeline.StepIsWaiting, path, j.a.number, pipeline.Data{Kind: j.task.Def.Kind, Action: j.work.key, Reason: s.Reason, Waiting: wait})
@@ -185,7 +220,7 @@ func (r *runState) suspend(j *job, s *Suspension) {
 	r.pump()
 }
 
-// comeBack begins another attempt of a step whose work was laid down.
+// comeBack lets the attempt of a step go on whose work was laid down.
 func (r *runState) comeBack(path pipeline.Path) {
 	s := r.m.Step(path)
 	r.record(pipeline.StepRetrying, path, s.Attempt, pipeline.Data{Reason: pipeline.ReasonDecided, Due: r.lane.ex.cfg.Now().UTC()})

@@ -37,6 +37,7 @@ type stage struct {
 	mu     sync.Mutex
 	events []pipeline.Event
 	asked  []*model.Request
+	posed  []*pipeline.Approval // by the newest attempt while it went on
 }
 
 func newStage(t testing.TB, say func(r *model.Request) (*model.Response, error), tools ...tool.Tool) *stage {
@@ -45,9 +46,10 @@ func newStage(t testing.TB, say func(r *model.Request) (*model.Response, error),
 }
 
 // write is the journal's: what it is given is read back from its stored form.
-func (s *stage) write(_ context.Context, _ []*pipeline.Approval, events []pipeline.Event) error {
+func (s *stage) write(_ context.Context, asks []*pipeline.Approval, events []pipeline.Event) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.posed = append(s.posed, asks...)
 	if s.wrote != nil {
 		if err := s.wrote(events); err != nil {
 			return err
@@ -91,6 +93,7 @@ func (s *stage) run(ctx context.Context) (any, error) {
 	}
 	s.mu.Lock()
 	past := slices.Clone(s.events)
+	s.posed = nil
 	s.mu.Unlock()
 	s.journal = executor.NewJournal(past, s.write)
 	out, err := runner.Run(ctx, executor.Env{
@@ -136,6 +139,16 @@ func (s *stage) waits(err error) *executor.Suspension {
 		s.t.Fatalf("it does not wait for people: %v", err)
 	}
 	return laid
+}
+
+// questions are what the attempt has asked people, while it went on and at last.
+func (s *stage) questions(err error) []*pipeline.Approval {
+	s.t.Helper()
+	list := slices.Clone(s.posed)
+	for _, q := range s.waits(err).Asks {
+		list = append(list, q.Approval)
+	}
+	return list
 }
 
 // Open makes the stage the source of its tools.

@@ -37,6 +37,7 @@ type call struct {
 	changed string       // likewise; it is recorded with the result
 	ask     *executor.Asked
 	open    pipeline.ApprovalID // that is waited for
+	doubt   bool                // what ask or open is about: what became of it
 	due     time.Time           // its deadline
 	err     error               // that ends the attempt
 }
@@ -51,11 +52,12 @@ func (c *call) repeatable() bool {
 }
 
 // work carries out the calls of a turn that model call of asked for, and adds
-// what they gave to the conversation. Calls that people have to decide about lay
-// the step down, after all others.
+// what they gave to the conversation. Calls that nobody has decided about when all
+// others are done lay the step down.
 func (l *loop) work(ctx context.Context, of int32, uses []*model.ToolUse) error {
 	calls := make([]*call, len(uses))
 	var begin []pipeline.Event
+	var ready []*call
 	for i, u := range uses {
 		c, err := l.prepare(of, i, u)
 		if err != nil {
@@ -63,24 +65,31 @@ func (l *loop) work(ctx context.Context, of int32, uses []*model.ToolUse) error 
 		}
 		calls[i] = c
 		switch {
-		case c.kept, c.ask != nil, c.open != "":
+		case c.kept, c.waits():
 		case c.result != nil:
 			begin = append(begin, c.finished(0))
-		case !c.repeatable():
-			begin = append(begin, c.event(pipeline.InvocationStarted))
+		default:
+			ready = append(ready, c)
+			if !c.repeatable() {
+				begin = append(begin, c.event(pipeline.InvocationStarted))
+			}
 		}
 	}
 	if err := l.looped(calls); err != nil {
 		return err
 	}
-	if len(begin) > 0 {
-		if err := l.env.Journal.Append(ctx, begin...); err != nil {
+	var asks []*call
+	if len(ready) > 0 { // else the step is laid down with its questions
+		asks = asking(calls)
+	}
+	if len(begin)+len(asks) > 0 {
+		if err := l.pose(ctx, asks, begin...); err != nil {
 			return err
 		}
 	}
 	l.live.put(calls)
-	l.runAll(ctx, calls)
-	wait, err := outcome(calls)
+	l.runAll(ctx, calls, ready)
+	wait, err := l.outcome(calls)
 	switch {
 	case err != nil:
 		return err
@@ -258,28 +267,6 @@ func (c *call) finished(took time.Duration) pipeline.Event {
 	return e
 }
 
-// runAll carries out what is to be carried out, some at a time. One that fails
-// does not end the others.
-func (l *loop) runAll(ctx context.Context, calls []*call) {
-	var all sync.WaitGroup
-	slots := make(chan struct{}, l.limits.Parallel)
-	for _, c := range calls {
-		if c.result != nil || c.ask != nil || c.open != "" {
-			continue
-		}
-		if len(calls) == 1 {
-			l.carryOut(ctx, c)
-			return
-		}
-		slots <- struct{}{}
-		all.Go(func() {
-			defer func() { <-slots }()
-			l.carryOut(ctx, c)
-		})
-	}
-	all.Wait()
-}
-
 // carryOut runs one call and records what it gave.
 func (l *loop) carryOut(ctx context.Context, c *call) {
 	if ctx.Err() != nil { // nothing begins any more
@@ -372,42 +359,4 @@ func (l *loop) progress(c *call) func(string) {
 			l.env.Delta(pipeline.Delta{Call: c.inv.N, Agent: l.agent.Name, Kind: "tool", Name: c.use.Name, Text: text})
 		}
 	}
-}
-
-// outcome gathers what the calls of a turn wait for, or what ends the attempt.
-func outcome(calls []*call) (error, error) {
-	var s *executor.Suspension
-	var broken error
-	sooner := func(t time.Time) {
-		if !t.IsZero() && (s.Due.IsZero() || t.Before(s.Due)) {
-			s.Due = t
-		}
-	}
-	for _, c := range calls {
-		inner, waits := errors.AsType[*executor.Suspension](c.err)
-		if !waits && c.err != nil && (broken == nil || errors.Is(c.err, executor.ErrJournal)) {
-			broken = c.err
-		}
-		if s == nil && (waits || c.ask != nil || c.open != "") {
-			s = &executor.Suspension{}
-		}
-		switch {
-		case waits:
-			s.Asks, s.Open = append(s.Asks, inner.Asks...), append(s.Open, inner.Open...)
-			if s.Reason == "" {
-				s.Reason = inner.Reason
-			}
-			sooner(inner.Due)
-		case c.ask != nil:
-			s.Asks = append(s.Asks, *c.ask)
-			sooner(c.due)
-		case c.open != "":
-			s.Open = append(s.Open, c.open)
-			sooner(c.due)
-		}
-	}
-	if s == nil || broken != nil {
-		return nil, broken
-	}
-	return s, nil
 }

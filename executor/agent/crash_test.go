@@ -41,6 +41,8 @@ type world struct {
 	where   string            // which that was
 	victim  *process          // the process that can die
 	asks    map[string]string // what people were asked: approvals by kind and question
+	refund  chan struct{}     // is closed once the gated call has had its effect
+	lingers bool              // a free call lasts until then
 }
 
 // process is a server: an engine over a store of its own.
@@ -283,8 +285,17 @@ func (p *process) Open(_ context.Context, _ executor.Env, want tool.Want) (tool.
 				<-ctx.Done()
 				return tool.Result{}, ctx.Err()
 			}
+			if p.w.lingers && key == "look 1" {
+				select {
+				case <-p.w.refund:
+				case <-ctx.Done():
+					return tool.Result{}, ctx.Err()
+				}
+			}
 			p.w.mu.Lock()
-			p.w.done[key]++
+			if p.w.done[key]++; key == "refund 4" && p.w.done[key] == 1 && p.w.refund != nil {
+				close(p.w.refund)
+			}
 			if p.w.settled[fmt.Sprintf("%s call %d", env.Run, c.N)] {
 				p.w.t.Errorf("the finished call %s is made again", key)
 			}
@@ -359,9 +370,12 @@ func (w *world) people(id pipeline.RunID) {
 
 // story runs the agent with a process that dies at a boundary, and another one
 // that takes over; it returns how many boundaries there were.
-func story(t *testing.T, open func() store.Store, kill int) int {
+func story(t *testing.T, open func() store.Store, lingers bool, kill int) int {
 	t.Helper()
-	w := &world{t: t, open: open, eyes: open(), done: map[string]int{}, paid: map[string]int{}, settled: map[string]bool{}, kill: kill, asks: map[string]string{}}
+	w := &world{
+		t: t, open: open, eyes: open(), done: map[string]int{}, paid: map[string]int{}, settled: map[string]bool{}, kill: kill, asks: map[string]string{},
+		refund: make(chan struct{}), lingers: lingers,
+	}
 	defer func() { _ = w.eyes.Close() }()
 	first := w.begins()
 	run, err := first.ex.Submit(t.Context(), submission(t, first.ex, crashPipeline))
@@ -458,31 +472,40 @@ func stores(t *testing.T) map[string]func(t *testing.T) func() store.Store {
 	}
 }
 
+// matrix kills the process at each boundary of the story.
+func matrix(t *testing.T, opener func(*testing.T) func() store.Store, lingers bool) {
+	t.Helper()
+	points := story(t, opener(t), lingers, 0)
+	t.Logf("%d boundaries", points)
+	if points < 40 {
+		t.Errorf("only %d boundaries", points)
+	}
+	stride := 1
+	if testing.Short() {
+		stride = 5
+	}
+	var all sync.WaitGroup
+	slots := make(chan struct{}, 8) // they wait more than they compute
+	for kill := 1; kill <= points; kill += stride {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			t.Run(fmt.Sprint(kill), func(t *testing.T) { story(t, opener(t), lingers, kill) })
+		})
+	}
+	all.Wait()
+}
+
 // Promises 2 and 3, down to the single call: a process that dies at any boundary
 // of an agent's journal, before or after a commit or an effect, is followed by one
-// that finishes what it began, and nothing that was finished is done again.
+// that finishes what it began, and nothing that was finished is done again. So it
+// is where people decide while a free call of the turn goes on, too.
 func TestCrashMatrix(t *testing.T) {
 	for name, opener := range stores(t) {
 		t.Run(name, func(t *testing.T) {
-			points := story(t, opener(t), 0)
-			t.Logf("%d boundaries", points)
-			if points < 40 {
-				t.Errorf("only %d boundaries", points)
+			for _, lingers := range []bool{false, true} {
+				t.Run(map[bool]string{false: "quick", true: "lingering"}[lingers], func(t *testing.T) { matrix(t, opener, lingers) })
 			}
-			stride := 1
-			if testing.Short() {
-				stride = 5
-			}
-			var all sync.WaitGroup
-			slots := make(chan struct{}, 8) // they wait more than they compute
-			for kill := 1; kill <= points; kill += stride {
-				slots <- struct{}{}
-				all.Go(func() {
-					defer func() { <-slots }()
-					t.Run(fmt.Sprint(kill), func(t *testing.T) { story(t, opener(t), kill) })
-				})
-			}
-			all.Wait()
 		})
 	}
 }

@@ -34,14 +34,18 @@ func (l *loop) permit(c *call, known *recorded) error {
 	if known.approval == "" {
 		return l.gate(c)
 	}
-	d := l.env.Journal.Decision(known.approval)
-	if d == nil {
-		c.open, c.due = known.approval, deadline(c.tool.Gate, known.askedAt)
-		return nil
+	c.open, c.doubt, c.due = known.approval, known.doubt, deadline(c.tool.Gate, known.askedAt)
+	if d := l.env.Journal.Decision(c.open); d != nil {
+		l.heed(c, d)
 	}
-	c.inv.By = d.Actor
+	return nil
+}
+
+// heed carries out what people have decided about a call.
+func (l *loop) heed(c *call, d *pipeline.Decision) {
+	c.open, c.inv.By = "", d.Actor
 	switch {
-	case known.doubt:
+	case c.doubt:
 		c.again = true
 		l.resolve(c, d)
 	case c.tool.Human:
@@ -49,7 +53,6 @@ func (l *loop) permit(c *call, known *recorded) error {
 	default:
 		l.obey(c, d)
 	}
-	return nil
 }
 
 // gate asks people about a call that needs it.
@@ -93,9 +96,15 @@ func (l *loop) gate(c *call) error {
 	}
 	l.ask(c, &pipeline.Approval{
 		Kind: pipeline.ApprovalTool, OnTimeout: "reject", Scope: l.scope(c), Default: l.shown(c.args),
-		Question: fmt.Sprintf("The agent %s wants to call %s with %s", l.agent.Name, c.use.Name, clipped(string(pipeline.EncodeValue(l.shown(c.args))), 4<<10)),
+		Question: fmt.Sprintf("The agent %s wants to call %s with %s", l.agent.Name, c.use.Name, l.quoted(c)),
 	})
 	return nil
+}
+
+// quoted are a call's arguments within a question: people can see the whole of them
+// beside it.
+func (l *loop) quoted(c *call) string {
+	return clipped(string(pipeline.EncodeValue(l.shown(c.args))), 200)
 }
 
 // gone is the error of an attempt that has lost its run, if err is that.
@@ -142,6 +151,7 @@ func deadline(g *pipeline.Gate, from time.Time) time.Time {
 
 // doubt asks what is to become of a call that may have had its effect.
 func (l *loop) doubt(c *call) {
+	c.doubt = true
 	l.ask(c, &pipeline.Approval{
 		Kind: pipeline.ApprovalDecide, OnTimeout: "fail",
 		Question: fmt.Sprintf("The process that called %s for the agent %s with %s is gone, and the call may have taken effect. It may be made only once. "+
@@ -186,7 +196,7 @@ func (l *loop) obey(c *call, d *pipeline.Decision) {
 			l.ask(c, &pipeline.Approval{
 				Kind: pipeline.ApprovalTool, OnTimeout: "reject", Scope: l.scope(c), Default: l.shown(c.args),
 				Question: fmt.Sprintf("The arguments that %s gave for %s do not fit: %s. The agent %s wants to call it with %s",
-					d.Actor, c.use.Name, wrong[0], l.agent.Name, clipped(string(pipeline.EncodeValue(l.shown(c.args))), 4<<10)),
+					d.Actor, c.use.Name, wrong[0], l.agent.Name, l.quoted(c)),
 			})
 			return
 		}

@@ -51,11 +51,11 @@ func TestPeopleDecideAboutCalls(t *testing.T) {
 			s := newStage(t, callsThenTells("pay", `{"x":120}`, "look", `{"x":1}`),
 				gated(counted("pay", "", &pays), pipeline.Gate{Always: true, Assignees: []string{"ann"}, Deadline: time.Hour}), counted("look", pipeline.EffectPure, &looks))
 			_, err := s.run(t.Context())
-			asks := s.waits(err).Asks
+			asks := s.questions(err)
 			if len(asks) != 1 || pays != 0 || looks != 1 {
 				t.Fatalf("%d questions, %d and %d calls", len(asks), pays, looks)
 			}
-			a := asks[0].Approval
+			a := asks[0]
 			if a.Kind != pipeline.ApprovalTool || !strings.Contains(a.Question, "120") || a.Assignees[0] != "ann" || a.Deadline.IsZero() || a.OnTimeout != "reject" {
 				t.Errorf("asked %+v", a)
 			}
@@ -107,7 +107,7 @@ func TestGatesOnArguments(t *testing.T) {
 		return x > 100, nil
 	}
 	_, err := s.run(t.Context())
-	if asks := s.waits(err).Asks; len(asks) != 2 || n != 1 || !strings.Contains(asks[1].Approval.Question, "?") {
+	if asks := s.questions(err); len(asks) != 2 || n != 1 || !strings.Contains(asks[1].Question, "?") {
 		t.Errorf("%d questions, %d calls", len(asks), n)
 	}
 	s = newStage(t, callsThenTells("pay", `{"x":120}`), s.tools...)
@@ -233,16 +233,16 @@ func TestNestedAgentsGoOnWhereTheyStood(t *testing.T) {
 	}, gated(counted("pay", "", &pays), pipeline.Gate{Always: true}))
 	s.agent.Agents = []pipeline.Agent{{Name: "helper"}}
 	_, err := s.run(t.Context())
-	asks := s.waits(err).Asks
+	asks := s.questions(err)
 	if len(asks) != 2 || pays != 0 {
 		t.Fatalf("%d questions", len(asks))
 	}
-	s.decide(asks[0].Approval.ID, pipeline.Decision{Decision: "approve"})
+	s.decide(asks[0].ID, pipeline.Decision{Decision: "approve"})
 	_, err = s.run(t.Context())
 	if laid := s.waits(err); len(laid.Asks) != 0 || len(laid.Open) != 1 || pays != 1 {
 		t.Fatalf("%+v after %d calls", laid, pays)
 	}
-	s.decide(asks[1].Approval.ID, pipeline.Decision{Decision: "approve"})
+	s.decide(asks[1].ID, pipeline.Decision{Decision: "approve"})
 	v, err := s.run(t.Context())
 	if err != nil || v != "pay one | pay two" || pays != 2 {
 		t.Errorf("%v, %v after %d calls", v, err, pays)
