@@ -57,8 +57,8 @@ orchestrator runs fork last --answers answers.yaml`,
 		},
 	}
 	cmd.Flags().BoolVar(&asFile, "yaml", false, "print a file for --answers")
-	cmd.MarkFlagsMutuallyExclusive("yaml", "json")
 	c.jsonFlag(cmd, `print {"answers": [...]}`)
+	cmd.MarkFlagsMutuallyExclusive("yaml", "json")
 	return cmd
 }
 
