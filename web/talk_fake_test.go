@@ -20,6 +20,7 @@ type minds struct {
 	api.UnimplementedModelsServer
 	api.UnimplementedToolsServer
 	api.UnimplementedBudgetsServer
+	api.UnimplementedSkillsServer
 
 	f       *fake
 	calls   []*api.Call
@@ -34,6 +35,7 @@ func (f *fake) register(srv *grpc.Server) {
 	api.RegisterModelsServer(srv, f.minds)
 	api.RegisterToolsServer(srv, f.minds)
 	api.RegisterBudgetsServer(srv, f.minds)
+	api.RegisterSkillsServer(srv, f.minds)
 }
 
 func (m *minds) ListCalls(_ context.Context, r *api.ListCallsRequest) (*api.ListCallsResponse, error) {
@@ -115,11 +117,11 @@ func conversation(path string) []*api.Call {
 		return &api.Call{Step: path, N: n, Of: of, Kind: "tool", State: "finished", Agent: "writer", Name: name, Effect: "pure", Request: `{"path":"notes.md"}`, Took: 12}
 	}
 	read, refund := tool(2, 1, "read_file"), tool(4, 3, "refund")
-	read.Response = `[{"kind":"text","text":"` + strings.Repeat("A line of the notes. ", 60) + `"}]`
+	read.Response = `{"content":[{"kind":"text","text":"` + strings.Repeat("A line of the notes. ", 60) + `"}]}`
 	refund.State, refund.Approval, refund.Request, refund.Effect = "asked", approvalID(40), `{"order":7,"amount":120}`, "at_most_once"
 	edited := tool(5, 3, "mail")
 	edited.Decision, edited.DecidedBy, edited.Comment, edited.Edited = "approve", "ann", "to me first", true
-	edited.Response = `[{"kind":"text","text":"sent"}]`
+	edited.Response = `{"content":[{"kind":"text","text":"sent"}]}`
 	return []*api.Call{
 		model(1, 0, `{"kind":"reasoning","text":"First the notes."},{"kind":"text","text":"I will read the notes <script>."},{"kind":"tool_use","tool_use":{"id":"a","name":"read_file"}}`),
 		read, model(3, 1, `{"kind":"text","text":"Now I refund."}`), refund, edited,

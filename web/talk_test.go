@@ -21,6 +21,9 @@ var agentPages = []struct{ name, path string }{
 	{"approval-budget", "/approvals/" + approvalID(41)},
 	{"models", "/models"},
 	{"tools", "/tools"},
+	{"skills", "/skills"},
+	{"skill", "/skills/reviewer"},
+	{"skill-problem", "/skills/changed"},
 }
 
 func TestBrowserShowsAnAnswerAsItComes(t *testing.T) {

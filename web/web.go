@@ -53,6 +53,7 @@ type site struct {
 	calls     api.CallsClient
 	models    api.ModelsClient
 	tools     api.ToolsClient
+	skills    api.SkillsClient
 	budgets   api.BudgetsClient
 	queues    api.QueuesClient
 	schedules api.SchedulesClient
@@ -74,6 +75,7 @@ func newSite(cfg Config) *site {
 		calls:     api.NewCallsClient(conn),
 		models:    api.NewModelsClient(conn),
 		tools:     api.NewToolsClient(conn),
+		skills:    api.NewSkillsClient(conn),
 		budgets:   api.NewBudgetsClient(conn),
 		queues:    api.NewQueuesClient(conn),
 		schedules: api.NewSchedulesClient(conn),
@@ -108,6 +110,8 @@ func New(cfg Config) http.Handler {
 	r.Get("/runs/{id}/call", s.callPage)
 	r.Get("/models", s.modelList)
 	r.Get("/tools", s.toolList)
+	r.Get("/skills", s.skillList)
+	r.Get("/skills/{name}", s.skill)
 	r.Get("/runs/{id}/artifact", s.artifact)
 	r.Get("/approvals", s.approvalList)
 	r.Get("/approvals/{id}", s.approval)
