@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -205,6 +206,7 @@ func (s calls) callsOf(ctx context.Context, id pipeline.RunID, path pipeline.Pat
 			}
 		}
 	}
+	slices.SortStableFunc(list, func(a, b *orchestratorv1.Call) int { return cmp.Compare(a.GetN(), b.GetN()) }) // calls of one turn end in any order
 	return events, list, nil
 }
 

@@ -3,6 +3,7 @@ package web
 import (
 	"net/http"
 	"strconv"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -59,6 +60,33 @@ func share(part, whole float64) string {
 		return "0"
 	}
 	return num(min(100, 100*part/whole))
+}
+
+// used is how much of a budget is spent, in percent of what comes to its end
+// first; empty: it has no limit.
+func used(b *api.Budget) string {
+	most, any := 0.0, false
+	limit, spent := b.GetLimit(), b.GetSpent()
+	for _, x := range [][2]float64{
+		{spent.GetUsd(), limit.GetUsd()}, {float64(spent.GetTokens()), float64(limit.GetTokens())}, {float64(spent.GetCalls()), float64(limit.GetCalls())},
+	} {
+		if x[1] > 0 {
+			most, any = max(most, x[0]/x[1]), true
+		}
+	}
+	if !any {
+		return ""
+	}
+	return share(most, 1)
+}
+
+// firstSentence is the first one of a description.
+func firstSentence(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	if i := strings.Index(line, ". "); i > 0 {
+		line = line[:i+1]
+	}
+	return clip(line, 140)
 }
 
 // budgetAmount is what a budget counts, in words.

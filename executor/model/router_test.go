@@ -232,6 +232,7 @@ func TestConversationsAreRebuilt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		s.asked[i].Parts = sizes(s.asked[i])
 		if diff := cmp.Diff(s.asked[i], got, live, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("call %d: %s", i, diff)
 		}
