@@ -90,7 +90,8 @@ type submission struct {
 	fork    *pipeline.Fork
 	trace   *pipeline.Trace
 	create  store.Create
-	at      int // its index in batch.Create
+	at      int  // its index in batch.Create
+	awaited bool // a run that is here waits for it: were it to line up, both might wait for ever
 	state   *runState
 	reply   func(submitted) // nil: nobody waits
 }
@@ -567,7 +568,7 @@ func (l *lane) enrol(s submission) {
 	now := l.ex.cfg.Now().UTC()
 	s.run.CreatedAt = now
 	events := []pipeline.Event{{Seq: 1, Type: pipeline.RunCreated, At: now, Data: pipeline.Data{Answers: s.answers, Uploads: s.uploads, Fork: s.fork, Trace: s.trace}}}
-	if l.lineUp(s.run) {
+	if l.lineUp(s.run, s.awaited) {
 		s.run.Status = pipeline.RunQueued
 		l.ex.queued.Store(true)
 		if len(l.runs) >= l.ex.cfg.Runs {

@@ -72,10 +72,12 @@ func (g *gates) stop(run *pipeline.Run) bool {
 	return g.queues[queue] || g.pipelines[run.Pipeline]
 }
 
-// lineUp reports whether a new run has to wait for its turn although the lane
-// may have room: others wait already, or only the store knows whether it may start.
-func (l *lane) lineUp(run *pipeline.Run) bool {
-	return len(l.runs) >= l.ex.cfg.Runs || l.ex.crowded.Load() || run.Concurrency.Key != "" || l.ex.gates.stop(run)
+// lineUp reports whether a new run has to wait for its turn: the lane is full,
+// others wait already, or only the store knows whether it may start. An awaited one
+// needs no room: it is part of a run that has it.
+func (l *lane) lineUp(run *pipeline.Run, awaited bool) bool {
+	full := len(l.runs) >= l.ex.cfg.Runs || l.ex.crowded.Load()
+	return full && !awaited || run.Concurrency.Key != "" || l.ex.gates.stop(run)
 }
 
 // lined notes that a new run stands in the queue. A Selective executor claims

@@ -84,7 +84,7 @@ func (e *Executor) begin(ctx context.Context, c *child, parent *pipeline.Run, in
 		}
 		reply := make(chan submitted, 1)
 		s := submission{
-			prog: c.prog, run: run, trace: placeIn(ctx), reply: func(a submitted) { reply <- a },
+			prog: c.prog, run: run, awaited: true, trace: placeIn(ctx), reply: func(a submitted) { reply <- a },
 			create: store.Create{
 				IdempotencyKey: "call:" + hash(key),
 				RequestDigest:  pipeline.Digest("sha256:" + hash(string(c.digest)+string(pipeline.EncodeValue(inputs)))),

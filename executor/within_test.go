@@ -91,6 +91,20 @@ func TestACallNeedsNoSlotWhileItWaits(t *testing.T) {
 	}
 }
 
+// Runs that fill the server do not keep out those that they wait for.
+func TestACallNeedsNoRoomForItsRun(t *testing.T) {
+	e := calling(t, storetest.Open(t), worker, func(c *executor.Config) { c.Lanes, c.Runs = 1, 1 })
+	var ids []pipeline.RunID
+	for range 3 {
+		ids = append(ids, e.submit("steps:\n- {id: a, action: probe, with: {do: first}}"+below, nil))
+	}
+	for _, id := range ids {
+		if run, _ := e.wait(id); run.Status != pipeline.RunCompleted {
+			t.Errorf("%s: %v", run.Status, run.Error)
+		}
+	}
+}
+
 func TestAFailedRunIsAFailedCall(t *testing.T) {
 	e := calling(t, storetest.Open(t), worker)
 	run, _ := e.wait(e.submit("steps:\n- {id: a, action: probe, with: {do: fails}}"+below, nil))
