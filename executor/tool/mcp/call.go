@@ -119,10 +119,7 @@ func (s *Set) tool(m member, l *listed, name string) tool.ServerTool {
 // run calls a tool. value is the result as a step gives it.
 func (s *Set) run(ctx context.Context, m member, l *listed, env executor.Env, c tool.Call) (r tool.Result, value any, err error) {
 	if l.resources {
-		if r, err = m.session.resource(ctx, s, env, c); err != nil {
-			return tool.Result{}, nil, err
-		}
-		return r, said(r), nil
+		return m.session.resource(ctx, s, env, c)
 	}
 	got, err := m.session.call(ctx, s, env, c, l)
 	if err == nil {

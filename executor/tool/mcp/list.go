@@ -174,7 +174,16 @@ func (l *listed) arguments(args map[string]any) string {
 	if l.args == nil {
 		return ""
 	}
-	return strings.Join(l.args.Violations(any(args)), "; ")
+	return violations(l.args, any(args))
+}
+
+// violations says how a value that is no model's answer violates a schema.
+func violations(s *model.Schema, v any) string {
+	wrong := s.Violations(v)
+	for i := range wrong {
+		wrong[i] = strings.TrimPrefix(wrong[i], "the answer: ")
+	}
+	return strings.Join(wrong, "; ")
 }
 
 func reason(err error) string {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
@@ -56,25 +59,101 @@ func (l *link) elicit(ctx context.Context, req *sdk.ElicitRequest) (*sdk.ElicitR
 	if why != "" {
 		return nil, refusal("the requested schema %s", why)
 	}
+	var wanted map[string]any
 	if p.RequestedSchema == nil {
 		form = nil
+	} else {
+		wanted = answerable(form)
+		question += "\n" + shownText(outline(form))
 	}
-	d, err := r.call.Ask(ctx, question, form)
+	d, err := r.call.Ask(ctx, question, wanted)
 	if err != nil {
 		r.ends(err)
 		return nil, refusal("nobody has answered")
 	}
-	switch d.Decision {
-	case "approve", "answer":
+	switch {
+	case d.Decision == "answer" && form != nil && d.Value == nil:
+		return &sdk.ElicitResult{Action: "decline"}, nil
+	case d.Decision == "approve" || d.Decision == "answer":
 		out := &sdk.ElicitResult{Action: "accept"}
 		if form != nil {
 			out.Content = answerOf(form, d.Value)
 		}
 		return out, nil
-	case "reject":
+	case d.Decision == "reject":
 		return &sdk.ElicitResult{Action: "decline"}, nil
 	}
 	return &sdk.ElicitResult{Action: "cancel"}, nil
+}
+
+// answerable is the schema of what people may answer to a form: an object with its
+// members, where there is one member alone its value, or null, which declines.
+func answerable(form map[string]any) map[string]any {
+	kinds := []any{"object", "null"}
+	if members, _ := form["properties"].(map[string]any); len(members) == 1 {
+		for _, m := range members {
+			member, _ := m.(map[string]any)
+			if kind, _ := member["type"].(string); kind != "" && kind != "object" && kind != "null" {
+				kinds = append(kinds, kind)
+			}
+		}
+	}
+	out := maps.Clone(form)
+	out["type"] = kinds
+	return out
+}
+
+// outline tells people what a form asks for, a member a line.
+func outline(form map[string]any) string {
+	members, _ := form["properties"].(map[string]any)
+	required, _ := form["required"].([]any)
+	var b strings.Builder
+	for _, must := range []bool{true, false} {
+		for _, name := range slices.Sorted(maps.Keys(members)) {
+			if slices.Contains(required, any(name)) != must {
+				continue
+			}
+			m, _ := members[name].(map[string]any)
+			kind, _ := m["type"].(string)
+			about, _ := m["description"].(string)
+			if about == "" {
+				about, _ = m["title"].(string)
+			}
+			if choices := choices(m); len(choices) > 0 {
+				kind = strings.TrimSpace(kind + " of " + encoded(choices))
+			}
+			if must {
+				kind += ", required"
+			}
+			fmt.Fprintf(&b, "- %s (%s)", shown(name), strings.TrimPrefix(kind, ", "))
+			if about != "" {
+				fmt.Fprintf(&b, ": %s", shown(about))
+			}
+			b.WriteByte('\n')
+		}
+	}
+	return b.String() + "The answer is an object with these members; null declines."
+}
+
+// choices are the values that a member of a form can have, in the ways in which
+// forms say so; nil: it does not say.
+func choices(m map[string]any) []any {
+	if list, ok := m["enum"].([]any); ok {
+		return list
+	}
+	if items, ok := m["items"].(map[string]any); ok {
+		return choices(items)
+	}
+	var list []any
+	for _, key := range []string{"oneOf", "anyOf"} {
+		some, _ := m[key].([]any)
+		for _, c := range some {
+			if one, ok := c.(map[string]any); ok && one["const"] != nil {
+				list = append(list, one["const"])
+			}
+		}
+	}
+	return list
 }
 
 // answerOf is what people answered, as the members of a form. Where it has one

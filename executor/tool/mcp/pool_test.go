@@ -389,6 +389,7 @@ func TestServerAsksPeople(t *testing.T) {
 	}{
 		{name: "answer", d: &pipeline.Decision{Decision: "answer", Value: map[string]any{"colour": "red"}}, want: "accept red"},
 		{name: "the one member", d: &pipeline.Decision{Decision: "answer", Value: "red"}, want: "accept red"},
+		{name: "null", d: &pipeline.Decision{Decision: "answer"}, want: "decline <nil>"},
 		{name: "rejected", d: &pipeline.Decision{Decision: "reject"}, want: "decline <nil>"},
 	} {
 		for _, mode := range []string{"friend", "old"} {
@@ -396,7 +397,7 @@ func TestServerAsksPeople(t *testing.T) {
 				w := newWorld(t, Config{})
 				set := w.open(w.program(mode))
 				got := w.call(set, "ask", tool.Call{Ask: func(_ context.Context, q string, schema map[string]any) (*pipeline.Decision, error) {
-					if !strings.Contains(q, "srv asks: Which colour?") || schema["type"] != "object" {
+					if !strings.Contains(q, "srv asks: Which colour?\n- colour (string)\n") || encoded(schema["type"]) != `["object","null","string"]` {
 						t.Errorf("asked %q with %v", q, schema)
 					}
 					return c.d, c.err

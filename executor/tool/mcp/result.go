@@ -29,8 +29,8 @@ func (l *listed) violated(r *sdk.CallToolResult) string {
 	if err != nil {
 		return err.Error()
 	}
-	if wrong := l.output.Violations(v); len(wrong) > 0 {
-		return "its structured content violates its schema: " + strings.Join(wrong, "; ")
+	if wrong := violations(l.output, v); wrong != "" {
+		return "its structured content violates its schema: " + wrong
 	}
 	return ""
 }
@@ -146,19 +146,20 @@ func output(r *sdk.CallToolResult) (any, error) {
 	return strings.Join(texts, "\n"), nil
 }
 
-// resource reads a resource, or lists them.
-func (s *session) resource(ctx context.Context, set *Set, env executor.Env, c tool.Call) (tool.Result, error) {
+// resource reads a resource, or lists them. v is what a step gives: the text of a
+// resource that is one text, else its contents or the list as they came.
+func (s *session) resource(ctx context.Context, set *Set, env executor.Env, c tool.Call) (out tool.Result, v any, err error) {
 	uri, _ := c.Arguments["uri"].(string)
-	var out tool.Result
-	err := s.do(ctx, set, env, c, pipeline.EffectIdempotent, func(ctx context.Context, client *sdk.ClientSession, _ *running) error {
-		out = tool.Result{}
+	err = s.do(ctx, set, env, c, pipeline.EffectIdempotent, func(ctx context.Context, client *sdk.ClientSession, _ *running) error {
+		out, v = tool.Result{}, nil
 		if uri == "" {
 			r, err := client.ListResources(ctx, nil)
 			if err != nil {
 				return err
 			}
 			out = tool.Text(index(r))
-			return nil
+			v, err = value(r.Resources)
+			return err
 		}
 		r, err := client.ReadResource(ctx, &sdk.ReadResourceParams{Meta: meta(ctx, c), URI: uri})
 		if err != nil {
@@ -169,9 +170,14 @@ func (s *session) resource(ctx context.Context, set *Set, env executor.Env, c to
 				out.Content = append(out.Content, embedded(part)...)
 			}
 		}
-		return nil
+		if len(r.Contents) == 1 && r.Contents[0] != nil && len(r.Contents[0].Blob) == 0 {
+			v = r.Contents[0].Text
+			return nil
+		}
+		v, err = value(r.Contents)
+		return err
 	})
-	return out, err
+	return out, v, err
 }
 
 func index(r *sdk.ListResourcesResult) string {

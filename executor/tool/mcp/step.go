@@ -121,7 +121,7 @@ func (s *step) call(ctx context.Context, env executor.Env, set *Set, begun *pipe
 		Ask: func(ctx context.Context, question string, schema map[string]any) (*pipeline.Decision, error) {
 			a := &pipeline.Approval{ID: pipeline.NewApprovalID(), Kind: pipeline.ApprovalAsk, Question: question, OnTimeout: "fail"}
 			if schema != nil {
-				a.Question += "\nThe answer is to satisfy " + encoded(any(schema))
+				a.Schema = &pipeline.Type{Kind: "any", Schema: any(schema)}
 			}
 			return env.Journal.Ask(ctx, a, inv)
 		},

@@ -50,7 +50,8 @@ func TestStepGivesWhatItsToolGives(t *testing.T) {
 	}{
 		{"echo", map[string]any{"text": "hi"}, `{"text":"hi"}`, ""},
 		{"steps", nil, `"done"`, "started finished"},
-		{"read_resource", map[string]any{"uri": "memo://one"}, `"[resource memo://one]\nremember"`, ""},
+		{"read_resource", map[string]any{"uri": "memo://one"}, `"remember"`, ""},
+		{"read_resource", nil, `[{"mimeType":"text/plain","name":"one","uri":"memo://one"}]`, ""},
 	} {
 		t.Run(c.remote, func(t *testing.T) {
 			w := newWorld(t, Config{})
