@@ -65,6 +65,7 @@ type modelsConfig struct {
 	SelectionPolicy string `key:"selection_policy" default:"default" doc:"the policy by which a model is chosen where a step names none; one of the registry's selection_policies"`
 	FallbackEnabled bool   `key:"fallback_enabled" default:"true" doc:"ask another model where one fails: those of its fallback list, or the next best"`
 	LocalURL        string `key:"local_url" default:"http://127.0.0.1:11434/v1" doc:"where models of the provider local are served that have no base_url of their own"`
+	LocalModelsPath string `key:"local_models_path" doc:"the folder with the files of the models that servers of this machine serve, as in /opt/models: a server that calls a model by its file is understood, and where none serves it, the files are looked for; this server loads none itself"`
 	Script          string `key:"script" doc:"a file of scripted answers that stands in for all models; also ORCHESTRATOR_SCRIPT"`
 	Cassette        string `key:"cassette" doc:"a file of recorded answers that stands in for all models: no service is called"`
 }
@@ -110,7 +111,6 @@ type cacheConfig struct {
 var planned = []string{
 	"storage.checkpoint_compression",
 	"execution.default_timeout", "execution.max_retries", "execution.retry_backoff_factor",
-	"models.local_models_path",
 	"security.api_key_required", "security.rate_limiting", "security.forbidden_modules",
 	"monitoring.metrics_enabled", "monitoring.metrics_port",
 }
@@ -265,8 +265,16 @@ func (c *cli) loadConfig() (*config, error) {
 		}
 	}
 	cfg.finish(c.home())
-	if r := &cfg.Models.RegistryPath; *r != "" && !filepath.IsAbs(*r) {
-		*r = filepath.Join(filepath.Dir(path), *r)
+	for _, p := range []*string{&cfg.Models.RegistryPath, &cfg.Models.LocalModelsPath} {
+		if *p == "" {
+			continue
+		}
+		if !filepath.IsAbs(*p) {
+			*p = filepath.Join(filepath.Dir(path), *p)
+		}
+		if *p, err = filepath.Abs(*p); err != nil {
+			return nil, &failure{code: exitInvalid, what: "the configuration is not valid", why: cause(err)}
+		}
 	}
 	return cfg, nil
 }

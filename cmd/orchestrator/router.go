@@ -103,7 +103,7 @@ func (h *house) router(p plan) (*model.Router, *model.Registry, error) {
 	}
 	cfg := model.Config{
 		Registry: g, Open: openProvider, Scripted: scripted, Env: p.env, Secret: p.secret, Policy: p.cfg.Models.SelectionPolicy,
-		LocalURL: p.cfg.Models.LocalURL, NoFallback: !p.cfg.Models.FallbackEnabled, Logger: p.log, Metrics: h.metrics,
+		LocalURL: p.cfg.Models.LocalURL, LocalPath: p.cfg.Models.LocalModelsPath, NoFallback: !p.cfg.Models.FallbackEnabled, Logger: p.log, Metrics: h.metrics,
 	}
 	if !p.bare {
 		cfg.Stats, cfg.Blob = h.store, h.store.Blob
@@ -140,7 +140,12 @@ func (c *cli) checkModels(ctx context.Context, cfg *config, ok func(name, format
 	case cfg.Models.Script != "" || cfg.Models.Cassette != "":
 		return // they answer for all models
 	}
-	r := model.NewRouter(model.Config{Registry: g, Open: openProvider, Env: c.env, Secret: executor.EnvSecret, LocalURL: cfg.Models.LocalURL, Logger: slog.New(slog.DiscardHandler)})
+	if dir := cfg.Models.LocalModelsPath; dir != "" {
+		if _, err := os.ReadDir(dir); err != nil {
+			bad("warning", "models", "correct models.local_models_path", "the folder of local models cannot be read: %v", err)
+		}
+	}
+	r := model.NewRouter(model.Config{Registry: g, Open: openProvider, Env: c.env, Secret: executor.EnvSecret, LocalURL: cfg.Models.LocalURL, LocalPath: cfg.Models.LocalModelsPath, Logger: slog.New(slog.DiscardHandler)})
 	all, err := r.Models(ctx)
 	if err != nil {
 		bad("error", "models", "", "%v", err)

@@ -232,7 +232,9 @@ func (c *call) exchange(ctx context.Context, t *target, p Provider, q *Request) 
 func (c *call) outgoing(t *target) *Request {
 	q := *c.sent
 	if c.router.cfg.Scripted == nil && t.Provider != ProviderScript {
-		q.Model = t.own()
+		if q.Model = t.own(); t.served != "" {
+			q.Model = t.served
+		}
 	}
 	if c.router.cfg.Scripted != nil || t.Provider == ProviderScript || t.Provider == ProviderCassette {
 		q.Uses = UsesOf(c.env)
@@ -349,7 +351,7 @@ func (c *call) usage(t *target, a *Response) *pipeline.Usage {
 	case u.CostUSD > 0:
 	case ok:
 		u.CostUSD = p.Cost(&u)
-	case t.Provider != ProviderScript && t.Provider != ProviderCassette && t.Provider != ProviderLocal:
+	case !t.free():
 		c.choice["price"], u.Unpriced = "unknown", 1 // so that nobody takes it for free
 	}
 	c.priced = ok || u.CostUSD > 0

@@ -2,17 +2,12 @@ package model
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/url"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,6 +32,9 @@ func LookAtHost(ctx context.Context) Host {
 		h.MemoryGB = memTotal(string(text))
 	}
 	// A container may have less than its machine.
+	if text, err := os.ReadFile("/sys/fs/cgroup/cpu.max"); err == nil {
+		h.Cores = min(h.Cores, coresOf(string(text)))
+	}
 	if text, err := os.ReadFile("/sys/fs/cgroup/memory.max"); err == nil {
 		if n, err := strconv.ParseFloat(strings.TrimSpace(string(text)), 64); err == nil && n/gib < h.MemoryGB {
 			h.MemoryGB = n / gib
@@ -63,6 +61,16 @@ func memTotal(text string) float64 {
 		}
 	}
 	return 0
+}
+
+// coresOf reads what a control group may use of the processors: microseconds in each
+// period, or max.
+func coresOf(text string) int64 {
+	var quota, period int64
+	if n, _ := fmt.Sscanf(text, "%d %d", &quota, &period); n < 2 || quota <= 0 || period <= 0 {
+		return math.MaxInt64
+	}
+	return max(1, (quota+period-1)/period)
 }
 
 // gpuMemory reads what nvidia-smi says: MiB, a line for each GPU.
@@ -97,85 +105,4 @@ func (r *Router) hostOf() *Host {
 		r.host = &h
 	}
 	return r.host
-}
-
-// near reports whether an address is of this machine.
-func near(base string) bool {
-	u, err := url.Parse(base)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(u.Hostname())
-	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// probe is what a local server has said about its models.
-type probe struct {
-	at     time.Time
-	models []string
-	err    error
-}
-
-const (
-	probeGood = time.Minute
-	probeBad  = 10 * time.Second // a server may just be starting
-	probeWait = 2 * time.Second
-)
-
-// probed says why a local server cannot be asked for a model; empty: it can.
-func (r *Router) probed(ctx context.Context, at Endpoint, model string) string {
-	r.mu.Lock()
-	p := r.probes[at]
-	r.mu.Unlock()
-	if p == nil || p.err == nil && time.Since(p.at) > probeGood || p.err != nil && time.Since(p.at) > probeBad {
-		p = &probe{at: time.Now()}
-		p.models, p.err = listModels(ctx, at)
-		r.mu.Lock()
-		if len(r.probes) >= maxProviders {
-			clear(r.probes)
-		}
-		r.probes[at] = p
-		r.mu.Unlock()
-	}
-	switch {
-	case p.err != nil:
-		return fmt.Sprintf("the server at %s does not answer", at.BaseURL)
-	case len(p.models) > 0 && !slices.Contains(p.models, model) && !slices.Contains(p.models, model+":latest"):
-		return fmt.Sprintf("the server at %s does not have it", at.BaseURL)
-	}
-	return ""
-}
-
-// listModels asks a server that speaks as openai does which models it has.
-func listModels(ctx context.Context, at Endpoint) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, probeWait)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(at.BaseURL, "/")+"/models", http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	if at.Key != "" {
-		req.Header.Set("Authorization", "Bearer "+at.Key)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode >= http.StatusInternalServerError {
-		return nil, fmt.Errorf("status %d", resp.StatusCode)
-	}
-	var list struct {
-		Data []struct {
-			ID string `json:"id"`
-		} `json:"data"`
-	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&list); err != nil {
-		return nil, nil //nolint:nilnil // it answers, and does not say what it has
-	}
-	names := make([]string, len(list.Data))
-	for i, m := range list.Data {
-		names[i] = m.ID
-	}
-	return names, nil
 }

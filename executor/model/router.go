@@ -25,6 +25,9 @@ type Config struct {
 	Secret   func(name string) (string, bool) // secrets, for calls that belong to no step; nil: there are none
 	Policy   string                           // of selection, where a step names none; default "default"
 	LocalURL string                           // of models of the provider local that say none; default http://127.0.0.1:11434/v1
+	// LocalPath is the folder with the files of models that servers of this machine
+	// serve, absolute; empty: it is not known.
+	LocalPath string
 	// NoFallback: where a model fails, no other one is asked.
 	NoFallback bool
 	Host       *Host // what local models may use; nil: it is looked up

@@ -239,7 +239,7 @@ func (r *Router) lacks(ctx context.Context, c *call, t *target) string {
 	if why := c.asked.Needs.Lacks(&spec); why != "" {
 		return why
 	}
-	if n := c.asked.Needs; n != nil && n.CostLimit > 0 && t.Provider != ProviderLocal {
+	if n := c.asked.Needs; n != nil && n.CostLimit > 0 && !t.free() {
 		if _, known := t.Price(c.begun); !known {
 			return "what it costs is not known"
 		}
@@ -264,7 +264,7 @@ func (r *Router) unavailable(ctx context.Context, t *target) string {
 				return why
 			}
 		}
-		if why := r.probed(ctx, t.endpoint, t.own()); why != "" {
+		if why := r.probed(ctx, t); why != "" {
 			return why
 		}
 	}

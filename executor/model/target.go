@@ -16,6 +16,7 @@ type target struct {
 	alias    *pipeline.ModelAlias // under which a pipeline names it; nil: none
 	name     string               // by which it was found
 	endpoint Endpoint
+	served   string // by which name its server knows it; empty: by its own
 	missing  string // why it cannot be asked; empty: it can
 	score    float64
 	reason   string // why it was chosen, or passed over
