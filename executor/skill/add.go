@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 )
@@ -50,6 +52,11 @@ func (l Library) Remove(name string) error {
 	if _, err := l.copied(name); err != nil {
 		return err
 	}
+	release, err := l.alone()
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := os.RemoveAll(filepath.Join(l.Dir, name)); err != nil {
 		return fmt.Errorf("remove the skill %s: %w", name, err)
 	}
@@ -80,6 +87,7 @@ func (l Library) add(ctx context.Context, s Source, must string) (*pipeline.Inst
 	if err := os.MkdirAll(l.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("make the folder of skills: %w", err)
 	}
+	l.sweep()
 	work, err := os.MkdirTemp(l.Dir, ".new-") // beside what it becomes, to be renamed
 	if err != nil {
 		return nil, fmt.Errorf("make a folder for the skill: %w", err)
@@ -189,10 +197,38 @@ func named(text []byte) (string, error) {
 	return m.Name, nil
 }
 
+// sweep removes what processes have left that were killed while they copied.
+func (l Library) sweep() {
+	left, _ := filepath.Glob(filepath.Join(l.Dir, ".new-*"))
+	for _, dir := range left {
+		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > time.Hour {
+			_ = os.RemoveAll(dir) // the next one tries again
+		}
+	}
+}
+
+// alone keeps other processes from changing the skills of this home until they are
+// released. Waiting for them takes the time of a few renamings.
+func (l Library) alone() (release func(), err error) {
+	f, err := os.OpenFile(filepath.Join(l.Dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX) //nolint:gosec // a descriptor
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock the folder of skills: %w", err)
+	}
+	return func() { f.Close() }, nil
+}
+
 // put makes a copied folder the skill of a name. The lock comes first: a crash in
 // between leaves a skill that is not used until it is added again, and never one
 // that nobody has pinned.
 func (l Library) put(name string, pin *pipeline.SkillPin, work string) error {
+	release, err := l.alone()
+	if err != nil {
+		return err
+	}
+	defer release()
 	at := filepath.Join(l.Dir, name)
 	before, err := l.pin(name)
 	if err == nil && before != nil && (before.URL != pin.URL || before.Path != pin.Path) {

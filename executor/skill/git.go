@@ -27,6 +27,7 @@ const (
 	fetchBytes  = 64 << 20 // of one file that git writes, and it writes one
 	treeBytes   = 4 << 20  // of the list of a commit's files
 	remoteBytes = 1 << 20  // of what a server says
+	gitMemory   = 512 << 20
 	copiedBytes = 8 << 20
 )
 
@@ -93,10 +94,11 @@ type repository struct {
 }
 
 // gitEnviron is what git inherits: nothing that steers it, of the caller's or
-// of the machine.
+// of the machine, but whom it trusts, as of a host with a certificate of its own.
 func gitEnviron(environ []string) []string {
 	clean := slices.DeleteFunc(slices.Clone(environ), func(e string) bool {
-		return strings.HasPrefix(e, "GIT_") || strings.HasPrefix(e, "SSH_ASKPASS")
+		trust := strings.HasPrefix(e, "GIT_SSL_CAINFO=") || strings.HasPrefix(e, "GIT_SSL_CAPATH=")
+		return strings.HasPrefix(e, "GIT_") && !trust || strings.HasPrefix(e, "SSH_ASKPASS")
 	})
 	return append(clean,
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_ATTR_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
@@ -111,8 +113,9 @@ func (r repository) git(ctx context.Context, limit int, stdin string, args ...st
 		"-c", "core.hooksPath=" + os.DevNull, "-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "fetch.unpackLimit=1", "-c", "transfer.unpackLimit=1",
 		"-c", "core.bigFileThreshold=1m", "-c", "pack.threads=1", "-c", "submodule.recurse=false", "-c", "fetch.recurseSubmodules=false", "-c", "protocol.version=2",
 	}
-	// The bound on files is in units of 512 bytes, as POSIX has it.
-	line := fmt.Sprintf(`ulimit -f %d || exit 1; exec git "$@"`, fetchBytes/512)
+	// The bound on files is in units of 512 bytes, as POSIX has it; that on memory, of
+	// which git takes what a server says, is in KiB, where there is one.
+	line := fmt.Sprintf(`ulimit -f %d || exit 1; ulimit -v %d 2>/dev/null; exec git "$@"`, fetchBytes/512, gitMemory>>10)
 	ctx, stop := context.WithTimeout(ctx, fetchTime)
 	defer stop()
 	cmd := exec.CommandContext(ctx, "/bin/sh", append(append([]string{"-c", line, "git"}, own...), args...)...) //nolint:gosec // what is foreign in args stands behind -- or is a commit
