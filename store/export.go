@@ -208,7 +208,7 @@ func (x *archiveWriter) export(ctx context.Context, s Store, run *pipeline.Run, 
 	if err := x.entry("source.yaml", plan.Source); err != nil {
 		return err
 	}
-	bundle, err := bundleIn(plan.Compiled)
+	bundle, err := BundleOf(plan.Compiled)
 	if err != nil {
 		return err
 	}
@@ -250,17 +250,6 @@ func (x *archiveWriter) export(ctx context.Context, s Store, run *pipeline.Run, 
 		return fmt.Errorf("write the archive: %w", err)
 	}
 	return nil
-}
-
-// bundleIn is the digest of the files that a compiled plan names.
-func bundleIn(compiled []byte) (pipeline.Digest, error) {
-	var p struct {
-		Bundle pipeline.Digest `json:"bundle"`
-	}
-	if err := json.Unmarshal(compiled, &p); err != nil {
-		return "", fmt.Errorf("read the plan: %w", err)
-	}
-	return p.Bundle, nil
 }
 
 // uploadsOf is the digest of the files that came with a run.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 
@@ -129,13 +130,15 @@ func UnusedBefore(now, oldest time.Time) time.Time {
 	return oldest.Add(-UseKept)
 }
 
-// BundleOf is the bundle that a compiled plan names, if it does.
-func BundleOf(compiled []byte) string {
+// BundleOf is the digest of the files that a compiled plan names; empty: none.
+func BundleOf(compiled []byte) (pipeline.Digest, error) {
 	var p struct {
-		Bundle string `json:"bundle"`
+		Bundle pipeline.Digest `json:"bundle"`
 	}
-	_ = json.Unmarshal(compiled, &p) // what cannot be read names nothing
-	return p.Bundle
+	if err := json.Unmarshal(compiled, &p); err != nil {
+		return "", fmt.Errorf("read the plan: %w", err)
+	}
+	return p.Bundle, nil
 }
 
 // Sum fills in what follows from the days.

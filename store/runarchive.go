@@ -175,7 +175,7 @@ func (c *archiveCheck) entry(name string, data []byte) error {
 		if sum := sha256.Sum256(data); BlobDigest(sum) != c.a.Plan.Digest {
 			return badArchive("the plan is not the one of the run")
 		}
-		if c.a.Bundle, err = bundleIn(data); err != nil {
+		if c.a.Bundle, err = BundleOf(data); err != nil {
 			return badArchive("the plan cannot be read")
 		}
 	case stageSource:

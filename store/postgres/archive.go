@@ -25,7 +25,7 @@ func (s *Store) Dump(ctx context.Context, emit func(*store.Table, []any) error) 
 	if err != nil {
 		return 0, s.fail(ctx, "back up", err)
 	}
-	defer discard(conn)
+	defer release(conn)
 	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock_shared($1)`, int64(keeperLock)); err != nil {
 		return 0, s.fail(ctx, "back up", err)
 	}

@@ -46,6 +46,15 @@ func discard(conn *pgx.Conn) {
 	}
 }
 
+// release gives back a connection's locks and closes it: of its end alone the
+// database may hear later than the next one who asks for them.
+func release(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	_, _ = conn.Exec(ctx, `SELECT pg_advisory_unlock_all()`) // else they go with the connection
+	cancel()
+	discard(conn)
+}
+
 // sideConn is a connection for one purpose, used by one caller at a time and
 // opened when it is needed. Its commits are not waited for (synchronous_commit
 // off): a crash of the database may lose the last of them.

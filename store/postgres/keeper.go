@@ -111,7 +111,7 @@ func (s *Store) Sweep(ctx context.Context, c store.Cut) (store.SweepReport, erro
 	if err != nil {
 		return store.SweepReport{}, s.fail(ctx, "sweep", err)
 	}
-	defer discard(conn)
+	defer release(conn)
 	w := &sweep{conn: conn}
 	var mine bool
 	err = conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, int64(keeperLock)).Scan(&mine)
@@ -292,18 +292,19 @@ func (w *sweep) content(ctx context.Context) error {
 	if err != nil || len(old) == 0 {
 		return err
 	}
-	named := map[string]bool{}
+	named := map[pipeline.Digest]bool{}
 	if rows, err = w.conn.Query(ctx, allPlans); err != nil {
 		return err
 	}
 	var compiled []byte
 	if _, err := pgx.ForEachRow(rows, []any{&compiled}, func() error {
-		named[store.BundleOf(compiled)] = true
-		return nil
+		d, err := store.BundleOf(compiled) // a plan that cannot be read may name any: all stay
+		named[d] = true
+		return err
 	}); err != nil {
 		return err
 	}
-	old = slices.DeleteFunc(old, func(d string) bool { return named[d] })
+	old = slices.DeleteFunc(old, func(d string) bool { return named[pipeline.Digest(d)] })
 	tag, err := w.conn.Exec(ctx, sweepBundles, before, old)
 	w.report.Bundles = int(tag.RowsAffected())
 	return err

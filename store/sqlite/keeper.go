@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/store"
 )
 
@@ -312,18 +313,21 @@ func (w *sweep) content(ctx context.Context) error {
 	if err != nil || len(old) == 0 {
 		return err
 	}
-	named := map[string]bool{}
+	named := map[pipeline.Digest]bool{}
 	err = w.s.query(ctx, allPlans, nil, func(r *sql.Rows) error {
 		var compiled sql.RawBytes
-		err := r.Scan(&compiled)
-		named[store.BundleOf(compiled)] = true
+		if err := r.Scan(&compiled); err != nil {
+			return err
+		}
+		d, err := store.BundleOf(compiled) // a plan that cannot be read may name any: all stay
+		named[d] = true
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	for _, d := range old {
-		if named[d] {
+		if named[pipeline.Digest(d)] {
 			continue
 		}
 		err := w.s.writer.do(ctx, "sweep", func(t *tx) error {
