@@ -83,7 +83,8 @@ func (h *hub) bell(b store.Bell) {
 		return
 	}
 	for _, run := range b.Created {
-		if h.runs[run.ID] == nil {
+		// What stands in line may do so for long, and another process may take it.
+		if h.runs[run.ID] == nil && run.Status != pipeline.RunQueued {
 			h.fresh.add(run)
 		}
 	}

@@ -209,6 +209,18 @@ func TestFoldingStopsWithItsRequest(t *testing.T) {
 	}
 }
 
+func TestTheHubKeepsNothingOfRunsThatStandInLine(t *testing.T) {
+	f := start(t)
+	h := newHub(f.st, f.srv.log, 1<<20, func(*pipeline.Event) {})
+	for _, status := range []pipeline.RunStatus{pipeline.RunQueued, pipeline.RunRunning} {
+		run := &pipeline.Run{ID: pipeline.NewRunID(), Status: status}
+		h.bell(store.Bell{Created: []*pipeline.Run{run}, Appended: []store.Append{{Run: run.ID, Events: []pipeline.Event{{Seq: 1, Type: pipeline.RunCreated}}}}})
+		if kept := h.fresh.runs[run.ID] != nil; kept != (status == pipeline.RunRunning) {
+			t.Errorf("a new run that is %s is kept: %v", status, kept)
+		}
+	}
+}
+
 func BenchmarkFold(b *testing.B) {
 	run := &pipeline.Run{ID: pipeline.NewRunID()}
 	v := pipeline.NewView(*run)

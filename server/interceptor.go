@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"regexp"
 	"runtime/debug"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -92,6 +95,11 @@ func (s *Server) finish(ctx context.Context, method, id string, begin time.Time,
 		err = cut(st).Err()
 	}
 	s.metrics.request(name, code, took)
+	if p, ok := peer.FromContext(ctx); ok {
+		if _, native := p.Addr.(*net.TCPAddr); native { // Handler has not seen it
+			s.metrics.served("grpc", http.StatusOK)
+		}
+	}
 	s.log.LogAttrs(ctx, slog.LevelDebug, "request", slog.String("request", id), slog.String("method", name),
 		slog.String("code", code.String()), slog.Duration("took", took))
 	return err

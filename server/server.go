@@ -29,6 +29,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -198,6 +199,10 @@ func New(cfg Config) (*Server, error) {
 		grpc.StreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(cfg.Limits.Request+cfg.Limits.Files),
 		grpc.MaxSendMsgSize(cfg.Limits.Message),
+		grpc.MaxHeaderListSize(headerLimit),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout}),
+		// Callers may ask as often as they like whether their connection stands.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Millisecond, PermitWithoutStream: true}),
 	)...)
 	orchestratorv1.RegisterRunsServer(s.grpc, runs{Server: s})
 	orchestratorv1.RegisterPipelinesServer(s.grpc, pipelines{Server: s})
@@ -275,6 +280,13 @@ func (s *Server) drain() {
 	s.drained.Do(func() { close(s.hub.closing) })
 }
 
+// What a connection may take its time for, and the bytes of a request's headers.
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	headerLimit   = 64 << 10
+)
+
 // Serve serves a handler that Handler has returned on a listener, with
 // HTTP/1.1 and HTTP/2, also without TLS, until ctx ends and requests under way
 // have finished or Grace has passed. It closes the listener.
@@ -286,13 +298,19 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, h http.Handler) erro
 	srv := &http.Server{
 		Handler:           h,
 		Protocols:         &protocols,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    headerLimit,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	sorted := newSorter(l, s.hostAllowed)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer sorted.close(nil)
+	wg.Go(sorted.run)
+	wg.Go(func() { _ = s.grpc.Serve(&sorted.grpc) }) // it ends with the listener, and its connections with Run
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
+	go func() { served <- srv.Serve(&sorted.http) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
