@@ -12,7 +12,11 @@ import (
 // Host runs programs bare, as the server's user: nothing is held. It is what runs
 // the commands that nobody asked to lock in; for those that are to be locked in,
 // a server has it only where its configuration says so.
-type Host struct{}
+type Host struct {
+	// Guarded has a small process stand beside each program, which ends what the
+	// program has started if this process is killed. It is for programs that live long.
+	Guarded bool
+}
 
 var _ Driver = Host{}
 
@@ -24,7 +28,7 @@ func (Host) Probe(context.Context) (Level, error) { return Level{Driver: HostRun
 
 // Start runs the program in a process group of its own. What leaves the group, as
 // setsid does, is out of reach.
-func (Host) Start(ctx context.Context, s Spec, p Program) (Running, error) {
+func (h Host) Start(ctx context.Context, s Spec, p Program) (Running, error) {
 	defer p.Close()
 	if ctx.Err() != nil {
 		return nil, ended(ctx)
@@ -45,12 +49,24 @@ func (Host) Start(ctx context.Context, s Spec, p Program) (Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	return bare{c}, nil
+	b := bare{Child: c}
+	if h.Guarded {
+		b.guard = guarding(c.Proc.Pid)
+	}
+	return b, nil
 }
 
-type bare struct{ *Child }
+type bare struct {
+	*Child
+	guard *guard // nil: none
+}
 
 func (bare) Level() Level { return Level{Driver: HostRun} }
+
+func (b bare) Wait() (Exit, error) {
+	defer b.guard.end()
+	return b.Child.Wait()
+}
 
 // Files are the three streams of a program, the missing ones replaced by
 // /dev/null, which done closes. The error is a *pipeline.Failure.

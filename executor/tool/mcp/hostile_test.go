@@ -1,11 +1,13 @@
 package mcp
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -176,6 +178,59 @@ func TestStubbornProcessIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone(t, strings.TrimSpace(string(pid)))
+}
+
+func TestClosingEndsWhatIsBeingConnected(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, Config{Connect: time.Hour})
+	failed := make(chan error, 1)
+	go func() {
+		_, err := w.pool.Connect(w.done, w.env, "", []Server{w.program("stubborn")})
+		failed <- err
+	}()
+	pid := written(t, filepath.Join(w.env.Workspace, "stubborn.pid"))
+	w.pool.Close()
+	if err := <-failed; err == nil || !strings.Contains(err.Error(), errClosed.Error()) {
+		t.Errorf("it ended with %v", err)
+	}
+	gone(t, pid)
+}
+
+// A process of ours that is killed cannot end what servers have started.
+func TestServersDoNotOutliveAProcessThatIsKilled(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := exec.CommandContext(t.Context(), self)
+	owner.Dir, owner.Env = t.TempDir(), append(os.Environ(), serverMode+"=owner")
+	out, err := owner.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := owner.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said, err := bufio.NewReader(out).ReadString('\n')
+	if said != "open <nil>\n" {
+		t.Errorf("it said %q, %v", said, err)
+	}
+	pid := written(t, filepath.Join(owner.Dir, "left.pid"))
+	_ = owner.Process.Kill()
+	_ = owner.Wait()
+	gone(t, pid)
+}
+
+// written is what stands in a file, once a line does.
+func written(t *testing.T, name string) string {
+	t.Helper()
+	var text []byte
+	await(t, name+" is written", func() bool {
+		text, _ = os.ReadFile(name)
+		return strings.HasSuffix(string(text), "\n")
+	})
+	return strings.TrimSpace(string(text))
 }
 
 func TestNamesFitEveryModel(t *testing.T) {

@@ -77,7 +77,7 @@ func (p *Pool) start(ctx context.Context, s *Server, place sandbox.Spec, log fun
 	if s.Sandbox != nil {
 		running, err = p.cfg.Sandbox.Start(ctx, s.Sandbox, place, program)
 	} else {
-		running, err = sandbox.Host{}.Start(ctx, place, program)
+		running, err = sandbox.Host{Guarded: true}.Start(ctx, place, program)
 	}
 	if err != nil {
 		for _, f := range ours {

@@ -15,6 +15,8 @@ import (
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 	"go.uber.org/goleak"
+
+	"github.com/orchestrator-project/orchestrator/executor"
 )
 
 // serverMode in its environment makes the test program a server of that kind.
@@ -35,6 +37,16 @@ func serve(mode string) {
 		_ = friend().Run(context.Background(), &sdk.StdioTransport{})
 	case "old":
 		_ = friend().Run(context.Background(), old{&sdk.StdioTransport{}})
+	case "owner": // of a pool, as our server is; its own server has started something
+		p := NewPool(Config{})
+		self, _ := os.Executable()
+		dir, _ := os.Getwd()
+		_, err := p.Connect(context.Background(), executor.Env{Run: "run-1", Workspace: dir}, "", []Server{{
+			Name: "srv", Transport: stdio, Env: map[string]string{serverMode: "friend"},
+			Command: []string{"sh", "-c", "sleep 1000 & echo $! > left.pid; " + self},
+		}})
+		fmt.Println("open", err)
+		select {}
 	case "exit":
 		fmt.Fprintln(os.Stderr, "no licence found")
 		os.Exit(3)

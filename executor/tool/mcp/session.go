@@ -39,6 +39,7 @@ type session struct {
 	mu      sync.Mutex
 	sets    []*Set
 	live    *link         // nil: not connected
+	trying  *link         // the connection that is being made
 	dialing chan struct{} // closed when the attempt to connect is over; nil: there is none
 	failure error         // of the last attempt
 	ended   func() error  // why the last connection has ended
@@ -190,6 +191,13 @@ func (s *session) connect(again bool) (*link, error) {
 		bound /= 2 // one that knows nothing of newer versions may answer nothing at all
 	}
 	l := s.newLink()
+	s.mu.Lock()
+	s.trying = l
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		l.lose(errClosed)
+	}
 	slow := time.AfterFunc(bound, func() { l.lose(fmt.Errorf("it has not answered for %s", bound)) })
 	defer slow.Stop()
 	err := l.open(legacy)
@@ -285,11 +293,13 @@ func (l *link) refresh() {
 func (s *session) close() {
 	s.mu.Lock()
 	s.closed = true
-	l := s.live
-	s.live = nil
+	links := []*link{s.live, s.trying}
+	s.live, s.trying = nil, nil
 	s.mu.Unlock()
-	if l != nil {
-		l.lose(errClosed)
+	for _, l := range links {
+		if l != nil {
+			l.lose(errClosed)
+		}
 	}
 }
 
