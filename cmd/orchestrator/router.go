@@ -67,7 +67,7 @@ func openProvider(at model.Endpoint) (model.Provider, error) {
 		return nil, errors.New("a scripted model needs a file")
 	case model.ProviderCassette:
 		if at.File != "" {
-			return recordings(at.File)
+			return recordings(at.File, at.Records)
 		}
 		return nil, errors.New("a model that answers from a cassette needs its file")
 	}
@@ -92,7 +92,7 @@ func modelTransport() http.RoundTripper {
 func (h *house) router(p plan) (*model.Router, *model.Registry, error) {
 	scripted, err := provider(p.cfg.Models.Script)
 	if err == nil && scripted == nil && p.cfg.Models.Cassette != "" {
-		scripted, err = recordings(p.cfg.Models.Cassette)
+		scripted, err = recordings(p.cfg.Models.Cassette, false)
 	}
 	if err != nil {
 		return nil, nil, err

@@ -29,6 +29,7 @@ type call struct {
 	cut      *compacted
 	choice   map[string]any
 	provider string
+	payer    *target // whose prices count, if not those of the model that was chosen
 	priced   bool
 	tries    int
 	rules    []string
@@ -189,6 +190,7 @@ func (c *call) send(ctx context.Context, t *target, p Provider) (*Response, erro
 	c.tries++
 	q, begun := c.outgoing(t), time.Now()
 	ctx, span := c.traced(ctx, t, q)
+	c.provider, c.payer = t.Provider, nil
 	a, err := c.exchange(ctx, t, p, q)
 	c.told(span, t, a, err, time.Since(begun))
 	return a, err
@@ -199,6 +201,22 @@ func (c *call) exchange(ctx context.Context, t *target, p Provider, q *Request) 
 	if err != nil {
 		return nil, err
 	}
+	a, err := c.drained(ctx, t, p, q)
+	if t.missed(err) {
+		a, err = c.taken(ctx, t, p, q, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if a.Rule != "" {
+		c.rules = append(c.rules, a.Rule)
+	}
+	a.N, a.Tries, a.Provider = c.n, c.tries, c.provider
+	return a, nil
+}
+
+// drained waits for the answer of a target's provider, and shows its pieces.
+func (c *call) drained(ctx context.Context, t *target, p Provider, q *Request) (*Response, error) {
 	stream, err := p.Call(ctx, q)
 	if err != nil {
 		return nil, err
@@ -218,10 +236,6 @@ func (c *call) exchange(ctx context.Context, t *target, p Provider, q *Request) 
 	if a == nil {
 		return nil, &Error{Class: ClassMalformed, Message: fmt.Sprintf("%s has given no answer", t.name)}
 	}
-	if a.Rule != "" {
-		c.rules = append(c.rules, a.Rule)
-	}
-	a.N, a.Tries, a.Provider = c.n, c.tries, t.Provider
 	if a.Model == "" {
 		a.Model = t.own()
 	}
@@ -231,13 +245,23 @@ func (c *call) exchange(ctx context.Context, t *target, p Provider, q *Request) 
 // outgoing is the request in the provider's own words.
 func (c *call) outgoing(t *target) *Request {
 	q := *c.sent
-	if c.router.cfg.Scripted == nil && t.Provider != ProviderScript {
-		if q.Model = t.own(); t.served != "" {
-			q.Model = t.served
-		}
+	if c.router.cfg.Scripted == nil {
+		t.phrase(&q)
 	}
 	if c.router.cfg.Scripted != nil || t.Provider == ProviderScript || t.Provider == ProviderCassette {
 		q.Uses = UsesOf(c.env)
+	}
+	return &q
+}
+
+// phrase puts a request into the words of a target.
+func (t *target) phrase(q *Request) {
+	switch {
+	case t.Provider == ProviderScript: // it knows models by the pipeline's words
+	case t.served != "":
+		q.Model = t.served
+	default:
+		q.Model = t.own()
 	}
 	if a := t.alias; a != nil {
 		if q.Temperature == nil {
@@ -253,7 +277,6 @@ func (c *call) outgoing(t *target) *Request {
 			q.Mode = ModeTool
 		}
 	}
-	return &q
 }
 
 // The values of Request.Mode.
@@ -327,6 +350,9 @@ func (c *call) estimate(t *target) Estimate {
 		Request: c.asked, Model: t.name, Provider: t.Provider,
 		InputTokens: c.inputTokens(), OutputTokens: c.outputTokens(t),
 	}
+	if t.record != nil { // it may have to be asked
+		t = t.record
+	}
 	var p Price
 	if p, e.Priced = t.Price(c.begun); e.Priced {
 		e.USD = (float64(e.InputTokens)*p.Input + float64(e.OutputTokens)*p.Output) / million
@@ -337,6 +363,9 @@ func (c *call) estimate(t *target) Estimate {
 // usage is what an answer has used, with its cost: as the provider says, else
 // estimated.
 func (c *call) usage(t *target, a *Response) *pipeline.Usage {
+	if c.payer != nil {
+		t = c.payer
+	}
 	u := pipeline.Usage{}
 	if a.Usage != nil {
 		u = *a.Usage

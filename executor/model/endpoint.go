@@ -22,6 +22,7 @@ type Endpoint struct {
 	API      string // of openai and local: chat (default), responses
 	Key      string // a secret; empty: none is sent
 	File     string // of script and cassette: absolute
+	Records  bool   // of cassette: answers are added to File, which may be missing
 }
 
 // account names the service and the key that it is asked with, to whoever counts

@@ -27,6 +27,7 @@ type Entry struct {
 	API          string       `key:"api" values:"chat,responses"`
 	KeyEnv       string       `key:"key_env"` // the variable or secret that holds the key; default: the provider's
 	File         string       `key:"file"`    // of script and cassette; relative to the registry's folder
+	Record       string       `key:"record"`  // of cassette: the model that is asked what File does not hold, and whose answers are added to it
 	Capabilities Capabilities `key:"capabilities"`
 	Requirements Requirements `key:"requirements"`
 	Metrics      Metrics      `key:"metrics"`

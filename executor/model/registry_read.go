@@ -117,11 +117,34 @@ func (r *registryReader) entries(n *yaml.Node, g *Registry) {
 				e.Capabilities = base.Capabilities
 			}
 		}
+		if e.Record != "" {
+			r.recorded(at, e, g)
+		}
 		for _, f := range e.Fallback {
 			if g.Entry(f) == nil && !slices.ContainsFunc(builtIn, func(b *Entry) bool { return b.Name == f }) {
 				r.fault(at, "models.%s: its fallback %q is not in the file", e.Name, f)
 			}
 		}
+	}
+}
+
+// recorded checks the model whose answers a cassette records.
+func (r *registryReader) recorded(at *yaml.Node, e *Entry, g *Registry) {
+	from := g.Entry(e.Record)
+	if i := slices.IndexFunc(builtIn, func(b *Entry) bool { return b.Name == e.Record }); from == nil && i >= 0 {
+		from = builtIn[i]
+	}
+	switch {
+	case e.Provider != ProviderCassette:
+		r.fault(at, "models.%s: only a model of the provider cassette has a key record", e.Name)
+	case e.File == "":
+		r.fault(at, "models.%s: file is missing, which is recorded into", e.Name)
+	case from == nil:
+		r.fault(at, "models.%s: the model %q, which it records, is not in the file", e.Name, e.Record)
+	case from.Provider == ProviderCassette || from.Provider == ProviderScript:
+		r.fault(at, "models.%s: it records %q, which itself answers from a file", e.Name, e.Record)
+	case reflect.ValueOf(e.Capabilities).IsZero():
+		e.Capabilities = from.Capabilities
 	}
 }
 

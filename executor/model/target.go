@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/orchestrator-project/orchestrator/executor"
@@ -16,8 +17,9 @@ type target struct {
 	alias    *pipeline.ModelAlias // under which a pipeline names it; nil: none
 	name     string               // by which it was found
 	endpoint Endpoint
-	served   string // by which name its server knows it; empty: by its own
-	missing  string // why it cannot be asked; empty: it can
+	record   *target // of a cassette: the model whose answers it records; nil: it only answers
+	served   string  // by which name its server knows it; empty: by its own
+	missing  string  // why it cannot be asked; empty: it can
 	score    float64
 	reason   string // why it was chosen, or passed over
 }
@@ -90,6 +92,14 @@ func (r *Router) registered(env executor.Env, e *Entry) *target {
 		vars = nil
 	}
 	t.keyFrom(vars, r.cfg.Env, env.Secret)
+	if e.Record != "" {
+		t.endpoint.Records = true
+		if from := r.cfg.Registry.Entry(e.Record); from != nil {
+			t.record = r.registered(env, from)
+		} else if i := slices.IndexFunc(builtIn, func(b *Entry) bool { return b.Name == e.Record }); i >= 0 {
+			t.record = r.registered(env, builtIn[i])
+		}
+	}
 	return t
 }
 

@@ -30,7 +30,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v4"
 
@@ -55,10 +57,7 @@ type Recording struct {
 }
 
 // KeyOf names a request by what is asked.
-func KeyOf(r *model.Request) string {
-	h := sha256.Sum256(pipeline.EncodeValue(canonical(r)))
-	return hex.EncodeToString(h[:])[:keyLength]
-}
+func KeyOf(r *model.Request) string { return digest(canonical(r)) }
 
 // canonical is what is asked, as a JSON value.
 func canonical(r *model.Request) map[string]any {
@@ -102,7 +101,26 @@ func message(m *model.Message) map[string]any {
 			return map[string]any{string(m.Role): b.Text}
 		}
 	}
-	return map[string]any{string(m.Role): plain(m.Blocks)}
+	return map[string]any{string(m.Role): plain(kept(m.Blocks))}
+}
+
+// kept are blocks without the bytes of files that are kept with the run: those are
+// known by their digests, in the log as on their way to a model.
+func kept(blocks []model.Block) []model.Block {
+	list := slices.Clone(blocks)
+	for i := range list {
+		if m := list[i].Media; m != nil && m.Blob != "" && len(m.Data) > 0 {
+			file := *m
+			file.Data = nil
+			list[i].Media = &file
+		}
+		if t := list[i].ToolResult; t != nil {
+			result := *t
+			result.Content = kept(t.Content)
+			list[i].ToolResult = &result
+		}
+	}
+	return list
 }
 
 // plain is a struct as a JSON value.
@@ -120,20 +138,25 @@ func plain(v any) any {
 
 // Provider answers from one file. It is safe for concurrent use.
 type Provider struct {
-	file string
+	file   string
+	redact func(string) string // nil: nothing is secret
+
+	mu   sync.Mutex
 	list []Recording
 	at   map[string][]int // by key
 }
 
-var _ model.Provider = (*Provider)(nil)
+var _ model.Keeper = (*Provider)(nil)
 
 // Call answers with a recording.
 func (p *Provider) Call(ctx context.Context, r *model.Request) (model.Stream, error) {
-	key := KeyOf(r)
+	key := p.keyOf(r)
+	p.mu.Lock()
 	found := p.at[key]
+	p.mu.Unlock()
 	if len(found) == 0 {
 		f := pipeline.Failuref(pipeline.CategoryModel, "%s", p.miss(r))
-		f.Reason = "cassette_miss"
+		f.Reason = model.ReasonMissed
 		return nil, f
 	}
 	n := 0
@@ -146,7 +169,9 @@ func (p *Provider) Call(ctx context.Context, r *model.Request) (model.Stream, er
 			break
 		}
 	}
+	p.mu.Lock()
 	a := *p.list[found[n]].Answer
+	p.mu.Unlock()
 	a.Rule = ruleOf(key, n)
 	return model.Whole(&a), nil
 }

@@ -24,6 +24,13 @@ func (p *Provider) miss(r *model.Request) string {
 	}
 	b.WriteString(".\n")
 	asked := lines(r)
+	if p.redact != nil {
+		for i := range asked {
+			asked[i] = p.redact(asked[i])
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	best, most, head, tail := -1, 0, 0, 0
 	for i := range p.list {
 		recorded := lines(p.list[i].Request)
