@@ -68,7 +68,7 @@ var examples = map[string]example{
 			`virginica and 1.462 for setosa; one-way analysis of variance F = 1180.16, p \u003c 0.001"}`,
 		files: map[string]string{"out/irises.md": "| difference | petal_length, species | 0.941372 | 2.85678e-91 |\n"},
 	},
-	"execute.yaml": {want: `{"squares":"1 4 9","unit":"m2"}`},
+	"execute.yaml": {want: `{"squares":"1 4 9","tried":"not yet","unit":"m2"}`},
 	"code-checks.yaml": {
 		want: `{"functions":9,"grave":["code-injection","hard-coded-secret","shell-injection","unsafe-deserialization"],"hardest":16,"style":10}`,
 	},

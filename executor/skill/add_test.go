@@ -149,7 +149,7 @@ func TestASkillIsPinnedToItsCommit(t *testing.T) {
 		t.Errorf("removed: %v", err)
 	}
 	left, err := os.ReadDir(own.Dir)
-	if err != nil || len(left) != 0 {
+	if err != nil || len(left) != 1 || left[0].Name() != ".lock" {
 		t.Errorf("left over: %v, %v", left, err)
 	}
 }

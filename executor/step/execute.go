@@ -27,7 +27,7 @@ const executeDoc = `Runs a piece of code in the workspace.
           print(sum(int(line) for line in sys.stdin))
         stdin: "1\n2\n3\n"
 
-language is python (python3), javascript (node), bash or sh; the program must be in the step's PATH, or in the sandbox's image; sh is /bin/sh. The code sees what a command step sees, and environment; stdin is its standard input. What it writes is shown as it comes and is the output in the end: stdout and stderr, also called output and errors, each without its final newline; of stderr the first 1 MiB. An exit code other than 0 fails the step, and the output is kept. At the end of timeout (default: the step's own) all its processes are killed.
+language is python (python3), javascript (node), bash or sh; the program must be in the step's PATH, or in the sandbox's image; sh is /bin/sh. The code sees what a command step sees, and environment; stdin is its standard input. What it writes is shown as it comes and is the output in the end: stdout and stderr, also called output and errors, each without its final newline; of stderr the first 1 MiB. An exit code other than 0 fails the step, which then has no result: what it wrote is in its log. With check: false it is a result, and success is false. At the end of timeout (default: the step's own) all its processes are killed.
 
 The code runs in a sandbox: the first of the server's that works, or the one that the step's own sandbox names, with its bounds. Where there is none the step fails, unless the server's configuration names host among its drivers: then auto runs the code as a command step runs, and so does none in any case; required always wants a sandbox. sandbox in the result says which it was, and isolation what held.`
 
@@ -40,6 +40,7 @@ type Execute struct {
 	Environment map[string]any `doc:"more variables of the environment"`
 	Stdin       string         `doc:"the standard input; default: empty"`
 	Timeout     any            `type:"duration" doc:"how long it may take; default: the time limit of the step"`
+	Check       bool           `default:"true" doc:"whether an exit code other than 0 fails the step; false: it is a result, with success: false"`
 	Sandbox     string         `default:"\"auto\"" enum:"auto,required,none" doc:"whether it is locked in"`
 
 	set *sandbox.Set
@@ -196,6 +197,9 @@ func (e Execute) run(ctx context.Context, env executor.Env, argv []string, start
 		}
 	}
 	said := strings.TrimSuffix(stderr.String(), "\n")
+	if f, ok := errors.AsType[*pipeline.Failure](err); ok && !e.Check && f.Reason == "exit_code" {
+		err = nil
+	}
 	return executor.Output{Value: map[string]any{
 		"stdout": out.text(), "stderr": said, "output": out.text(), "errors": said, "exit_code": code, "success": code == 0,
 		"execution_time": time.Since(begun).Round(time.Microsecond).Seconds(), "language": e.Language, "sandbox": level.Driver, "isolation": level.Value(),

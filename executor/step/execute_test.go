@@ -61,6 +61,13 @@ func TestExecuteReportsFailure(t *testing.T) {
 		t.Errorf("exit code %v", f.ExitCode)
 	}
 	gave(t, v, params{"stdout": "some", "errors": "why", "exit_code": 3, "success": false, "language": "sh", "sandbox": "host"})
+	v, err = run(t, host, env, "execute", params{"language": "sh", "code": "echo some; echo why >&2; exit 3", "sandbox": "none", "check": false})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gave(t, v, params{"output": "some", "errors": "why", "exit_code": 3, "success": false, "sandbox": "host"})
+	_, err = run(t, host, env, "execute", params{"language": "sh", "code": "kill -9 $$", "sandbox": "none", "check": false})
+	failed(t, err, pipeline.CategoryFailed, "the code was ended by signal SIGKILL (killed)")
 	v, err = run(t, host, env, "execute", params{"language": "sh", "code": "echo begun; exec sleep 60", "timeout": "300ms", "sandbox": "none"})
 	failed(t, err, pipeline.CategoryTimeout, "the code has taken longer than 300ms")
 	same(t, []any{field(t, v, "stdout"), field(t, v, "exit_code")}, []any{"begun", -1})
