@@ -85,8 +85,10 @@ func (s approvals) GetApproval(ctx context.Context, req *orchestratorv1.GetAppro
 	return fromApproval(a), nil
 }
 
-// maxComment bounds a decision's comment, in bytes.
-const maxComment = 10_000
+const (
+	maxComment = 10_000 // of a decision, in bytes
+	maxAlike   = 500    // open questions of a run that are looked at for those that a decision is good for, too
+)
 
 // DecideApproval checks the answer by its type and lets one caller win.
 func (s approvals) DecideApproval(ctx context.Context, req *orchestratorv1.DecideApprovalRequest) (*orchestratorv1.Approval, error) {
@@ -140,5 +142,27 @@ func (s approvals) DecideApproval(ctx context.Context, req *orchestratorv1.Decid
 	if err != nil {
 		return nil, err
 	}
-	return fromApproval(a), nil
+	if d.Remember != "" {
+		err = s.alike(ctx, a, d)
+	}
+	return fromApproval(a), err
+}
+
+// alike lets what was approved for the rest of a run be good for the calls that
+// wait already. Whoever has decided about one of them meanwhile wins.
+func (s approvals) alike(ctx context.Context, a *pipeline.Approval, d pipeline.Decision) error {
+	page, err := s.cfg.Store.Approvals(ctx, store.ApprovalQuery{Run: a.Run, Status: pipeline.ApprovalOpen, Limit: maxAlike})
+	if err != nil {
+		return err
+	}
+	for _, other := range page.Approvals {
+		if other.Scope != a.Scope || other.Kind != pipeline.ApprovalTool {
+			continue
+		}
+		d.Approval, d.Value, d.Remember = other.ID, nil, ""
+		if _, err := s.cfg.Store.Decide(ctx, other.ID, d); err != nil && pipeline.KindOf(err) != pipeline.Conflict {
+			return err
+		}
+	}
+	return nil
 }

@@ -45,8 +45,13 @@ func (c *cli) ask(ctx context.Context, f *follower) (bool, error) {
 	a, w := f.open[0], c.painted(c.tty)
 	tellQuestion(w, a, time.Now())
 	moved := f.moved(ctx)
+	editing := false
 	for {
-		fmt.Fprint(w, "  "+prompt(a)+" ")
+		text := prompt(a)
+		if aboutCall(a) {
+			text = callPrompt(a, editing)
+		}
+		fmt.Fprint(w, "  "+text+" ")
 		var line string
 		var more bool
 		select {
@@ -62,6 +67,12 @@ func (c *cli) ask(ctx context.Context, f *follower) (bool, error) {
 			return false, nil
 		}
 		req, problem := reply(a, strings.TrimSpace(line))
+		if aboutCall(a) {
+			req, problem = callReply(a, strings.TrimSpace(line), editing)
+			if editing = req == nil && problem == ""; editing {
+				continue
+			}
+		}
 		if problem == "" {
 			decided, err := f.cl.approvals.DecideApproval(ctx, req)
 			switch status.Code(err) {
@@ -228,6 +239,9 @@ func tellQuestion(w io.Writer, a *api.Approval, now time.Time) {
 	fmt.Fprintln(w, painted("WAITING", "? ")+strong.Render(lines[0]))
 	for _, l := range lines[1:] {
 		fmt.Fprintln(w, "  "+l)
+	}
+	if a.GetKind() == "tool" && !strings.Contains(a.GetQuestion(), a.GetDefault()) { // it tells only their beginning
+		margined(w, "    ", indented(a.GetDefault()))
 	}
 	for i, v := range choicesOf(a) {
 		fmt.Fprintf(w, "  %2d  %s\n", i+1, plainText(string(pipeline.EncodeValue(v))))
