@@ -95,6 +95,9 @@ func promptOf(run string, c *api.Call) (promptData, error) {
 // wordsOf puts the blocks of a message into texts.
 func wordsOf(m *promptMessageOf) promptWords {
 	w := promptWords{Title: roleWord(m.Role)}
+	if len(m.Blocks) > 0 && m.Blocks[0].ToolResult != nil {
+		w.Title = "Tools"
+	}
 	for _, b := range m.Blocks {
 		switch {
 		case b.ToolUse != nil:
@@ -123,8 +126,6 @@ func roleWord(role string) string {
 		return "User"
 	case "assistant":
 		return "Model"
-	case "tool":
-		return "Tools"
 	}
 	return words(role)
 }

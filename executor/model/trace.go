@@ -112,7 +112,7 @@ func (c *call) told(span trace.Span, t *target, a *Response, err error, took tim
 	}
 	attrs := []attribute.KeyValue{semconv.GenAIResponseModel(a.Model)}
 	if a.Stop != "" {
-		attrs = append(attrs, semconv.GenAIResponseFinishReasons(a.Stop))
+		attrs = append(attrs, semconv.GenAIResponseFinishReasons(finishReason(a.Stop)))
 	}
 	if u := a.Usage; u != nil {
 		attrs = append(attrs, semconv.GenAIUsageInputTokens(int(u.InputTokens)), semconv.GenAIUsageOutputTokens(int(u.OutputTokens)))
@@ -132,11 +132,26 @@ func (c *call) told(span trace.Span, t *target, a *Response, err error, took tim
 	if c.env.TraceContent {
 		said := c.spoken([]Message{{Role: Assistant, Blocks: a.Message.Blocks}})
 		if m, ok := said[0].(map[string]any); ok {
-			m["finish_reason"] = a.Stop
+			m["finish_reason"] = finishReason(a.Stop)
 		}
 		attrs = append(attrs, semconv.GenAIOutputMessagesKey.String(c.content(said)))
 	}
 	span.SetAttributes(attrs...)
+}
+
+// finishReason is why an answer ended, as OpenTelemetry calls it.
+func finishReason(stop string) string {
+	switch stop {
+	case StopEnd:
+		return "stop"
+	case StopTools:
+		return "tool_call"
+	case StopMaxTokens:
+		return "length"
+	case StopFiltered:
+		return "content_filter"
+	}
+	return stop
 }
 
 func errorClass(err error) string {

@@ -65,7 +65,7 @@ models:
 	}
 	for key, want := range map[string]string{
 		"gen_ai.operation.name": "generate_content", "gen_ai.provider.name": "gcp.gemini", "gen_ai.request.model": "gemini-x",
-		"gen_ai.response.model": "gemini-x-001", "gen_ai.response.finish_reasons": `["` + StopEnd + `"]`, "gen_ai.request.max_tokens": "100",
+		"gen_ai.response.model": "gemini-x-001", "gen_ai.response.finish_reasons": `["stop"]`, "gen_ai.request.max_tokens": "100",
 		"gen_ai.usage.input_tokens": "30", "gen_ai.usage.output_tokens": "4", "gen_ai.usage.cache_read.input_tokens": "20",
 		"server.address": "gemini.test", "server.port": "8081", "gen_ai.output.type": "text",
 	} {
