@@ -221,7 +221,9 @@ func (r *runState) unask(path pipeline.Path) {
 	}
 	switch s.Waiting.For {
 	case waitApproval:
-		r.lane.batch.Withdraw = append(r.lane.batch.Withdraw, s.Waiting.Approval)
+		if id := s.Waiting.Approval; id != "" { // what a step's work has asked for is withdrawn as it ends
+			r.lane.batch.Withdraw = append(r.lane.batch.Withdraw, id)
+		}
 	case waitFiles:
 		r.lane.ex.watch.drop(r.run.ID, path)
 	}
