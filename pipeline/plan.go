@@ -501,6 +501,7 @@ type Catalog struct {
 	Actions map[string]*ActionSpec
 	Models  []ModelSpec // of the registry; nil: it is not known, and names of models are not checked
 	Policy  *Policy     // nil: everything is allowed
+	Skills  []string    // names of those installed, to suggest one for a name that is none
 	Servers []MCPServer // of the installation, that any pipeline may name: Name, Allow and Deny of each
 	Digest  Digest
 }

@@ -38,13 +38,16 @@ func (s *Server) compile(ctx context.Context, file, source string, files pipelin
 	if err := checkPaths("files", files); err != nil {
 		return nil, err
 	}
-	files, err := s.withSkills(ctx, source, files)
+	files, lacks, err := s.withSkills(ctx, source, files)
 	if err != nil {
 		return nil, err
 	}
 	src := spec.Source{File: file, Text: []byte(source), Files: files}
 	cat := s.cfg.Catalog()
 	return s.plans.get(ctx, spec.Digest(src, cat), func() (*compiled, int64, error) {
+		if lacks {
+			cat.Skills = s.installed(ctx)
+		}
 		plan, diags, err := spec.Compile(src, cat)
 		if diags == nil {
 			diags = &pipeline.Diagnostics{}

@@ -96,15 +96,16 @@ func fromProperties(list []pipeline.Property) []*orchestratorv1.SkillField {
 }
 
 // withSkills adds the skills of this server to the files of a source that uses
-// them, itself or in what it imports, without bringing them.
-func (s *Server) withSkills(ctx context.Context, source string, files pipeline.Bundle) (pipeline.Bundle, error) {
-	all := files
+// them, itself or in what it imports, without bringing them. lacks says whether
+// there is one that nobody has.
+func (s *Server) withSkills(ctx context.Context, source string, files pipeline.Bundle) (all pipeline.Bundle, lacks bool, err error) {
+	all = files
 	type text struct{ dir, source string }
 	read := map[string]bool{}
 	for texts := []text{{".", source}}; len(texts) > 0; texts = texts[1:] {
 		needs, err := s.uses(ctx, texts[0].source)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		for _, n := range needs {
 			at := path.Join(texts[0].dir, n.Name)
@@ -120,8 +121,9 @@ func (s *Server) withSkills(ctx context.Context, source string, files pipeline.B
 			}
 			skill, err := s.cfg.Skills.Files(n.Name)
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
+			lacks = lacks || len(skill) == 0
 			for file, data := range skill {
 				if len(all) == len(files) {
 					all = maps.Clone(files)
@@ -133,7 +135,22 @@ func (s *Server) withSkills(ctx context.Context, source string, files pipeline.B
 			}
 		}
 	}
-	return all, nil
+	return all, lacks, nil
+}
+
+// installed are the names of the skills that may be used here.
+func (s *Server) installed(ctx context.Context) []string {
+	list, err := s.cfg.Skills.List()
+	if err != nil {
+		s.log.WarnContext(ctx, "skills not listed", "err", err)
+	}
+	var names []string
+	for i := range list {
+		if list[i].Problem == "" {
+			names = append(names, list[i].Name)
+		}
+	}
+	return names
 }
 
 // uses are the skills and imports of a source; each source is read once.

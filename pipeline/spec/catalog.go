@@ -18,10 +18,11 @@ type catalog struct {
 	policy *pipeline.Policy
 
 	servers []pipeline.MCPServer // of the installation
+	skills  []string             // of the installation
 }
 
 func newCatalog(cat pipeline.Catalog) *catalog {
-	c := &catalog{byKey: cat.Actions, bare: make(map[string]*pipeline.ActionSpec, len(cat.Actions)), models: cat.Models, policy: cat.Policy, servers: cat.Servers}
+	c := &catalog{byKey: cat.Actions, bare: make(map[string]*pipeline.ActionSpec, len(cat.Actions)), models: cat.Models, policy: cat.Policy, servers: cat.Servers, skills: cat.Skills}
 	for key := range cat.Actions {
 		c.keys = append(c.keys, key)
 	}

@@ -200,7 +200,7 @@ func (c *compiler) skillNamed(n *node, name string, w where) *SkillFile {
 	data, ok := files[file]
 	if !ok {
 		x := fault{code: "E0301", at: n.at, msg: fmt.Sprintf("there is no skill %q", name), hint: "skills are looked for in " + skillFolder + "/NAME/SKILL.md beside the pipeline, and then in your own skills folder"}
-		if like := c.suggest(name, c.skills()); like != "" {
+		if like := c.suggest(name, append(c.skills(), c.cat.skills...)); like != "" {
 			x.msg += fmt.Sprintf(" (did you mean %q?)", like)
 		}
 		c.error(x, w)
