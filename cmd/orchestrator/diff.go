@@ -115,7 +115,7 @@ func spent(u *api.Usage) bool {
 }
 
 func usageText(u *api.Usage) string {
-	return fmt.Sprintf("%d tokens in, %d out, %s", u.GetInputTokens(), u.GetOutputTokens(), costText(u.GetCostUsd(), u.GetUnpricedCalls()))
+	return fmt.Sprintf("%d tokens in, %d out, cost %s", u.GetInputTokens(), u.GetOutputTokens(), costText(u.GetCostUsd(), u.GetUnpricedCalls()))
 }
 
 // side is one side of a difference, with the sign that stands before it.

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -33,8 +34,12 @@ func ReadRegistry(file string, text []byte) (g *Registry, faults []string) {
 			r.members(n, key, nil, func(name string, n *yaml.Node) {
 				p, before := SelectionPolicy{}, len(r.faults)
 				r.fields(n, reflect.ValueOf(&p).Elem(), key+"."+name)
-				if p.Strategy == "" && len(r.faults) == before {
+				switch {
+				case len(r.faults) > before:
+				case p.Strategy == "":
 					r.fault(n, "%s.%s: strategy is missing", key, name)
+				case p.Strategy == StrategyWeighted && p.Weights == Weights{}:
+					r.fault(n, "%s.%s: weights are missing: cost, accuracy or latency", key, name)
 				}
 				g.Policies[name] = p
 			})
@@ -96,8 +101,16 @@ func (r *registryReader) entries(n *yaml.Node, g *Registry) {
 		e := &Entry{Name: name}
 		before := len(r.faults)
 		r.fields(n, reflect.ValueOf(e).Elem(), "models."+name)
-		if e.Provider == "" && len(r.faults) == before {
+		switch {
+		case len(r.faults) > before:
+		case strings.TrimSpace(name) == "":
+			r.fault(n, "models: a model has no name")
+		case e.Provider == "":
 			r.fault(n, "models.%s: provider is missing", name)
+		case e.File == "" && (e.Provider == ProviderScript || e.Provider == ProviderCassette):
+			r.fault(n, "models.%s: file is missing, which holds the answers", name)
+		case e.BaseURL != "" && !httpAddress(e.BaseURL):
+			r.fault(n, "models.%s.base_url is %q; it must be an address, as in http://127.0.0.1:11434/v1", name, e.BaseURL)
 		}
 		if e.File != "" && !filepath.IsAbs(e.File) {
 			e.File = filepath.Join(filepath.Dir(r.file), e.File)
@@ -107,15 +120,17 @@ func (r *registryReader) entries(n *yaml.Node, g *Registry) {
 	})
 	for _, e := range g.Entries {
 		at := places[e.Name]
-		if e.BaseModel != "" {
-			base := g.Entry(e.BaseModel)
-			switch {
-			case base == nil || base == e:
-				r.fault(at, "models.%s: its base_model %q is not in the file", e.Name, e.BaseModel)
-				continue
-			case reflect.ValueOf(e.Capabilities).IsZero():
+		base, among := e, 0
+		for ; base != nil && base.BaseModel != "" && among <= len(g.Entries); among++ {
+			if base = g.Entry(base.BaseModel); base != nil && reflect.ValueOf(e.Capabilities).IsZero() {
 				e.Capabilities = base.Capabilities
 			}
+		}
+		switch {
+		case base == nil:
+			r.fault(at, "models.%s: its base_model %q is not in the file", e.Name, e.BaseModel)
+		case among > len(g.Entries):
+			r.fault(at, "models.%s: its base_model %q is, in the end, a version of itself", e.Name, e.BaseModel)
 		}
 		if e.Record != "" {
 			r.recorded(at, e, g)
@@ -128,6 +143,12 @@ func (r *registryReader) entries(n *yaml.Node, g *Registry) {
 	}
 }
 
+// httpAddress reports whether a service may be found at an address.
+func httpAddress(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
 // recorded checks the model whose answers a cassette records.
 func (r *registryReader) recorded(at *yaml.Node, e *Entry, g *Registry) {
 	from := g.Entry(e.Record)
@@ -137,8 +158,6 @@ func (r *registryReader) recorded(at *yaml.Node, e *Entry, g *Registry) {
 	switch {
 	case e.Provider != ProviderCassette:
 		r.fault(at, "models.%s: only a model of the provider cassette has a key record", e.Name)
-	case e.File == "":
-		r.fault(at, "models.%s: file is missing, which is recorded into", e.Name)
 	case from == nil:
 		r.fault(at, "models.%s: the model %q, which it records, is not in the file", e.Name, e.Record)
 	case from.Provider == ProviderCassette || from.Provider == ProviderScript:

@@ -45,16 +45,22 @@ func TestRegistryTellsFaultsWithTheirPlaces(t *testing.T) {
 		"models:\n  a: {provder: openai}":   `f:2:7: models.a: unknown key "provder" (did you mean "provider"?)`,
 		"models:\n  a:\n    provider: acme": `f:3:15: models.a.provider is "acme"; it must be one of anthropic, openai, google, local, script, cassette`,
 		"model: {}":                         `f:1:1: the file: unknown key "model" (did you mean "models"?)`,
-		"models:\n  a: {provider: openai, metrics: {accuracy: high}}": `f:2:45: models.a.metrics.accuracy is "high"; it must be a number, not below 0`,
-		"models:\n  a: {provider: openai, capabilities: {tasks: x}}":  `f:2:47: models.a.capabilities.tasks must be a list`,
-		"models:\n  a: {provider: openai, prices: [{from: soon}]}":    `f:2:41: models.a.prices[0].from is "soon"; it must be a day, as in 2026-01-31`,
-		"models:\n  a: {provider: openai, base_model: b}":             `f:2:6: models.a: its base_model "b" is not in the file`,
-		"models:\n  a: {provider: openai, fallback: [b]}":             `f:2:6: models.a: its fallback "b" is not in the file`,
-		"models:\n  a: {provider: openai}\n  a: {provider: openai}":   `f:3:3: models: the key "a" stands here twice`,
-		"models:\n  a: {provider: openai, record: b}":                 `f:2:6: models.a: only a model of the provider cassette has a key record`,
-		"models:\n  a: {provider: cassette, record: b}":               `f:2:6: models.a: file is missing, which is recorded into`,
-		"models:\n  a: {provider: cassette, file: x, record: b}":      `f:2:6: models.a: the model "b", which it records, is not in the file`,
-		"models:\n  a: {provider: cassette, file: x, record: a}":      `f:2:6: models.a: it records "a", which itself answers from a file`,
+		"models:\n  a: {provider: openai, metrics: {accuracy: high}}":                           `f:2:45: models.a.metrics.accuracy is "high"; it must be a number, not below 0`,
+		"models:\n  a: {provider: openai, capabilities: {tasks: x}}":                            `f:2:47: models.a.capabilities.tasks must be a list`,
+		"models:\n  a: {provider: openai, prices: [{from: soon}]}":                              `f:2:41: models.a.prices[0].from is "soon"; it must be a day, as in 2026-01-31`,
+		"models:\n  a: {provider: openai, base_model: b}":                                       `f:2:6: models.a: its base_model "b" is not in the file`,
+		"models:\n  a: {provider: openai, fallback: [b]}":                                       `f:2:6: models.a: its fallback "b" is not in the file`,
+		"models:\n  a: {provider: openai}\n  a: {provider: openai}":                             `f:3:3: models: the key "a" stands here twice`,
+		"models:\n  a: {provider: local, base_model: b}\n  b: {provider: local, base_model: a}": `f:2:6: models.a: its base_model "b" is, in the end, a version of itself`,
+		"models:\n  a: {provider: local, base_model: a}":                                        `f:2:6: models.a: its base_model "a" is, in the end, a version of itself`,
+		"models:\n  a: {provider: script}":                                                      `f:2:6: models.a: file is missing`,
+		"models:\n  \"\": {provider: local}":                                                    `f:2:7: models: a model has no name`,
+		"models:\n  a: {provider: local, base_url: here}":                                       `f:2:6: models.a.base_url is "here"; it must be an address`,
+		"selection_policies: {p: {strategy: weighted}}":                                         `f:1:25: selection_policies.p: weights are missing`,
+		"models:\n  a: {provider: openai, record: b}":                                           `f:2:6: models.a: only a model of the provider cassette has a key record`,
+		"models:\n  a: {provider: cassette, record: b}":                                         `f:2:6: models.a: file is missing, which holds the answers`,
+		"models:\n  a: {provider: cassette, file: x, record: b}":                                `f:2:6: models.a: the model "b", which it records, is not in the file`,
+		"models:\n  a: {provider: cassette, file: x, record: a}":                                `f:2:6: models.a: it records "a", which itself answers from a file`,
 		"models:\n  a: {}":                          `f:2:6: models.a: provider is missing`,
 		"selection_policies: {p: {weights: {}}}":    `f:1:25: selection_policies.p: strategy is missing`,
 		"selection_policies: {p: {strategy: best}}": `must be one of ucb, weighted`,
@@ -85,5 +91,15 @@ func TestPricesHaveTheirDays(t *testing.T) {
 	}
 	if _, ok := (&Entry{}).Price(time.Now()); ok {
 		t.Error("a price that nobody has named is not known")
+	}
+}
+
+func TestVersionsOfVersionsHaveTheirCapabilities(t *testing.T) {
+	g, faults := ReadRegistry("f", []byte(`models:
+  least: {provider: local, base_model: less}
+  less: {provider: local, base_model: full}
+  full: {provider: local, capabilities: {context_window: 4096}}`))
+	if len(faults) > 0 || g.Entry("least").Capabilities.ContextWindow != 4096 {
+		t.Errorf("%v, %+v", faults, g)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"os"
 	"slices"
 	"strings"
 
@@ -257,6 +258,11 @@ func (r *Router) lacks(ctx context.Context, c *call, t *target) string {
 func (r *Router) unavailable(ctx context.Context, t *target) string {
 	if t.missing != "" {
 		return t.missing
+	}
+	if file := t.endpoint.File; file != "" && !t.endpoint.Records {
+		if _, err := os.Stat(file); err != nil {
+			return fmt.Sprintf("its file %s cannot be read", file)
+		}
 	}
 	if t.Provider == ProviderLocal {
 		if near(t.endpoint.BaseURL) {
