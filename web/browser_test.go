@@ -70,6 +70,9 @@ var everyPage = []struct{ name, path string }{
 	{"about", "/about"},
 	{"storage", "/storage"},
 	{"missing", "/nothing/here"},
+	{"run-filled-drawer", "/runs/" + idOf(18) + "?tab=steps&step=report"},
+	{"run-filled-definition", "/runs/" + idOf(18) + "?tab=definition"},
+	{"fork-edit", "/runs/" + idOf(18) + "/fork?auto=each_issue%5B7%5D%2Fclassify.label"},
 }
 
 // TestPagesAreAccessible shows every page to axe, wide and narrow, light and
@@ -78,6 +81,7 @@ func TestPagesAreAccessible(t *testing.T) {
 	f := demo()
 	f.many(2, 3000)
 	f.agentRun(17)
+	f.filledRun(18)
 	url := serve(t, f).URL
 	shots := os.Getenv("ORCHESTRATOR_SHOTS")
 	for _, scheme := range []string{"light", "dark"} {

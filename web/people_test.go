@@ -216,7 +216,7 @@ func TestDrawerShowsWhatWasFilledInAndPublished(t *testing.T) {
 	addr := serve(t, f).URL + pathOfRun(idOf(12))
 	doc, _, body := get(t, addr+"?step=draft")
 	got := textOf(byID(t, doc, "drawer"))
-	for _, want := range []string{"tone fallback <i>plain</i>", "notes version 1"} {
+	for _, want := range []string{"tone fallback Edit <i>plain</i>", "notes version 1"} {
 		if !strings.Contains(got, want) || strings.Contains(body, "<i>plain") {
 			t.Errorf("the drawer does not say %q as text: %s", want, got)
 		}
@@ -250,6 +250,10 @@ func TestEventsSayWhatHappened(t *testing.T) {
 		{"step_finished", `{"signal":"go","step":{"status":"COMPLETED"}}`, "took the signal go"},
 		{"step_finished", `{"step":{"status":"FAILED","reason":"max_visits","error":{"message":"too often"}}}`, "too often"},
 		{"run_created", `{}`, ""},
+		{"model_called", `{"call":{"agent":"keeper","turn":1,"state":"finished"},"usage":{"input_tokens":1831,"output_tokens":49}}`, "turn 2 of keeper, 1,831 tokens in, 49 out"},
+		{"model_called", `{"call":{"param":"title","state":"finished"}}`, "fills in title"},
+		{"tool_called", `{"call":{"agent":"keeper","name":"order","state":"asked"}}`, "calls order, waits for people"},
+		{"tool_called", `{"call":{"agent":"keeper","name":"order","state":"finished","failed":true}}`, "calls order, failed"},
 	} {
 		if got := eventOf(&api.Event{Type: c.typ, Data: c.data}, screen{}).Note; got != c.want {
 			t.Errorf("%s %s: %q, want %q", c.typ, c.data, got, c.want)

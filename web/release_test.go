@@ -134,6 +134,7 @@ func (f *fake) releasing(n int) *story {
 	kind := func(kind, action string) func(*api.Step) {
 		return func(st *api.Step) { st.Kind, st.Action = kind, action }
 	}
+	s.definition.Holes = []*api.Hole{{Key: "draft.tone", Type: "any"}}
 	s.carry("auto_resolved", "draft", `{"auto":{"key":"tone","value":"<i>plain</i>","from":"fallback"}}`)
 	s.step("draft", api.Step_RUNNING, at(1), kind("skill", "summarise"))
 	f.blobs["sha256:notes1"], f.blobs["sha256:notes2"] = "# Notes\n", "# Notes\n\n<script>alert(1)</script>\n"
