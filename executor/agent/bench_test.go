@@ -2,9 +2,11 @@ package agent_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -175,4 +177,52 @@ func TestAnAgentIsSmall(t *testing.T) {
 		t.Errorf("%d bytes", n)
 	}
 	t.Log(r, r.MemString())
+}
+
+// What a tool has given is stored once, and the prompt that tells it is whole.
+func TestAResultIsStoredOnce(t *testing.T) {
+	const mark = "a result that nobody else gives"
+	var n int32
+	look := counted("look", pipeline.EffectPure, &n)
+	look.Run = func(context.Context, executor.Env, tool.Call) (tool.Result, error) { return tool.Text(mark), nil }
+	s := newStage(t, func(r *model.Request) (*model.Response, error) {
+		if r.Turn < 3 {
+			return wants("look", `{"x":1}`)
+		}
+		return says("done")
+	}, look)
+	if _, err := s.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stored := 0
+	for i := range s.events {
+		stored += strings.Count(string(pipeline.AppendData(nil, &s.events[i].Data)), mark)
+	}
+	if stored != 3 {
+		t.Errorf("3 results are stored %d times", stored)
+	}
+	last := s.events[len(s.events)-1].Data.Call
+	r, err := model.Conversation(s.events, last.N)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, sent := pipeline.EncodeValue(plainOf(t, r.Messages)), pipeline.EncodeValue(plainOf(t, s.asked[3].Messages)); string(got) != string(sent) {
+		t.Errorf("rebuilt %s\nsent    %s", got, sent)
+	}
+	if _, err := s.run(t.Context()); err != nil || len(s.asked) != 4 {
+		t.Errorf("a later attempt asked %d times: %v", len(s.asked)-4, err)
+	}
+}
+
+func plainOf(t *testing.T, messages []model.Message) any {
+	t.Helper()
+	b, err := json.Marshal(messages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := pipeline.DecodeValue(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
 }

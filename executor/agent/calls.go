@@ -106,6 +106,7 @@ func (l *loop) work(ctx context.Context, of int32, uses []*model.ToolUse) error 
 			content = append(slices.Clip(content), model.Block{Kind: model.BlockText, Text: c.note})
 		}
 		blocks[i] = resultBlock(c.use, content, c.result.Failed)
+		blocks[i].ToolResult.From = &model.Kept{N: c.inv.N, Content: c.result.Content, Failed: c.result.Failed}
 	}
 	l.messages = append(l.messages, results(blocks))
 	return nil

@@ -242,6 +242,16 @@ type ToolResult struct {
 	Name    string  `json:"name"`
 	Content []Block `json:"content"`
 	Failed  bool    `json:"failed,omitempty"`
+	// From says where the journal has it already; nil: nowhere. It is no part of what
+	// a model reads.
+	From *Kept `json:"-"`
+}
+
+// Kept is a result of a tool as the event of its call tells it.
+type Kept struct {
+	N       int32   // of the call
+	Content []Block // that the event has; a ToolResult may have more after it
+	Failed  bool
 }
 
 // Why an answer ended.

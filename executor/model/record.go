@@ -19,7 +19,7 @@ import (
 //
 //	base:       N of the earlier call
 //	keep:       how many messages of the base's line go on: what it sent, then its answer
-//	add:        the messages after those
+//	add:        the messages after those; of results that events of calls tell, only which (see refer.go)
 //	system, tools, schema, expected, model, needs, settings: where they differ from the base's
 //	parts:      of what the prompt was composed, with sizes
 //	compacted:  that older messages were replaced by a summary: from, to (of the messages
@@ -254,7 +254,7 @@ func (l *line) addition(r *Request, of, messages []digest) map[string]any {
 	if keep < len(r.Messages) {
 		add := make([]any, 0, len(r.Messages)-keep)
 		for i := keep; i < len(r.Messages); i++ {
-			add = append(add, messageValue(&r.Messages[i]))
+			add = append(add, referring(&r.Messages[i]))
 		}
 		m["add"] = add
 	}
@@ -283,14 +283,15 @@ func after(n int32, of, messages []digest, a *Response) *line {
 // was sent: each call says only what it adds to an earlier one. Live members
 // (IdempotencyKey, Uses) are not recorded. The error says what is missing.
 func Conversation(events []pipeline.Event, n int32) (*Request, error) {
-	calls := map[int32]*pipeline.Event{}
+	calls, given := map[int32]*pipeline.Event{}, results{}
 	for i := range events {
 		e := &events[i]
 		if c := e.Data.Call; e.Type == pipeline.ModelCalled && c != nil && c.State == pipeline.InvocationFinished {
 			calls[c.N] = e
 		}
+		given.note(e)
 	}
-	return (&rebuilder{calls: calls, line: map[int32][]Message{}, said: map[int32]map[string]any{}}).request(n)
+	return (&rebuilder{calls: calls, results: given, line: map[int32][]Message{}, said: map[int32]map[string]any{}}).request(n)
 }
 
 // baseOf is N of the call that a recorded request builds on.
@@ -301,9 +302,10 @@ func baseOf(m map[string]any) (int32, bool) {
 
 // rebuilder rebuilds requests; what it has rebuilt serves the ones after it.
 type rebuilder struct {
-	calls map[int32]*pipeline.Event
-	line  map[int32][]Message      // by call: what it sent, then its answer
-	said  map[int32]map[string]any // by call: its parts
+	calls   map[int32]*pipeline.Event
+	results results
+	line    map[int32][]Message      // by call: what it sent, then its answer
+	said    map[int32]map[string]any // by call: its parts
 }
 
 func (b *rebuilder) request(n int32) (*Request, error) {
@@ -354,7 +356,11 @@ func (b *rebuilder) next(n int32) (*Request, error) {
 		}
 	}
 	var added []Message
-	if err := decoded(m["add"], &added); err != nil {
+	add, err := b.results.whole(m["add"])
+	if err != nil {
+		return nil, fmt.Errorf("call %d of a model: %w", n, err)
+	}
+	if err := decoded(add, &added); err != nil {
 		return nil, fmt.Errorf("call %d of a model: %w", n, err)
 	}
 	messages = append(messages, added...)

@@ -117,10 +117,11 @@ func (t *talks) of(key talkKey) *talk {
 func recalled(j *executor.Journal) *talks {
 	all := &talks{list: map[talkKey]*talk{}}
 	past := j.Events()
-	lines := map[int32]*line{}
+	lines, given := map[int32]*line{}, results{}
 	for i := range past {
 		e := &past[i]
 		c := e.Data.Call
+		given.note(e)
 		if e.Type != pipeline.ModelCalled || c == nil || c.State != pipeline.InvocationFinished {
 			continue
 		}
@@ -128,7 +129,7 @@ func recalled(j *executor.Journal) *talks {
 		if !ok {
 			continue
 		}
-		l := recalledLine(lines, c, m)
+		l := recalledLine(lines, given, c, m)
 		lines[c.N] = l
 		t := all.of(talkKeyOf(c.Agent, c.Param, c.In, Phase(c.Phase)))
 		t.line = l
@@ -145,7 +146,7 @@ func recalled(j *executor.Journal) *talks {
 
 // recalledLine is the line of a recorded call; lines holds those of the calls
 // before it.
-func recalledLine(lines map[int32]*line, c *pipeline.Invocation, m map[string]any) *line {
+func recalledLine(lines map[int32]*line, given results, c *pipeline.Invocation, m map[string]any) *line {
 	l := &line{n: c.N, parts: make([]digest, len(parts))}
 	base, based := baseOf(m)
 	from := lines[base]
@@ -157,7 +158,11 @@ func recalledLine(lines map[int32]*line, c *pipeline.Invocation, m map[string]an
 	}
 	keep, _ := m["keep"].(int64)
 	l.messages = append(l.messages, from.messages[:min(int(keep), len(from.messages))]...)
-	add, _ := m["add"].([]any)
+	whole, err := given.whole(m["add"])
+	if err != nil {
+		whole = m["add"] // no request is like that: all of it is told again
+	}
+	add, _ := whole.([]any)
 	for _, v := range add {
 		l.messages = append(l.messages, digestOf(v))
 	}

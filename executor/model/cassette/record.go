@@ -23,9 +23,9 @@ func Record(ctx context.Context, events iter.Seq2[pipeline.Event, error]) ([]Rec
 		if err != nil {
 			return nil, err
 		}
-		if c := e.Data.Call; e.Type == pipeline.ModelCalled && c != nil && c.State == pipeline.InvocationFinished {
+		if c := e.Data.Call; c != nil && c.State == pipeline.InvocationFinished {
 			byPath[e.Path] = append(byPath[e.Path], e)
-			if !c.Failed {
+			if e.Type == pipeline.ModelCalled && !c.Failed {
 				order = append(order, place{e.Path, c.N})
 			}
 		}
