@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
@@ -174,11 +175,15 @@ func (m *manifest) pack(root *os.Root, old *manifest, put func([]byte) (pipeline
 
 // readUpTo reads a file of at most so many bytes.
 func readUpTo(root *os.Root, name string, most int64) ([]byte, error) {
-	f, err := root.Open(filepath.FromSlash(name))
+	// What was a file may be a pipe by now, which would never be opened.
+	f, err := root.OpenFile(filepath.FromSlash(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, fs.ErrInvalid)
+	}
 	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && int64(len(data)) > most {
 		err = errTooMuch
