@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
 func TestRedactor(t *testing.T) {
@@ -28,6 +30,22 @@ func TestRedactor(t *testing.T) {
 		if got := x.text(tt.in); got != tt.want {
 			t.Errorf("%q becomes %q, want %q", tt.in, got, tt.want)
 		}
+	}
+}
+
+func TestNoRunShowsWhatIsHidden(t *testing.T) {
+	ex := &Executor{cfg: Config{Secret: func(string) (string, bool) { return "of-the-run-alone", true }}}
+	ex.hidden.add("of led", "tell-nobody-1")
+	run := func(secrets ...string) *redactor {
+		r := &runState{lane: &lane{ex: ex}, prog: &program{plan: &pipeline.Plan{Secrets: secrets}}}
+		return r.redactor()
+	}
+	const text = "tell-nobody-1 of-the-run-alone"
+	if got := run("A").text(text); got != "[secret of led] [secret A]" {
+		t.Errorf("a run with a secret shows %q", got)
+	}
+	if got := run().text(text); got != "[secret of led] of-the-run-alone" {
+		t.Errorf("a run without one shows %q", got)
 	}
 }
 

@@ -52,7 +52,8 @@ func testCatalog() pipeline.Catalog {
 }
 
 // catalogOf is the catalogue that a golden input is held against: those named
-// registry have models, those named policy a server that does not allow everything.
+// registry have models, those named policy a server that does not allow everything,
+// those named installed one with MCP servers of its own.
 func catalogOf(file string) pipeline.Catalog {
 	cat := testCatalog()
 	switch {
@@ -61,6 +62,8 @@ func catalogOf(file string) pipeline.Catalog {
 			{Name: "big", Tasks: []string{"reasoning", "code_review"}, Context: 200_000, Expertise: "high", Cost: 0.03, Tools: true, Structured: true, Languages: []string{"en", "de"}},
 			{Name: "llama2-7b", Tasks: []string{"summarization"}, Context: 4096, Size: 7, Languages: []string{"en"}},
 		}
+	case strings.HasPrefix(file, "installed"):
+		cat.Servers = []pipeline.MCPServer{{Name: "docs", Allow: []string{"read_*"}}, {Name: "fs"}}
 	case strings.HasPrefix(file, "policy"):
 		cat.Policy = &pipeline.Policy{Actions: []string{"generate", "data", "mcp__docs__read_*", "ask_human", "filesystem.list"}}
 	}
