@@ -75,6 +75,10 @@ func (e Env) IdempotencyKey() string {
 	return string(e.Run) + "/" + string(e.Path)
 }
 
+// MakeWorkspace makes the run's directory, unless it is there. What an action with a
+// journal calls does so before it uses the directory; for others it is done.
+func (e Env) MakeWorkspace() error { return makeWorkspace(e.Workspace) }
+
 // Output is what a step that succeeded gives.
 type Output struct {
 	Value any // a JSON value as of pipeline.DecodeValue
@@ -97,7 +101,8 @@ type Action struct {
 	// Bind fills a fresh Runner from parameters that were evaluated; the
 	// error is a *pipeline.Failure of category validation.
 	Bind func(params map[string]any) (Runner, error)
-	// Workspace says that it uses the run's directory, which exists only then.
+	// Workspace says that it uses the run's directory, which exists only then, and
+	// for an action with a journal only after Env.MakeWorkspace.
 	Workspace bool
 	// Journal says that it makes calls of models or tools, which Env.Journal records.
 	Journal bool

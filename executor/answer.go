@@ -145,9 +145,14 @@ func (r *runState) end(d pipeline.Data) {
 	r.stopTimers()
 	r.lane.row(r)
 	if r.run.Workspace == "" { // only what is empty
-		_ = os.Remove(r.workspace)
-		_ = os.Remove(r.lane.ex.runDir(r.run))
-		_ = os.Remove(r.lane.ex.markOf(r.run.ID))
+		dir := r.lane.ex.runDir(r.run)
+		if r.workspace != dir {
+			_ = os.Remove(r.workspace)
+		}
+		_ = os.Remove(dir)
+		if r.files.marked || r.m.Files() != nil {
+			_ = os.Remove(r.lane.ex.markOf(r.run.ID))
+		}
 	}
 }
 

@@ -313,8 +313,8 @@ func (j *job) execute(ctx context.Context) (out Output, err error) {
 			err = pipeline.Failuref(pipeline.CategorySystem, "the step broke down inside the server: %v", p)
 		}
 	}()
-	if j.work.action.Workspace {
-		if err := makeWorkspace(j.env.Workspace); err != nil {
+	if j.work.action.Workspace && !j.lazy() {
+		if err := j.env.MakeWorkspace(); err != nil {
 			return Output{}, err
 		}
 	}
@@ -347,6 +347,14 @@ func (j *job) execute(ctx context.Context) (out Output, err error) {
 		}
 	}
 	return out, err
+}
+
+// lazy reports whether the run's directory is made by the calls that need it: most of
+// what asks models only talks.
+func (j *job) lazy() bool {
+	def := j.task.Def
+	return j.work.action.Journal && j.work.takes == nil && j.cacheAs == "" && def.Returns == nil &&
+		len(j.work.gives)+len(def.Publish)+len(j.work.kept) == 0
 }
 
 // done is the lane's side of the end of an attempt.

@@ -27,6 +27,7 @@ const (
 // saves is what a lane knows of the saving of a run's directory.
 type saves struct {
 	touched bool   // steps have run since the newest save
+	marked  bool   // a save was begun here
 	stop    func() // ends the saving under way; nil: there is none
 }
 
@@ -41,7 +42,7 @@ func (r *runState) saveFiles() bool {
 		return false
 	}
 	ctx, stop := context.WithTimeout(l.ex.work, saveTime)
-	r.files.touched, r.files.stop = false, stop
+	r.files.touched, r.files.marked, r.files.stop = false, true, stop
 	r.looking++
 	last := r.m.Files()
 	l.ex.tasks.Go(func() {

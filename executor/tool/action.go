@@ -30,6 +30,9 @@ func actionTool(a *executor.Action) Tool {
 // perform carries out an action.
 func perform(ctx context.Context, a *executor.Action, env executor.Env, params map[string]any) (executor.Output, error) {
 	r, err := a.Bind(params)
+	if err == nil && a.Workspace {
+		err = env.MakeWorkspace()
+	}
 	if err != nil {
 		return executor.Output{}, err
 	}

@@ -276,7 +276,11 @@ func openFile(env executor.Env, name string) (*os.Root, string, error) {
 	if name == "" || strings.ContainsRune(name, 0) || !filepath.IsLocal(rel) {
 		return nil, "", fmt.Errorf("%q is not a path within the workspace", name)
 	}
-	root, err := os.OpenRoot(env.Workspace)
+	var root *os.Root
+	err := env.MakeWorkspace()
+	if err == nil {
+		root, err = os.OpenRoot(env.Workspace)
+	}
 	if err != nil {
 		return nil, "", errors.New("the run's workspace cannot be opened")
 	}

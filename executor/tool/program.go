@@ -181,6 +181,9 @@ const late = 5 * time.Second
 // start runs a program in the step's sandbox to its end. say gets what it writes,
 // piece by piece; its error ends the program.
 func (s *source) start(ctx context.Context, env executor.Env, p sandbox.Program, stdin string, say func(stream string, b []byte) error) (sandbox.Exit, error) {
+	if err := env.MakeWorkspace(); err != nil {
+		return sandbox.Exit{}, err
+	}
 	in, err := sandbox.Input(stdin)
 	if err != nil {
 		return sandbox.Exit{}, fmt.Errorf("prepare the standard input: %w", err)

@@ -270,6 +270,9 @@ func (s *source) runSkill(ctx context.Context, env executor.Env, k *pipeline.Ski
 		}
 	}
 	environ := append(slices.Clone(env.Environ), "ORCHESTRATOR_SKILL_DIR="+dir, "ORCHESTRATOR_IDEMPOTENCY_KEY="+env.IdempotencyKey())
+	if err := env.MakeWorkspace(); err != nil {
+		return Result{}, err
+	}
 	ran, err := s.cfg.Sandbox.Run(ctx, cmp.Or(env.Sandbox, k.Sandbox), sandbox.Spec{Workspace: env.Workspace, Readable: []string{env.Bundle}},
 		sandbox.Program{Argv: argv, Environ: environ, Dir: env.Workspace}, string(pipeline.EncodeValue(params)), skillOut)
 	if ran.Stderr != "" {
