@@ -104,6 +104,40 @@ type eventBrief struct {
 	Value                 json.RawMessage
 	Child                 string
 	Workspace             *struct{ Files, Size int64 }
+	Call                  *callBrief
+	Usage                 *struct {
+		Input  int32 `json:"input_tokens"`
+		Output int32 `json:"output_tokens"`
+	}
+}
+
+// callBrief is what is told of a call of a model or a tool.
+type callBrief struct {
+	Agent, Name, Param, State string
+	Turn                      int32
+	Failed                    bool
+}
+
+// text is the call in a few words.
+func (c *callBrief) text() string {
+	text := "asks a model"
+	switch {
+	case c.Name != "":
+		text = "calls " + c.Name
+	case c.Param != "":
+		text = "fills in " + c.Param
+	case c.Agent != "":
+		text = "turn " + itoa(c.Turn+1) + " of " + c.Agent
+	}
+	switch {
+	case c.State == "asked":
+		text += ", waits for people"
+	case c.State == "started":
+		text += ", begun"
+	case c.Failed:
+		text += ", failed"
+	}
+	return text
 }
 
 // summary says in a line what an event tells, where that is more than its type.
@@ -113,6 +147,14 @@ func summary(e *api.Event, b *eventBrief) string {
 	case "auto_resolved":
 		if a, ok := autoOf(e); ok {
 			return a.GetParam() + " = " + clip(typed(a.GetValue()), most) + " (" + filledBy(a) + ")"
+		}
+	case "model_called", "tool_called":
+		if b.Call != nil {
+			text := b.Call.text()
+			if u := b.Usage; u != nil {
+				text += ", " + count(u.Input) + " tokens in, " + count(u.Output) + " out"
+			}
+			return text
 		}
 	case "approval_decided":
 		if d := b.Decision; d != nil {
