@@ -72,7 +72,7 @@ var everyPage = []struct{ name, path string }{
 	{"missing", "/nothing/here"},
 	{"run-filled-drawer", "/runs/" + idOf(18) + "?tab=steps&step=report"},
 	{"run-filled-definition", "/runs/" + idOf(18) + "?tab=definition"},
-	{"fork-edit", "/runs/" + idOf(18) + "/fork?auto=each_issue%5B7%5D%2Fclassify.label"},
+	{"fork-edit", "/runs/" + idOf(18) + "/fork?auto=report.length"},
 }
 
 // TestPagesAreAccessible shows every page to axe, wide and narrow, light and
