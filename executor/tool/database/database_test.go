@@ -188,6 +188,39 @@ func TestQueryRefusesASuperuser(t *testing.T) {
 	}
 }
 
+// A query could make itself a superuser again where the login is one, or may become one.
+func TestQueryRefusesWhoMayBecomeASuperuser(t *testing.T) {
+	b := openPostgres(t)
+	admin := storetest.Postgres(t)
+	reader, err := url.Parse(b.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lesser, err := url.Parse(admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lesser.RawQuery += "&role=" + url.QueryEscape(reader.User.Username())
+	conn, err := pgx.Connect(t.Context(), admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	const become = "SELECT set_config('role', 'none', false), pg_catalog.current_setting('is_superuser')"
+	if _, err := database.Query(t.Context(), lesser.String(), become, nil, 10); err == nil || !strings.Contains(err.Error(), "superuser") {
+		t.Errorf("a superuser in a lesser role gets %v", err)
+	}
+	if _, err := database.Query(t.Context(), b.dsn, "SELECT 1", nil, 10); err != nil {
+		t.Errorf("the reader gets %v", err)
+	}
+	if _, err := conn.Exec(t.Context(), "GRANT "+conn.Config().User+" TO "+reader.User.Username()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := database.Query(t.Context(), b.dsn, "SELECT 1", nil, 10); err == nil || !strings.Contains(err.Error(), "superuser") {
+		t.Errorf("a member of a superuser gets %v", err)
+	}
+}
+
 func TestQueryBoundsWhatItReads(t *testing.T) {
 	for name, text := range map[string]string{"sqlite": "SELECT hex(zeroblob(20000000)) AS x", "postgres": "SELECT repeat('x', 100000000) AS x"} {
 		t.Run(name, func(t *testing.T) {
