@@ -2,7 +2,11 @@ package server
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -41,6 +45,7 @@ func TestRunsBelongToTheirCallersTrace(t *testing.T) {
 		at := make(chan trace.SpanContext, 1)
 		f := start(t, func(c *Config) {
 			c.Submitter = placing{c.Submitter, at}
+			c.Secret = func(string) (string, bool) { return "s", true }
 			if on {
 				c.Traces = provider
 			}
@@ -58,6 +63,18 @@ func TestRunsBelongToTheirCallersTrace(t *testing.T) {
 					t.Fatal(err)
 				}
 			},
+		}
+		f.register("id: hooked\non: {webhook: {secret: HOOK, scheme: github}}\nsteps:\n  - {id: a, action: debug}\n")
+		deliveries := 0
+		ways["webhook"] = func(place string) {
+			deliveries++
+			mac := hmac.New(sha256.New, []byte("s"))
+			mac.Write([]byte("{}"))
+			code, _, text := f.do(http.MethodPost, "/v1/hooks/hooked", "{}", "Traceparent", place, "Tracestate", "vendor=x1",
+				"X-GitHub-Delivery", strconv.Itoa(deliveries), "X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+			if code/100 != 2 {
+				t.Fatalf("%d %s", code, text)
+			}
 		}
 		for name, ask := range ways {
 			kept.Reset()
