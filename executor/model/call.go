@@ -348,14 +348,18 @@ func (c *call) outputTokens(t *target) int64 {
 func (c *call) estimate(t *target) Estimate {
 	e := Estimate{
 		Request: c.asked, Model: t.name, Provider: t.Provider,
-		InputTokens: c.inputTokens(), OutputTokens: c.outputTokens(t),
+		InputTokens: tokensAtMost(c.current(), c.frame), OutputTokens: c.outputTokens(t),
 	}
 	if t.record != nil { // it may have to be asked
 		t = t.record
 	}
 	var p Price
 	if p, e.Priced = t.Price(c.begun); e.Priced {
-		e.USD = (float64(e.InputTokens)*p.Input + float64(e.OutputTokens)*p.Output) / million
+		in := p.Input
+		if p.CacheWrite != nil {
+			in = max(in, *p.CacheWrite) // the prompt may go into the service's cache
+		}
+		e.USD = (float64(e.InputTokens)*in + float64(e.OutputTokens)*p.Output) / million
 	}
 	return e
 }

@@ -327,7 +327,7 @@ func describe(o *pipeline.Overdraft, e model.Estimate) string {
 	}
 	text := fmt.Sprintf("The budget of the %s, %s, does not hold the next call of %s, which may take %s", called(o), o.Limit.Of(m), who, o.Needs.Of(m))
 	if m == "tokens" {
-		text += fmt.Sprintf(" (prompt about %d, answer at most %d)", e.InputTokens, e.OutputTokens)
+		text += fmt.Sprintf(" (prompt at most about %d, answer at most %d)", e.InputTokens, e.OutputTokens)
 	}
 	return text + ". Raise it, and the step goes on?"
 }
