@@ -96,8 +96,11 @@ func TestOnlyServersWithoutAKeyAreFree(t *testing.T) {
 		at   Endpoint
 		free bool
 	}{
-		{Endpoint{Provider: ProviderScript}, true}, {Endpoint{Provider: ProviderCassette}, true}, {Endpoint{Provider: ProviderLocal, BaseURL: "http://10.0.0.7/v1"}, true},
-		{Endpoint{Provider: ProviderLocal, BaseURL: "https://openrouter.ai/api/v1", Key: "k"}, false}, {Endpoint{Provider: ProviderOpenAI}, false},
+		{Endpoint{Provider: ProviderScript}, true},
+		{Endpoint{Provider: ProviderCassette}, true},
+		{Endpoint{Provider: ProviderLocal, BaseURL: "http://10.0.0.7/v1"}, true},
+		{Endpoint{Provider: ProviderLocal, BaseURL: "https://openrouter.ai/api/v1", Key: "k"}, false},
+		{Endpoint{Provider: ProviderOpenAI}, false},
 	} {
 		e := &target{Entry: &Entry{Name: "m", Provider: c.at.Provider}, endpoint: c.at}
 		call := &call{asked: ask("hello"), choice: map[string]any{}}

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -25,7 +26,7 @@ func TestKeysDoNotDependOnWhatWasAskedBefore(t *testing.T) {
 			case 0:
 				next.System, next.Model = text("system"), text("model")
 			case 1:
-				next.Tools = append(next.Tools[:len(next.Tools):len(next.Tools)], ToolDef{Name: text("tool"), Description: text("does"), Schema: schema("arguments")})
+				next.Tools = append(slices.Clip(next.Tools), ToolDef{Name: text("tool"), Description: text("does"), Schema: schema("arguments")})
 			case 2:
 				next.Tools = []ToolDef{{Name: text("tool"), Schema: schema("arguments")}}
 			case 3:
@@ -38,7 +39,7 @@ func TestKeysDoNotDependOnWhatWasAskedBefore(t *testing.T) {
 				next.Needs = &pipeline.Needs{Tasks: []string{text("task")}}
 			default:
 				next.Turn++
-				next.Messages = append(next.Messages[:len(next.Messages):len(next.Messages)], UserText(text("said")))
+				next.Messages = append(slices.Clip(next.Messages), UserText(text("said")))
 			}
 			q = next
 			asked := next

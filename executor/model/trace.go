@@ -183,7 +183,7 @@ func (c *call) content(v any) string {
 // spoken are messages in the form that OpenTelemetry has for them. What is no text
 // is only named.
 func (c *call) spoken(messages []Message) []any {
-	list := make([]any, len(messages))
+	list := make([]any, 0, len(messages))
 	for i := range messages {
 		parts := []any{}
 		for _, b := range messages[i].Blocks {
@@ -202,7 +202,7 @@ func (c *call) spoken(messages []Message) []any {
 			}
 			parts = append(parts, part)
 		}
-		list[i] = map[string]any{"role": string(messages[i].Role), "parts": parts}
+		list = append(list, map[string]any{"role": string(messages[i].Role), "parts": parts})
 	}
 	return list
 }

@@ -61,7 +61,7 @@ models:
 	}
 	has := map[string]string{}
 	for _, a := range s.Attributes {
-		has[string(a.Key)] = a.Value.Emit()
+		has[string(a.Key)] = a.Value.String()
 	}
 	for key, want := range map[string]string{
 		"gen_ai.operation.name": "generate_content", "gen_ai.provider.name": "gcp.gemini", "gen_ai.request.model": "gemini-x",

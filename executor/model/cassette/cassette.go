@@ -30,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -221,9 +222,7 @@ func Write(list []Recording, redact func(string) string) ([]byte, error) {
 			Request: map[string]any{}, Key: digest(canon),
 		}
 		list, _ := canon["messages"].([]any)
-		for k, v := range canon {
-			e.Request[k] = v
-		}
+		maps.Copy(e.Request, canon)
 		for k := len(before) - 1; k >= 0; k-- {
 			b := &before[k]
 			if len(b.whole) <= len(list) && same(b.whole, list[:len(b.whole)]) && within(b.canon, canon) {
@@ -237,7 +236,7 @@ func Write(list []Recording, redact func(string) string) ([]byte, error) {
 			}
 		}
 		f.Recordings = append(f.Recordings, e)
-		before = append(before, said{whole: append(list[:len(list):len(list)], answer["message"]), canon: canon, position: i + 1})
+		before = append(before, said{whole: append(slices.Clip(list), answer["message"]), canon: canon, position: i + 1})
 	}
 	var out bytes.Buffer
 	out.WriteString(head)

@@ -3,6 +3,7 @@ package cassette
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -168,7 +169,7 @@ func TestAnyConversationComesBack(t *testing.T) {
 		var list []Recording
 		for i := range rapid.IntRange(1, 6).Draw(rt, "turns") {
 			messages = append(messages, model.UserText(rapid.String().Draw(rt, "asked")))
-			r := &model.Request{System: rapid.StringN(0, 5, -1).Draw(rt, "system"), Messages: messages[:len(messages):len(messages)]}
+			r := &model.Request{System: rapid.StringN(0, 5, -1).Draw(rt, "system"), Messages: slices.Clip(messages)}
 			a := &model.Response{Message: model.AssistantText(rapid.String().Draw(rt, "said")), Model: "m"}
 			list = append(list, Recording{Step: "s", Turn: i, Model: "m", Request: r, Answer: a})
 			messages = append(messages, a.Message)

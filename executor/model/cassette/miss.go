@@ -78,7 +78,7 @@ func common(a, b []string) (head, tail int) {
 func lines(r *model.Request) []string {
 	var out []string
 	add := func(what, text string) {
-		for _, l := range strings.Split(text, "\n") {
+		for l := range strings.SplitSeq(text, "\n") {
 			out = append(out, what+": "+l)
 		}
 	}
