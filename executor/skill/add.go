@@ -212,7 +212,7 @@ func (l Library) sweep() {
 func (l Library) alone() (release func(), err error) {
 	f, err := os.OpenFile(filepath.Join(l.Dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err == nil {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX) //nolint:gosec // a descriptor
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lock the folder of skills: %w", err)

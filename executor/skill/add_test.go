@@ -263,7 +263,7 @@ func TestATreeBombIsRefused(t *testing.T) {
 	tree := o.say("100644 blob "+text+"\tf\n", "mktree")
 	for range 8 {
 		var lines strings.Builder
-		for _, name := range strings.Split("abcdefghij", "") {
+		for name := range strings.SplitSeq("abcdefghij", "") {
 			lines.WriteString("040000 tree " + tree + "\t" + name + "\n")
 		}
 		tree = o.say(lines.String(), "mktree")

@@ -107,7 +107,7 @@ func (l Library) pinned(name string) (pipeline.Bundle, *pipeline.SkillPin, error
 
 // pin reads what was recorded of a skill; nil: it was not copied from anywhere.
 func (l Library) pin(name string) (*pipeline.SkillPin, error) {
-	text, err := os.ReadFile(l.lock(name)) //nolint:gosec // of the home
+	text, err := os.ReadFile(l.lock(name))
 	if err != nil {
 		return nil, missing(err)
 	}

@@ -107,7 +107,7 @@ func filter() []byte {
 	if machine == 0 {
 		return nil
 	}
-	refuse := func(e unix.Errno) unix.SockFilter { return answer(unix.SECCOMP_RET_ERRNO | uint32(e)) }
+	refuse := func(e unix.Errno) unix.SockFilter { return answer(unix.SECCOMP_RET_ERRNO | uint32(e)) } //nolint:gosec // a small number
 	code := []unix.SockFilter{
 		load(atMachine), jump(unix.BPF_JEQ, machine, 1, 0), refuse(unix.ENOSYS), // as 32-bit programs call, all numbers mean something else
 		load(atCall), jump(unix.BPF_JGE, foreign, 0, 1), refuse(unix.ENOSYS),
