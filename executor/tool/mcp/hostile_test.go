@@ -169,17 +169,7 @@ func TestOnlySoManyTools(t *testing.T) {
 	}
 }
 
-func TestStubbornProcessIsKilled(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, Config{Connect: 200 * time.Millisecond})
-	w.refusedOpen(w.program("stubborn"))
-	pid, err := os.ReadFile(filepath.Join(w.env.Workspace, "stubborn.pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone(t, strings.TrimSpace(string(pid)))
-}
-
+// Also one that does not end when it is told to.
 func TestClosingEndsWhatIsBeingConnected(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, Config{Connect: time.Hour})
