@@ -72,7 +72,7 @@ func (s *sorter) run() {
 
 // temporary reports whether a listener may work again, as when files have run out.
 func temporary(err error) bool {
-	e, ok := err.(interface{ Temporary() bool }) //nolint:errorlint // net gives it bare, and net/http looks likewise
+	e, ok := err.(interface{ Temporary() bool })
 	return ok && e.Temporary()
 }
 
