@@ -125,7 +125,7 @@ func (e *entry) resolved(name string, env func(string) (string, bool)) Server {
 			v := from[k]
 			if into[k] = put(v); looksSecret.MatchString(k) {
 				s.hidden = append(s.hidden, into[k])
-				for _, word := range strings.FieldsSeq(into[k]) { // of "Bearer KEY"
+				for word := range strings.FieldsSeq(into[k]) { // of "Bearer KEY"
 					if len(word) >= 8 {
 						s.hidden = append(s.hidden, word)
 					}
