@@ -29,7 +29,7 @@ func shown(spans tracetest.SpanStubs, parent trace.SpanID, indent string) string
 		for _, want := range []string{"gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.usage.input_tokens", "error.type"} {
 			for _, a := range s.Attributes {
 				if string(a.Key) == want {
-					b.WriteString(" " + a.Value.Emit())
+					b.WriteString(" " + a.Value.String())
 				}
 			}
 		}
@@ -97,7 +97,7 @@ func TestAgentsAreTraced(t *testing.T) {
 		for _, span := range kept.GetSpans() {
 			all += span.Status.Description + "\n"
 			for _, a := range span.Attributes {
-				all += a.Value.Emit() + "\n"
+				all += a.Value.String() + "\n"
 			}
 		}
 		if strings.Contains(all, "hunter2") {
