@@ -3,6 +3,7 @@ package storetest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
@@ -105,6 +106,36 @@ func roundTrip(t *testing.T, from, to Harness) {
 	if err := s.PutPipeline(t.Context(), store.Pipeline{ID: "demo", Version: "1", Name: "Demo", PlanDigest: whole.PlanDigest, CreatedAt: instant(0)}); err != nil {
 		t.Fatalf("register: %v", err)
 	}
+	spend := func(s store.Store) (told []any) { // what is told: the raise is new, and what stands
+		t.Helper()
+		if err := s.WithBudgets(t.Context(), []string{"day/2026-01-31"}, func(tx store.BudgetTx) error {
+			told = nil
+			fresh, err := tx.Raise(store.BudgetRaise{ID: "a", Key: "day/2026-01-31", By: pipeline.Amount{Calls: 2}, Actor: "ann"})
+			if err != nil {
+				return err
+			}
+			if fresh {
+				err = errors.Join(
+					tx.SetBudget(store.Budget{Key: "day/2026-01-31", Spent: pipeline.Amount{Tokens: 9, Calls: 3}, Taken: pipeline.Amount{Tokens: 12, Calls: 4}, Raised: pipeline.Amount{Calls: 2}}),
+					tx.SetSlice(store.BudgetSlice{Key: "day/2026-01-31", Replica: "r1", Amount: pipeline.Amount{Tokens: 3, Calls: 1}, ExpiresAt: instant(60)}),
+					tx.SetSpender(store.BudgetRun{Run: flying.ID, Replica: "r1", Keys: []string{"day/2026-01-31"}, Settled: pipeline.Amount{Calls: 3}}))
+			}
+			if err != nil {
+				return err
+			}
+			b, err1 := tx.Budget("day/2026-01-31")
+			slices, err2 := tx.Slices("day/2026-01-31")
+			runs, err3 := tx.Spenders("r1")
+			told = []any{b, slices, runs, fresh}
+			return errors.Join(err1, err2, err3)
+		}); err != nil {
+			t.Fatalf("budget: %v", err)
+		}
+		return told
+	}
+	if told := spend(s); told[3] != true {
+		t.Error("the raise is not new")
+	}
 	key, err := s.Key(t.Context(), "attempt")
 	if err != nil {
 		t.Fatalf("key: %v", err)
@@ -126,6 +157,7 @@ func roundTrip(t *testing.T, from, to Harness) {
 	}
 	equal(t, "schedule", readSchedule(t, r, "nightly"), readSchedule(t, s, "nightly"))
 	equal(t, "fires", fires(t, r, "nightly"), fires(t, s, "nightly"))
+	equal(t, "budget", spend(r), spend(s))
 	if again, err := r.Key(t.Context(), "attempt"); err != nil || !bytes.Equal(again, key) {
 		t.Errorf("the key is another, %v", err)
 	}
