@@ -104,6 +104,9 @@ type Action struct {
 	// Workspace says that it uses the run's directory, which exists only then, and
 	// for an action with a journal only after Env.MakeWorkspace.
 	Workspace bool
+	// Confined says that its processes do the work of strangers: of the base of the
+	// environment they see what is harmless.
+	Confined bool
 	// Journal says that it makes calls of models or tools, which Env.Journal records.
 	Journal bool
 	// Effect decides by the parameters, where Spec.Effect is empty.
@@ -122,6 +125,7 @@ type Describe struct {
 	Model   bool // asks a model
 	// Workspace says that it uses the run's directory.
 	Workspace bool
+	Confined  bool
 }
 
 // NewAction builds an Action from a struct of parameters. Its fields carry tags:
@@ -153,7 +157,7 @@ func NewAction[T Runner](d Describe) Action {
 		}
 	}
 	return Action{
-		Spec: spec, Workspace: d.Workspace,
+		Spec: spec, Workspace: d.Workspace, Confined: d.Confined,
 		Bind: func(params map[string]any) (Runner, error) {
 			v := reflect.New(t).Elem()
 			if err := bind(v, fields, params); err != nil {

@@ -193,6 +193,11 @@ func (r *runState) environment(ev evaluation, t *pipeline.Task, w *work, base []
 	if def.Kind == pipeline.KindAction && !w.action.Workspace && len(def.Env)+len(def.Secrets) == 0 {
 		return env, nil // nothing here inherits an environment
 	}
+	// What a model or others have written is not shown what the caller has in mind for
+	// programs of their own.
+	if env.Sandbox != nil || w.agent != nil || w.action.Confined {
+		base = Harmless(base)
+	}
 	vars := map[string]string{}
 	for _, kv := range base {
 		if k, v, ok := strings.Cut(kv, "="); ok {

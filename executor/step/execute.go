@@ -61,7 +61,7 @@ type executeResult struct {
 
 func executeAction(cfg Config) executor.Action {
 	return prepare(executor.NewAction[Execute](executor.Describe{
-		Name: "execute", Doc: executeDoc, Effect: pipeline.EffectAtLeastOnce, Workspace: true, Returns: executeResult{},
+		Name: "execute", Doc: executeDoc, Effect: pipeline.EffectAtLeastOnce, Workspace: true, Confined: true, Returns: executeResult{},
 	}), func(e *Execute) { e.set = cfg.Sandbox })
 }
 
