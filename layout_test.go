@@ -34,7 +34,7 @@ type room struct {
 }
 
 var rooms = map[string]room{
-	"proto":      {reason: "the API: protos, the code generated from them and its JSON form"},
+	"proto":      {reason: "the API: protos, the code generated from them, its JSON form and its values in words"},
 	"pipeline":   {reason: "the domain: language, plan, events and the pure state machine"},
 	"migrations": {reason: "the database schema, one folder per dialect"},
 	"store":      {reason: "durable storage: the contract and its implementations", imports: []string{"pipeline", "migrations"}},

@@ -95,7 +95,7 @@ func start(t testing.TB, s store.Store, f func(ctx context.Context, env executor
 // await polls without sleeping long for what no event tells.
 func (e *engine) await(what string, ok func() bool) {
 	e.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute) // the race detector makes long runs slow
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -239,7 +240,7 @@ func kindWord(kind string) string {
 	case "budget":
 		return "Budget"
 	}
-	return words(kind)
+	return human.Phrase(kind)
 }
 
 // timeoutWord says what the deadline does.
@@ -279,7 +280,7 @@ func said(d *api.Decision) string {
 	case "fail":
 		return "let it fail"
 	}
-	return words(d.GetDecision())
+	return human.Phrase(d.GetDecision())
 }
 
 // by is who decided.

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -37,7 +38,7 @@ func filledBy(a *api.Answer) string {
 	case "cache":
 		return "from the cache, " + who
 	}
-	return words(a.GetFrom())
+	return human.Phrase(a.GetFrom())
 }
 
 // pathOfEdit is where a recorded value is changed.

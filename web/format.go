@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -59,40 +57,11 @@ func finalStep(s api.Step_Status) bool {
 	return false
 }
 
-// words turns snake case into a phrase: upstream_failed into "upstream failed".
-func words(snake string) string { return strings.ReplaceAll(snake, "_", " ") }
-
-// moment is a time that may be missing; the zero time is "not yet".
-func moment(t *timestamppb.Timestamp) time.Time {
-	if t == nil {
-		return time.Time{}
-	}
-	return t.AsTime()
-}
-
 // exact is a time as the tooltip shows it.
 func exact(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 UTC") }
 
 // clock is the time of day, for lists of events and logs.
 func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }
-
-// ago says how long before now t was. static/live.js says it the same way.
-func ago(t, now time.Time) string {
-	d := now.Sub(t)
-	switch {
-	case d < 5*time.Second:
-		return "just now"
-	case d < time.Minute:
-		return strconv.Itoa(int(d.Seconds())) + " s ago"
-	case d < time.Hour:
-		return strconv.Itoa(int(d.Minutes())) + " min ago"
-	case d < 24*time.Hour:
-		return strconv.Itoa(int(d.Hours())) + " h ago"
-	case d < 30*24*time.Hour:
-		return strconv.Itoa(int(d.Hours()/24)) + " d ago"
-	}
-	return t.UTC().Format("2006-01-02")
-}
 
 // ahead says how long after now t is. static/live.js says it the same way.
 func ahead(t, now time.Time) string {
@@ -112,25 +81,6 @@ func ahead(t, now time.Time) string {
 	return t.UTC().Format("2006-01-02")
 }
 
-// span is a duration in at most two units. static/live.js says it the same way.
-func span(d time.Duration) string {
-	switch {
-	case d < 0:
-		return "0 ms"
-	case d < time.Second:
-		return strconv.Itoa(int(d.Milliseconds())) + " ms"
-	case d < 10*time.Second:
-		return strconv.FormatFloat(math.Floor(d.Seconds()*10)/10, 'f', 1, 64) + " s"
-	case d < time.Minute:
-		return strconv.Itoa(int(d.Seconds())) + " s"
-	case d < time.Hour:
-		return fmt.Sprintf("%d m %02d s", int(d.Minutes()), int(d.Seconds())%60)
-	case d < 24*time.Hour:
-		return fmt.Sprintf("%d h %02d m", int(d.Hours()), int(d.Minutes())%60)
-	}
-	return fmt.Sprintf("%d d %02d h", int(d.Hours())/24, int(d.Hours())%24)
-}
-
 // count is a number with its thousands set apart.
 func count[T ~int | ~int32 | ~int64](n T) string {
 	s := strconv.FormatInt(int64(n), 10)
@@ -148,7 +98,7 @@ func plural[T ~int | ~int32 | ~int64](n T, one, many string) string {
 	return count(n) + " " + many
 }
 
-// dollars is a cost; small ones keep the digits that matter.
+// dollars is an amount of money; small ones keep the digits that matter.
 func dollars(usd float64) string {
 	if usd != 0 && math.Abs(usd) < 0.01 {
 		return "$" + strconv.FormatFloat(usd, 'f', 4, 64)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -64,7 +65,7 @@ func appendLines(out []logLine, l *api.LogLine) []logLine {
 			line = line[:lineMost] + "\u2026"
 		}
 		out = append(out, logLine{
-			ID: id, Path: l.GetPath(), At: moment(l.GetAt()), Stream: l.GetStream(), Pieces: ansi(line),
+			ID: id, Path: l.GetPath(), At: human.Moment(l.GetAt()), Stream: l.GetStream(), Pieces: ansi(line),
 			Same: len(out) > 0 && out[len(out)-1].Path == l.GetPath(),
 		})
 		if !more {

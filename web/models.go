@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -118,5 +119,5 @@ func effectWords(effect string) string {
 	if effect == "" {
 		return "depends on the call"
 	}
-	return words(effect)
+	return human.Phrase(effect)
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -111,7 +112,7 @@ func wordsOf(m *promptMessageOf) promptWords {
 		case b.Kind == "reasoning":
 			w.Parts = append(w.Parts, promptText{"reasoning", b.Text})
 		case b.Text == "":
-			w.Parts = append(w.Parts, promptText{words(b.Kind), "not shown here"})
+			w.Parts = append(w.Parts, promptText{human.Phrase(b.Kind), "not shown here"})
 		default:
 			w.Parts = append(w.Parts, promptText{"", b.Text})
 		}
@@ -127,5 +128,5 @@ func roleWord(role string) string {
 	case "assistant":
 		return "Model"
 	}
-	return words(role)
+	return human.Phrase(role)
 }

@@ -66,7 +66,9 @@ func TestNestedCallsStandBehindTheirCall(t *testing.T) {
 
 // An attempt that was laid down until people had decided has not failed.
 func TestAttemptThatAskedPeopleHasNotFailed(t *testing.T) {
-	step := func(status api.Step_Status, attempt int32) *api.Step { return &api.Step{Status: status, Attempt: attempt} }
+	step := func(status api.Step_Status, attempt int32) *api.Step {
+		return &api.Step{Status: status, Attempt: attempt}
+	}
 	list := tried(nil, &api.Event{Type: "step_started"}, step(api.Step_RUNNING, 1))
 	list = tried(list, &api.Event{Type: "step_waiting"}, step(api.Step_WAITING, 1))
 	list = tried(list, &api.Event{Type: "step_retrying"}, step(api.Step_WAITING, 1))

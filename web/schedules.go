@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -292,5 +293,5 @@ func meaning(of []member, word string) string {
 			return m.Name
 		}
 	}
-	return words(word)
+	return human.Phrase(word)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/a-h/templ"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -136,7 +137,7 @@ func (s *site) attempts(ctx context.Context, run, path string) ([]attempt, error
 func tried(list []attempt, e *api.Event, step *api.Step) []attempt {
 	n := max(step.GetAttempt(), 1)
 	if len(list) == 0 || list[len(list)-1].N != n {
-		list = append(list, attempt{N: n, Start: moment(e.GetAt())})
+		list = append(list, attempt{N: n, Start: human.Moment(e.GetAt())})
 	}
 	a := &list[len(list)-1]
 	waited := a.State == "waiting"
@@ -147,7 +148,7 @@ func tried(list []attempt, e *api.Event, step *api.Step) []attempt {
 		a.Asked = waited && a.Error == ""
 	}
 	if a.State != "running" && a.End.IsZero() {
-		a.End = moment(e.GetAt())
+		a.End = human.Moment(e.GetAt())
 	}
 	return list
 }

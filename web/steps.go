@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -109,8 +110,8 @@ func (v *view) row(in *instance, sc screen) stepRow {
 		r.Pass = "[" + itoa(in.pass) + "]"
 	}
 	r.Name, r.Visit = split(r.Name)
-	if begin := moment(v.run.GetStartedAt()); !in.Start.IsZero() && !begin.IsZero() {
-		r.Begin = "+" + span(in.Start.Sub(begin))
+	if begin := human.Moment(v.run.GetStartedAt()); !in.Start.IsZero() && !begin.IsZero() {
+		r.Begin = "+" + human.Span(in.Start.Sub(begin))
 	}
 	return r
 }

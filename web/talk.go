@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -162,7 +163,7 @@ func entryOf(c *api.Call) talkEntry {
 		if json.Unmarshal([]byte(c.GetResponse()), &result) == nil {
 			for _, b := range result.Content {
 				if b.Text == "" {
-					b.Text = "(" + words(b.Kind) + ")" // a picture, say
+					b.Text = "(" + human.Phrase(b.Kind) + ")" // a picture, say
 				}
 				e.Result = append(e.Result, b.Text)
 			}
@@ -213,7 +214,7 @@ func chosenWords(by, policy, reason string) string {
 	case "name":
 		text = "named by the pipeline"
 	default:
-		text = "by " + words(by)
+		text = "by " + human.Phrase(by)
 	}
 	if reason != "" {
 		text += ": " + reason
@@ -244,7 +245,7 @@ func (e talkEntry) title() string {
 	case e.GetAgent() != "" && (e.GetPhase() == "turn" || e.GetPhase() == ""):
 		return "Turn " + itoa(e.GetTurn()+1)
 	}
-	return strings.ToUpper(e.GetPhase()[:min(1, len(e.GetPhase()))]) + words(e.GetPhase()[min(1, len(e.GetPhase())):])
+	return strings.ToUpper(e.GetPhase()[:min(1, len(e.GetPhase()))]) + human.Phrase(e.GetPhase()[min(1, len(e.GetPhase())):])
 }
 
 // arguments are what a tool was called with, as JSON; of a call that was no
@@ -264,7 +265,7 @@ func (e talkEntry) arguments() string {
 func (e talkEntry) sizes() string {
 	list := make([]string, len(e.GetParts()))
 	for i, p := range e.GetParts() {
-		list[i] = words(p.GetName()) + " " + bytesOf(int64(p.GetBytes()))
+		list[i] = human.Phrase(p.GetName()) + " " + bytesOf(int64(p.GetBytes()))
 	}
 	return strings.Join(list, ", ")
 }

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -86,7 +87,7 @@ func (v *view) timeline(sc screen, now time.Time) timelineData {
 			if stop.IsZero() {
 				stop = now
 			}
-			l.Note = span(stop.Sub(in.Start))
+			l.Note = human.Span(stop.Sub(in.Start))
 			l.Bars = []bar{{
 				X: percent(float64(in.Start.Sub(begin)) / float64(whole)), W: percent(max(leastBar, float64(stop.Sub(in.Start))/float64(whole))),
 				State: l.State, Title: in.Path + ": " + l.State.Word() + ", " + l.Note,
@@ -99,7 +100,7 @@ func (v *view) timeline(sc screen, now time.Time) timelineData {
 
 // extent is when the run began and ended, or now. The caller holds mu.
 func (v *view) extent(now time.Time) (begin, end time.Time) {
-	begin, end = moment(v.run.GetStartedAt()), moment(v.run.GetFinishedAt())
+	begin, end = human.Moment(v.run.GetStartedAt()), human.Moment(v.run.GetFinishedAt())
 	if begin.IsZero() {
 		return begin, end
 	}
@@ -229,7 +230,7 @@ func ticks(whole time.Duration) []tick {
 	for at := time.Duration(0); at <= whole*95/100; at += step {
 		text := "0"
 		if at > 0 {
-			text = span(at)
+			text = human.Span(at)
 		}
 		out = append(out, tick{X: percent(float64(at) / float64(whole)), Text: text})
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 	"github.com/orchestrator-project/orchestrator/proto/wire"
 )
@@ -285,7 +286,7 @@ func (v *view) put(s *api.Step, seq int32) {
 	in.Kind, in.Action = s.GetKind(), s.GetAction()
 	in.Status, in.Attempt, in.Reason, in.Reused = s.GetStatus(), s.GetAttempt(), s.GetReason(), s.GetReusedFrom() != ""
 	in.Error = clip(s.GetError().GetMessage(), 200)
-	in.Start, in.End = moment(s.GetStartedAt()), moment(s.GetFinishedAt())
+	in.Start, in.End = human.Moment(s.GetStartedAt()), human.Moment(s.GetFinishedAt())
 	in.usage = usageOf(s.GetUsage())
 	in.seq, v.touched = seq, seq
 	in.Waiting = s.GetWaiting()

@@ -8,6 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -232,9 +233,9 @@ func TestViewsKeepWhatWasUsedLast(t *testing.T) {
 func TestTimesAndNumbersReadWell(t *testing.T) {
 	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	for want, got := range map[string]string{
-		"just now": ago(now.Add(-time.Second), now), "59 s ago": ago(now.Add(-59*time.Second), now), "3 h ago": ago(now.Add(-200*time.Minute), now),
-		"2026-09-01": ago(time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC), now),
-		"250 ms":     span(250 * time.Millisecond), "9.9 s": span(9990 * time.Millisecond), "1 m 42 s": span(102 * time.Second), "2 h 05 m": span(125 * time.Minute),
+		"just now": human.Ago(now.Add(-time.Second), now), "59 s ago": human.Ago(now.Add(-59*time.Second), now), "3 h ago": human.Ago(now.Add(-200*time.Minute), now),
+		"2026-09-01": human.Ago(time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC), now),
+		"250 ms":     human.Span(250 * time.Millisecond), "9.9 s": human.Span(9990 * time.Millisecond), "1 m 42 s": human.Span(102 * time.Second), "2 h 05 m": human.Span(125 * time.Minute),
 		"1,234,567": count(1234567), "-1,000": count(-1000), "999": count(999),
 		"$0.0007": dollars(0.0007), "$1.20": dollars(1.2), "": cost(0, 0), "unknown": cost(0, 2), "$1.20 and unknown": cost(1.2, 1), "$0.50": cost(0.5, 0), "a…": clip("abc", 2), "a b": clip(" a\n b ", 9),
 		"019aa3f2…89ab": short(idOf(3)),

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -96,7 +97,7 @@ func waitWord(w *api.Waiting) string {
 	case "retry":
 		return "its next attempt"
 	}
-	return words(w.GetFor())
+	return human.Phrase(w.GetFor())
 }
 
 // dueWord says what the time of a wait means.

@@ -5,6 +5,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -55,7 +56,7 @@ func (c cause) Title() string {
 	if t, ok := causeTitles[c.GetCode()]; ok {
 		return t
 	}
-	return sentence(words(c.GetCode()))
+	return sentence(human.Phrase(c.GetCode()))
 }
 
 // Icon goes with the title.

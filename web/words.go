@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -37,7 +38,7 @@ func reasonWords(reason string) string {
 	if text, ok := reasons[reason]; ok {
 		return text
 	}
-	return words(reason)
+	return human.Phrase(reason)
 }
 
 // doing says what a step does: the name of its action, or its kind and what

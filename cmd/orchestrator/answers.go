@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
@@ -120,7 +121,7 @@ func meant(holes []*api.Hole, key string) string {
 	for _, h := range holes {
 		keys = append(keys, h.GetKey())
 	}
-	if n := nearest(key, keys); n != "" {
+	if n := expr.Suggest(key, keys); n != "" {
 		return fmt.Sprintf(" (did you mean %s?)", n)
 	}
 	return ""

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -82,7 +83,7 @@ func (c *cli) printApprovals(resp *api.ListApprovalsResponse, filtered bool) {
 	rows := [][]string{{dim("APPROVAL"), dim("PIPELINE"), dim("STEP"), dim("STATUS"), dim("ASKED"), dim("QUESTION")}}
 	for _, a := range resp.GetApprovals() {
 		rows = append(rows, []string{
-			a.GetId(), cut(a.GetPipeline(), 24), cut(a.GetPath(), 24), approvalStatus(a), ago(moment(a.GetCreatedAt()), now),
+			a.GetId(), cut(a.GetPipeline(), 24), cut(a.GetPath(), 24), approvalStatus(a), human.Ago(human.Moment(a.GetCreatedAt()), now),
 			cut(plainText(a.GetQuestion()), 60),
 		})
 	}
@@ -144,7 +145,7 @@ func (c *cli) printApproval(a *api.Approval) {
 		if d.GetValue() != "" {
 			text += " " + plainText(d.GetValue())
 		}
-		text += " by " + d.GetActor() + ", " + ago(moment(d.GetAt()), now)
+		text += " by " + d.GetActor() + ", " + human.Ago(human.Moment(d.GetAt()), now)
 		if d.GetComment() != "" {
 			text += ": " + plainText(d.GetComment())
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -251,14 +252,14 @@ func tellQuestion(w io.Writer, a *api.Approval, now time.Time) {
 
 // conditions is what else there is to know of an approval.
 func conditions(a *api.Approval, now time.Time) string {
-	parts := []string{"step " + a.GetPath(), "asked " + ago(moment(a.GetCreatedAt()), now)}
+	parts := []string{"step " + a.GetPath(), "asked " + human.Ago(human.Moment(a.GetCreatedAt()), now)}
 	if len(a.GetAssignees()) > 0 {
 		parts = append(parts, "for "+strings.Join(a.GetAssignees(), ", "))
 	}
 	if a.GetQuorum() > 1 {
 		parts = append(parts, fmt.Sprintf("%d of %d agree", len(a.GetDecisions()), a.GetQuorum()))
 	}
-	if due := moment(a.GetDeadline()); !due.IsZero() {
+	if due := human.Moment(a.GetDeadline()); !due.IsZero() {
 		text := "until " + clock(due, now)
 		switch a.GetOnTimeout() {
 		case "default":
@@ -280,7 +281,7 @@ func clock(t, now time.Time) string {
 	}
 	text := t.Local().Format(form)
 	if left := t.Sub(now); left > 0 {
-		text += " (in " + span(left.Round(time.Second)) + ")"
+		text += " (in " + human.Span(left.Round(time.Second)) + ")"
 	}
 	return text
 }

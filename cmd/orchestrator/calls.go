@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -103,7 +104,7 @@ func (c *cli) listCalls(ctx context.Context, cl *client, id, step string) error 
 			tokens, cost = fmt.Sprintf("%d/%d", u.GetInputTokens(), u.GetOutputTokens()), costText(u.GetCostUsd(), u.GetUnpricedCalls())
 		}
 		if x.GetTook() > 0 {
-			took = span(milliseconds(x.GetTook()))
+			took = human.Span(milliseconds(x.GetTook()))
 		}
 		rows = append(rows, []string{
 			x.GetStep(), strconv.Itoa(int(x.GetN())), strings.Repeat("  ", at) + what, strings.TrimSpace(model), callState(x), tokens, cost, took, cut(callNote(x), 60),
@@ -189,7 +190,7 @@ func said(blocks []saidBlock) string {
 		case b.Text != "":
 			list = append(list, b.Text)
 		default:
-			list = append(list, "("+words(b.Kind)+")")
+			list = append(list, "("+human.Phrase(b.Kind)+")")
 		}
 	}
 	return strings.Join(list, "\n")
@@ -219,7 +220,7 @@ func printCall(w io.Writer, x *api.Call) {
 		fact("cost", costText(u.GetCostUsd(), u.GetUnpricedCalls()))
 	}
 	if x.GetTook() > 0 {
-		fact("took", span(milliseconds(x.GetTook())))
+		fact("took", human.Span(milliseconds(x.GetTook())))
 	}
 	if x.GetDecidedBy() != "" {
 		fact("decided", decidedText(x))
@@ -341,7 +342,7 @@ func chosenText(choice string) string {
 	if json.Unmarshal([]byte(choice), &c) != nil {
 		return ""
 	}
-	text := words(c.By)
+	text := human.Phrase(c.By)
 	switch c.By {
 	case "policy":
 		text = "by the policy " + c.Policy

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -155,7 +156,7 @@ func (c *cli) completeRun(verb string) cobra.CompletionFunc {
 			}
 			out := []string{"last\tthe newest run"}
 			for _, r := range resp.GetRuns() {
-				out = append(out, r.GetId()+"\t"+r.GetPipeline()+" "+word(r.GetStatus().String())+" "+ago(moment(r.GetCreatedAt()), time.Now()))
+				out = append(out, r.GetId()+"\t"+r.GetPipeline()+" "+word(r.GetStatus().String())+" "+human.Ago(human.Moment(r.GetCreatedAt()), time.Now()))
 			}
 			return out
 		})

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 )
 
 // config is every setting of the server, as config.yaml spells them under the
@@ -379,7 +381,7 @@ func (r *configReader) section(n *yaml.Node, v reflect.Value, prefix string) {
 			r.fault(k, "%s has no effect in this version; leave it out", prefix+k.Value)
 		default:
 			hint := ""
-			if name := nearest(k.Value, names); name != "" {
+			if name := expr.Suggest(k.Value, names); name != "" {
 				hint = fmt.Sprintf(" (did you mean %q?)", name)
 			}
 			r.fault(k, "unknown key %q%s", prefix+k.Value, hint)
@@ -481,7 +483,7 @@ func (c *config) strayEnv(environ []string) []string {
 			continue
 		}
 		text := name + " is not a setting"
-		if n := nearest(name, names); n != "" {
+		if n := expr.Suggest(name, names); n != "" {
 			text += " (did you mean " + n + "?)"
 		}
 		stray = append(stray, text)

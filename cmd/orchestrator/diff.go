@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -65,7 +66,7 @@ func printDiff(w io.Writer, d *api.RunDiff) {
 		if ms == 0 {
 			return "-"
 		}
-		return span(time.Duration(ms * float64(time.Millisecond)))
+		return human.Span(time.Duration(ms * float64(time.Millisecond)))
 	}
 	rows := [][]string{
 		{"", dim("A"), dim("B")},
@@ -193,7 +194,7 @@ func printStepDiff(w io.Writer, d *api.StepDiff) {
 	row := func(s *api.StepSide) string {
 		text := word(s.GetStatus().String())
 		if s.GetReason() != "" {
-			text += ", " + words(s.GetReason())
+			text += ", " + human.Phrase(s.GetReason())
 		}
 		if s.GetAttempt() > 1 {
 			text += fmt.Sprintf(", attempt %d", s.GetAttempt())
@@ -231,7 +232,7 @@ func stepDiffRow(d *api.StepDiff) []string {
 		if s.GetDuration() == 0 {
 			return "-"
 		}
-		return span(time.Duration(s.GetDuration() * float64(time.Millisecond)))
+		return human.Span(time.Duration(s.GetDuration() * float64(time.Millisecond)))
 	}
 	status := func(s *api.StepSide) string {
 		if s == nil {

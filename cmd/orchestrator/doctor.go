@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/orchestrator-project/orchestrator/executor/cache"
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	"github.com/orchestrator-project/orchestrator/store"
 )
 
@@ -223,7 +224,7 @@ func (c *cli) checkStore(ctx context.Context, cfg *config) (string, error) {
 	if len(page.Runs) == 0 {
 		return "works; no runs yet", nil
 	}
-	return "works; newest run " + ago(page.Runs[0].CreatedAt, time.Now()), nil
+	return "works; newest run " + human.Ago(page.Runs[0].CreatedAt, time.Now()), nil
 }
 
 func (c *cli) checkServer(ctx context.Context) error {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -85,7 +86,7 @@ func answerRows(by string, list []*api.Answer) [][]string {
 		if u := a.GetUsage(); u != nil {
 			tokens, cost = fmt.Sprintf("%d/%d", u.GetInputTokens(), u.GetOutputTokens()), costText(u.GetCostUsd(), u.GetUnpricedCalls())
 		}
-		rows = append(rows, []string{by + a.GetKey(), cut(plainText(a.GetValue()), 60), answerSource(a), dim(words(a.GetKind())), tokens, cost})
+		rows = append(rows, []string{by + a.GetKey(), cut(plainText(a.GetValue()), 60), answerSource(a), dim(human.Phrase(a.GetKind())), tokens, cost})
 	}
 	return rows
 }
@@ -107,7 +108,7 @@ func answerSource(a *api.Answer) string {
 	case "cache":
 		return who + ", from the cache"
 	}
-	return words(a.GetFrom())
+	return human.Phrase(a.GetFrom())
 }
 
 // printAnswersFile prints answers as a file of answers.

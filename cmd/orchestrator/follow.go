@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -317,7 +318,7 @@ func (f *follower) event(ctx context.Context, e *api.Event) {
 
 // line shows a log line once.
 func (f *follower) line(l *api.LogLine) {
-	if moment(l.GetAt()).Before(f.since) {
+	if human.Moment(l.GetAt()).Before(f.since) {
 		return
 	}
 	at, last := place{l.GetAttempt(), l.GetN()}, f.seen[l.GetPath()]

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
@@ -96,7 +97,7 @@ func (c *cli) parseInputs(ctx context.Context, cl *client, src *source, texts ma
 		in, ok := types[name]
 		if !ok {
 			text := fmt.Sprintf("there is no input %s", name)
-			if n := nearest(name, names); n != "" {
+			if n := expr.Suggest(name, names); n != "" {
 				text += fmt.Sprintf(" (did you mean %s?)", n)
 			}
 			faults = append(faults, text)

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 	"github.com/orchestrator-project/orchestrator/proto/wire"
 )
@@ -118,7 +119,7 @@ func tellOutcome(w io.Writer, run *api.Run) {
 	}
 	kind := ""
 	if k := e.GetKind(); k != "failed" && k != "unknown" {
-		kind = " (" + words(k) + ")"
+		kind = " (" + human.Phrase(k) + ")"
 	}
 	fmt.Fprintf(w, "%s %s failed%s\n", lipgloss.NewStyle().Foreground(lipgloss.Red).Bold(true).Render("Error:"), where, kind)
 	fmt.Fprintln(w, indent(harmless(e.GetMessage())))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -57,7 +58,7 @@ func (c *cli) pipelinesListCommand() *cobra.Command {
 				now := time.Now()
 				rows := [][]string{{dim("PIPELINE"), dim("VERSION"), dim("REGISTERED"), dim("DESCRIPTION")}}
 				for _, p := range resp.GetPipelines() {
-					rows = append(rows, []string{p.GetId(), p.GetVersion(), ago(moment(p.GetCreatedAt()), now), cut(harmlessLine(p.GetDescription()), 60)})
+					rows = append(rows, []string{p.GetId(), p.GetVersion(), human.Ago(human.Moment(p.GetCreatedAt()), now), cut(harmlessLine(p.GetDescription()), 60)})
 				}
 				table(w, rows)
 				moreHint(w, resp.GetNextPageToken())
@@ -104,7 +105,7 @@ orchestrator pipelines get nightly-triage --version 1.2.0 --source`,
 				fmt.Fprintf(w, "\n%s\n", strong.Render("Versions"))
 				var rows [][]string
 				for _, v := range versions.GetVersions() {
-					rows = append(rows, []string{"  " + v.GetVersion(), ago(moment(v.GetCreatedAt()), time.Now())})
+					rows = append(rows, []string{"  " + v.GetVersion(), human.Ago(human.Moment(v.GetCreatedAt()), time.Now())})
 				}
 				table(w, rows)
 				return nil

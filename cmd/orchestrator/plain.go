@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -71,7 +72,7 @@ func (r *plain) event(p *progress, c change) {
 }
 
 func (r *plain) line(_ *progress, l *api.LogLine) {
-	r.keep(moment(l.GetAt()), false, func() { r.printed(l) })
+	r.keep(human.Moment(l.GetAt()), false, func() { r.printed(l) })
 }
 
 // keep holds a piece. Of one time, what was printed comes first.
@@ -141,7 +142,7 @@ func (r *plain) tell(p *progress, c change) {
 	if c.kind == "step_retrying" {
 		text := fmt.Sprintf("%s attempt %d of %s failed: %s", icon("WAITING"), s.Attempt, s.Path, firstLine(s.Error))
 		if in := time.Until(c.due); !c.due.IsZero() && in > 0 {
-			text += "; trying again in " + span(in.Round(time.Millisecond))
+			text += "; trying again in " + human.Span(in.Round(time.Millisecond))
 		}
 		r.say("%s", text)
 		return
@@ -157,7 +158,7 @@ func (r *plain) tell(p *progress, c change) {
 	r.flush(s.Path)
 	text := icon(s.Status) + " " + s.Path + " " + strings.ToLower(s.Status)
 	if d := s.lasted(time.Now()); d >= 0 && s.Status != "SKIPPED" {
-		text += "  " + span(d)
+		text += "  " + human.Span(d)
 	}
 	if n := s.count(); n != "" {
 		text += "  " + n
@@ -219,7 +220,7 @@ func (r *plain) close(p *progress) {
 	if p.run.final() {
 		text := icon(p.run.Status) + " run " + strings.ToLower(p.run.Status)
 		if p.run.StartedAt != nil && p.run.FinishedAt != nil {
-			text += "  " + span(p.run.FinishedAt.Sub(*p.run.StartedAt))
+			text += "  " + human.Span(p.run.FinishedAt.Sub(*p.run.StartedAt))
 		}
 		r.say("%s", text)
 	}
@@ -281,7 +282,7 @@ func skipped(reason string) string {
 	if reason == "jumped" {
 		return "jumped over"
 	}
-	return words(reason)
+	return human.Phrase(reason)
 }
 
 // text says what a step waits for, behind "waits".
@@ -303,7 +304,7 @@ func (w *waitFacts) text(questions map[string]string, now time.Time) string {
 			text += ": " + cut(plainText(string(pipeline.EncodeValue(q))), 70)
 		}
 	default:
-		text = "for " + words(w.For)
+		text = "for " + human.Phrase(w.For)
 	}
 	if w.Due != nil {
 		text += ", until " + clock(*w.Due, now)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -141,7 +142,7 @@ func (n *planNode) choice() bool {
 
 func newProgress(run *api.Run, g *api.Graph) *progress {
 	p := &progress{plan: map[string]*planNode{}, steps: map[string]*stepFacts{}, questions: map[string]string{}, visits: map[string]int{}}
-	p.run = runFacts{ID: run.GetId(), Pipeline: run.GetPipeline(), Status: run.GetStatus().String(), CreatedAt: moment(run.GetCreatedAt())}
+	p.run = runFacts{ID: run.GetId(), Pipeline: run.GetPipeline(), Status: run.GetStatus().String(), CreatedAt: human.Moment(run.GetCreatedAt())}
 	byID := map[string]*planNode{}
 	keys := map[*planNode]string{}
 	for _, n := range g.GetNodes() { // a block stands before what it holds
@@ -201,9 +202,9 @@ type change struct {
 func (p *progress) apply(e *api.Event) change {
 	var d eventData
 	if err := json.Unmarshal([]byte(e.GetData()), &d); err != nil {
-		return change{kind: e.GetType(), at: moment(e.GetAt())} // an event of a later version: shown by its type at most
+		return change{kind: e.GetType(), at: human.Moment(e.GetAt())} // an event of a later version: shown by its type at most
 	}
-	c := change{kind: e.GetType(), at: moment(e.GetAt()), due: d.Due, sign: d.Signal}
+	c := change{kind: e.GetType(), at: human.Moment(e.GetAt()), due: d.Due, sign: d.Signal}
 	if d.Files != nil {
 		c.lost = fmt.Sprintf("%d files with %s", d.Files.Files, mebibytes(d.Files.Size))
 	}

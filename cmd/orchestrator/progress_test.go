@@ -323,12 +323,3 @@ func TestForeignTextCannotControlTheTerminal(t *testing.T) {
 		}
 	}
 }
-
-func TestNearest(t *testing.T) {
-	names := []string{"pool_size", "connection_string", "backend", "path"}
-	for in, want := range map[string]string{"pol_size": "pool_size", "Pool_Size": "pool_size", "bakend": "backend", "xyzzyxyzzy": "", "pathh": "path"} {
-		if got := nearest(in, names); got != want {
-			t.Errorf("nearest(%q) = %q, want %q", in, got, want)
-		}
-	}
-}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -71,7 +72,7 @@ func (c *cli) printQueues(list []*api.Queue) {
 	for _, q := range list {
 		oldest, state := "", "open"
 		if q.GetOldest() != nil {
-			oldest = ago(moment(q.GetOldest()), now)
+			oldest = human.Ago(human.Moment(q.GetOldest()), now)
 		}
 		if q.GetPaused() {
 			state = "paused by " + harmlessLine(q.GetPausedBy())
@@ -117,7 +118,7 @@ func (c *cli) printQueue(q *api.Queue) error {
 		fmt.Fprintf(w, "  %s  %d waiting, weight %d\n", harmlessLine(k.GetKey()), k.GetWaiting(), k.GetWeight())
 	}
 	if q.GetNextStart() != nil {
-		fmt.Fprintf(w, "  the rate lets the next run start at %s\n", moment(q.GetNextStart()).Format(time.RFC3339))
+		fmt.Fprintf(w, "  the rate lets the next run start at %s\n", human.Moment(q.GetNextStart()).Format(time.RFC3339))
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -150,10 +151,10 @@ func (a *account) Head() [][2]string {
 		{"run", r.GetId()},
 		{"pipeline", strings.TrimSpace(r.GetPipeline() + " " + r.GetVersion())},
 		{"status", word(r.GetStatus().String())},
-		{"reason", words(r.GetReason())},
-		{"created", utc(moment(r.GetCreatedAt()))},
-		{"started", utc(moment(r.GetStartedAt()))},
-		{"finished", utc(moment(r.GetFinishedAt()))},
+		{"reason", human.Phrase(r.GetReason())},
+		{"created", utc(human.Moment(r.GetCreatedAt()))},
+		{"started", utc(human.Moment(r.GetStartedAt()))},
+		{"finished", utc(human.Moment(r.GetFinishedAt()))},
 		{"took", lasted},
 		{"steps", fmt.Sprint(r.GetUsage().GetSteps())},
 		{"usage", used},
@@ -175,7 +176,7 @@ func (a *account) Failure() (where, text string) {
 	if e == nil {
 		return "", ""
 	}
-	where = words(e.GetKind())
+	where = human.Phrase(e.GetKind())
 	if e.GetStep() != "" {
 		where = "step " + e.GetStep() + " (" + where + ")"
 	}
@@ -222,7 +223,7 @@ func (a *account) StepRows() [][]string {
 				notes = append(notes, harmlessLine(cut(text, reportValue)))
 			}
 		}
-		note(words(s.GetReason()))
+		note(human.Phrase(s.GetReason()))
 		note(s.GetModel())
 		if s.GetCacheHit() {
 			note("cached")
@@ -248,14 +249,14 @@ func (a *account) DecisionRows() [][]string {
 	for i := len(a.Approvals) - 1; i >= 0; i-- { // the oldest first
 		q := a.Approvals[i]
 		row := func(what, by, at, comment string) {
-			rows = append(rows, []string{harmlessLine(q.GetPath()), harmlessLine(q.GetQuestion()), words(q.GetStatus()), harmlessLine(what), harmlessLine(by), at, harmlessLine(comment)})
+			rows = append(rows, []string{harmlessLine(q.GetPath()), harmlessLine(q.GetQuestion()), human.Phrase(q.GetStatus()), harmlessLine(what), harmlessLine(by), at, harmlessLine(comment)})
 		}
 		for _, d := range q.GetDecisions() {
 			what := d.GetDecision()
 			if v := d.GetValue(); v != "" && v != "null" {
 				what += ": " + cut(v, reportValue)
 			}
-			row(what, d.GetActor(), moment(d.GetAt()).UTC().Format("2006-01-02 15:04:05 UTC"), d.GetComment())
+			row(what, d.GetActor(), human.Moment(d.GetAt()).UTC().Format("2006-01-02 15:04:05 UTC"), d.GetComment())
 		}
 		if len(q.GetDecisions()) == 0 {
 			row("", "", "", "")

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -30,7 +31,7 @@ func (a *account) CallRows() [][]string {
 			row[5], row[6], row[7] = strconv.Itoa(int(u.GetInputTokens())), strconv.Itoa(int(u.GetOutputTokens())), costText(u.GetCostUsd(), u.GetUnpricedCalls())
 		}
 		if x.GetTook() > 0 {
-			row[8] = span(milliseconds(x.GetTook()))
+			row[8] = human.Span(milliseconds(x.GetTook()))
 		}
 		rows = append(rows, row)
 	}

@@ -5,6 +5,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 )
 
 // rootCommand is the whole command line.
@@ -106,7 +108,7 @@ func noSuchVerb(cmd *cobra.Command, given []string) error {
 		}
 	}
 	hint := ""
-	if n := nearest(given[0], names); n != "" {
+	if n := expr.Suggest(given[0], names); n != "" {
 		hint = " (did you mean " + n + "?)"
 	}
 	return usage("the commands are "+strings.Join(names, ", "), "%s has no command %q%s", cmd.CommandPath(), given[0], hint)
@@ -120,7 +122,7 @@ func flagError(cmd *cobra.Command, err error) error {
 		add := func(f *pflag.Flag) { names = append(names, f.Name) }
 		cmd.Flags().VisitAll(add)
 		cmd.InheritedFlags().VisitAll(add)
-		if n := nearest(name, names); n != "" {
+		if n := expr.Suggest(name, names); n != "" {
 			text += " (did you mean --" + n + "?)"
 		}
 	}

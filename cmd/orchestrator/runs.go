@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -123,8 +124,8 @@ func (c *cli) printRuns(resp *api.ListRunsResponse, filtered bool) {
 			}
 		}
 		rows = append(rows, []string{
-			r.GetId(), cut(r.GetPipeline(), 30), painted(s, icon(s)+" "+word(s)), ago(moment(r.GetCreatedAt()), now),
-			took(r.GetStartedAt(), r.GetFinishedAt(), now), dim(cut(words(why), 50)),
+			r.GetId(), cut(r.GetPipeline(), 30), painted(s, icon(s)+" "+word(s)), human.Ago(human.Moment(r.GetCreatedAt()), now),
+			took(r.GetStartedAt(), r.GetFinishedAt(), now), dim(cut(human.Phrase(why), 50)),
 		})
 	}
 	table(w, rows)
@@ -181,9 +182,9 @@ func (c *cli) printRun(ctx context.Context, cl *client, run *api.Run, steps []*a
 		{dim("status"), painted(s, icon(s)+" "+word(s))},
 	}
 	if run.GetReason() != "" {
-		head = append(head, []string{dim("reason"), words(run.GetReason())})
+		head = append(head, []string{dim("reason"), human.Phrase(run.GetReason())})
 	}
-	head = append(head, []string{dim("created"), exact(moment(run.GetCreatedAt())) + dim("  "+ago(moment(run.GetCreatedAt()), now))})
+	head = append(head, []string{dim("created"), exact(human.Moment(run.GetCreatedAt())) + dim("  "+human.Ago(human.Moment(run.GetCreatedAt()), now))})
 	if run.GetStartedAt() != nil {
 		head = append(head, []string{dim("took"), took(run.GetStartedAt(), run.GetFinishedAt(), now)})
 	}
@@ -227,7 +228,7 @@ func (c *cli) printRun(ctx context.Context, cl *client, run *api.Run, steps []*a
 		fmt.Fprintf(w, "\n%s\n", strong.Render("Error"))
 		where := e.GetKind()
 		if e.GetStep() != "" {
-			where = "step " + e.GetStep() + " (" + words(e.GetKind()) + ")"
+			where = "step " + e.GetStep() + " (" + human.Phrase(e.GetKind()) + ")"
 		}
 		fmt.Fprintln(w, "  "+painted("FAILED", where))
 		fmt.Fprintln(w, indent(harmless(e.GetMessage())))
@@ -247,7 +248,7 @@ func stepRow(st *api.Step, questions map[string]string, now time.Time) []string 
 	}
 	if w := st.GetWaiting(); w != nil && s == "WAITING" {
 		facts := &waitFacts{For: w.GetFor(), Signal: w.GetSignal(), Files: w.GetFiles(), Approval: w.GetApproval()}
-		if due := moment(w.GetDue()); !due.IsZero() {
+		if due := human.Moment(w.GetDue()); !due.IsZero() {
 			facts.Due = &due
 		}
 		notes = append(notes, facts.text(questions, now))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -62,14 +63,14 @@ func (c *cli) printStorage(r *api.StorageReport) {
 				sizes[t.GetName()] = int64(t.GetBytes())
 			}
 			rows = append(rows, []string{
-				moment(d.GetDay()).UTC().Format(time.DateOnly), strconv.FormatInt(int64(d.GetRuns()), 10),
+				human.Moment(d.GetDay()).UTC().Format(time.DateOnly), strconv.FormatInt(int64(d.GetRuns()), 10),
 				bytesText(sizes["step_log"]), bytesText(sizes["blob"]), bytesText(sizes["log_chunk"]), bytesText(int64(d.GetBytes())),
 			})
 		}
 		table(w, rows)
 	}
 	for _, s := range r.GetStragglers() {
-		fmt.Fprintf(w, "\n%s stays for %d unfinished runs:\n", moment(s.GetDay()).UTC().Format(time.DateOnly), s.GetCount())
+		fmt.Fprintf(w, "\n%s stays for %d unfinished runs:\n", human.Moment(s.GetDay()).UTC().Format(time.DateOnly), s.GetCount())
 		for _, id := range s.GetRunIds() {
 			fmt.Fprintf(w, "  %s\n", harmlessLine(id))
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -101,7 +102,7 @@ func (c *callFacts) text(model string, u *usageFacts) string {
 		}
 	}
 	if c.Took > 0 {
-		b.WriteString("  " + span(c.Took.Round(time.Millisecond)))
+		b.WriteString("  " + human.Span(c.Took.Round(time.Millisecond)))
 	}
 	if u != nil {
 		fmt.Fprintf(&b, "  %d in, %d out", u.Input, u.Output)

@@ -16,6 +16,7 @@ import (
 	"github.com/orchestrator-project/orchestrator/executor/tool"
 	"github.com/orchestrator-project/orchestrator/executor/tool/database"
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -214,7 +215,7 @@ func (c *cli) callTool(ctx context.Context, name string, f *toolCall) error {
 			names = append(names, s.Name)
 		}
 		hint := ""
-		if n := nearest(name, names); n != "" {
+		if n := expr.Suggest(name, names); n != "" {
 			hint = " (did you mean " + n + "?)"
 		}
 		return usage("orchestrator tools list", "there is no tool %q%s", name, hint)

@@ -14,6 +14,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 	"github.com/charmbracelet/x/term"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -265,7 +266,7 @@ func (d *drawing) lines() []string {
 		if run.FinishedAt != nil {
 			end = *run.FinishedAt
 		}
-		head += "  " + span(end.Sub(*run.StartedAt))
+		head += "  " + human.Span(end.Sub(*run.StartedAt))
 	}
 	if run.Reason == "cancelling" && !run.final() {
 		head += "  " + painted("CANCELLED", "cancelling")
@@ -333,7 +334,7 @@ func (d *drawing) step(n *planNode, path, prefix string, depth int) {
 		r.name = path[max(strings.LastIndexByte(path, '['), 0):]
 	}
 	if t := s.lasted(d.now); t >= 0 && s.Status != "SKIPPED" {
-		r.time = span(t)
+		r.time = human.Span(t)
 	}
 	var notes []string
 	if c := s.count(); c != "" {
@@ -349,7 +350,7 @@ func (d *drawing) step(n *planNode, path, prefix string, depth int) {
 	case s.Status == "WAITING" && s.Waiting != nil:
 		notes = append(notes, s.Waiting.text(d.p.questions, d.now))
 	case s.Status == "WAITING" && s.Reason != "":
-		notes = append(notes, words(s.Reason))
+		notes = append(notes, human.Phrase(s.Reason))
 	case s.call != "" || s.talk != "":
 		if s.call != "" {
 			notes = append(notes, s.call)

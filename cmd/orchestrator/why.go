@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -49,11 +50,11 @@ func (c *cli) printCauses(id string, resp *api.WhyRunResponse) {
 	for _, cause := range resp.GetCauses() {
 		text := harmlessLine(cause.GetMessage())
 		if until := cause.GetUntil(); until != nil {
-			if in := moment(until).Sub(now); in > 0 {
-				text += ", " + span(in.Round(time.Second)) + " from now at most"
+			if in := human.Moment(until).Sub(now); in > 0 {
+				text += ", " + human.Span(in.Round(time.Second)) + " from now at most"
 			}
 		} else if since := cause.GetSince(); since != nil {
-			text += ", since " + ago(moment(since), now)
+			text += ", since " + human.Ago(human.Moment(since), now)
 		}
 		fmt.Fprintf(w, "  %s: %s\n", cause.GetCode(), text)
 		for _, r := range cause.GetRefs() {

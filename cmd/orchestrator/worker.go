@@ -20,6 +20,7 @@ import (
 	"github.com/orchestrator-project/orchestrator/executor"
 	"github.com/orchestrator-project/orchestrator/executor/sandbox"
 	"github.com/orchestrator-project/orchestrator/pipeline"
+	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 )
 
 // workerFlags are what the verb worker is told.
@@ -145,7 +146,7 @@ func (c *cli) workerActions(only []string, boxes *sandbox.Set) ([]worker.Action,
 	for _, name := range only {
 		if !slices.Contains(names, name) {
 			hint := ""
-			if n := nearest(name, names); n != "" {
+			if n := expr.Suggest(name, names); n != "" {
 				hint = " (did you mean " + n + "?)"
 			}
 			return nil, usage("the actions are "+strings.Join(names, ", "), "a worker has no action %q%s", name, hint)

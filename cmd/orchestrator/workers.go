@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/orchestrator-project/orchestrator/proto/human"
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 )
 
@@ -82,7 +83,7 @@ func (c *cli) printWorkers(list []*api.Worker, filtered bool) {
 	for _, k := range list {
 		rows = append(rows, []string{
 			k.GetName(), workerStatus(k), cut(strings.Join(k.GetLabels(), ","), 40), fmt.Sprintf("%d/%d", k.GetBusy(), k.GetSlots()),
-			k.GetVersion(), ago(moment(k.GetHeardAt()), now),
+			k.GetVersion(), human.Ago(human.Moment(k.GetHeardAt()), now),
 		})
 	}
 	table(w, rows)
@@ -127,7 +128,7 @@ func (c *cli) printWorker(k *api.Worker) {
 	now := time.Now()
 	rows := [][]string{
 		{dim("worker"), k.GetName() + dim("  "+k.GetVersion())},
-		{dim("status"), workerStatus(k) + dim(", connected "+ago(moment(k.GetConnectedAt()), now)+", heard "+ago(moment(k.GetHeardAt()), now))},
+		{dim("status"), workerStatus(k) + dim(", connected "+human.Ago(human.Moment(k.GetConnectedAt()), now)+", heard "+human.Ago(human.Moment(k.GetHeardAt()), now))},
 		{dim("labels"), orNone(strings.Join(k.GetLabels(), ", "))},
 		{dim("capacity"), fmt.Sprintf("%d of %d slots taken", k.GetBusy(), k.GetSlots())},
 	}
@@ -158,7 +159,7 @@ func printAttempts(w io.Writer, list []*api.WorkerAttempt, now time.Time) {
 	fmt.Fprintln(w)
 	rows := [][]string{{dim("RUN"), dim("STEP"), dim("ATTEMPT"), dim("SINCE")}}
 	for _, a := range list {
-		rows = append(rows, []string{a.GetRunId(), a.GetPath(), strconv.Itoa(int(a.GetAttempt())), ago(moment(a.GetSince()), now)})
+		rows = append(rows, []string{a.GetRunId(), a.GetPath(), strconv.Itoa(int(a.GetAttempt())), human.Ago(human.Moment(a.GetSince()), now)})
 	}
 	table(w, rows)
 }

@@ -14,7 +14,7 @@ import (
 )
 
 func TestInstalledServers(t *testing.T) {
-	env := map[string]string{"TOKEN": "tell-nobody-1", "HOME": "/home/ann", "EMPTY": ""}
+	env := map[string]string{"TOKEN": "tell-nobody-1", "HOME": "/srv/ann", "EMPTY": ""}
 	text := `{"$schema": "x", "mcpServers": {
 		"fs": {"command": "npx", "args": ["-y", "server", "${HOME}/notes", "{{ x }}"], "sandbox": true, "allow": ["read_*"], "deny": ["read_all"]},
 		"led": {"type": "streamable-http", "url": "https://led.example.org/${EMPTY:-v1}/mcp", "headers": {"Authorization": "Bearer ${env:TOKEN}", "X-Team": "a"}},
@@ -36,7 +36,7 @@ func TestInstalledServers(t *testing.T) {
 		t.Errorf("the servers are %s", got)
 	}
 	fs, led, old, poor := at["fs"], at["led"], at["old"], at["poor"]
-	if got := strings.Join(fs.Command, " "); got != "npx -y server /home/ann/notes {{ x }}" || fs.Transport != stdio || fs.Sandbox == nil || len(fs.Hidden()) != 0 {
+	if got := strings.Join(fs.Command, " "); got != "npx -y server /srv/ann/notes {{ x }}" || fs.Transport != stdio || fs.Sandbox == nil || len(fs.Hidden()) != 0 {
 		t.Errorf("fs is %+v", fs)
 	}
 	if !fs.allows("read_one") || fs.allows("read_all") || fs.allows("write") {
