@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -333,7 +334,10 @@ func TestACallUnderWayIsRecordedWhenItsStepIsCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		boom := errors.New("cancelled")
+		var others sync.WaitGroup
+		others.Add(2)
 		slow := tool.Tool{Name: "slow", Run: func(ctx context.Context, _ executor.Env, _ tool.Call) (tool.Result, error) {
+			others.Wait() // what has not begun by then would never begin
 			cancel(boom)
 			select {
 			case <-time.After(time.Second):
@@ -345,6 +349,7 @@ func TestACallUnderWayIsRecordedWhenItsStepIsCancelled(t *testing.T) {
 		stuck := slow
 		stuck.Name = "stuck"
 		stuck.Run = func(ctx context.Context, _ executor.Env, _ tool.Call) (tool.Result, error) {
+			others.Done()
 			<-ctx.Done()
 			return tool.Result{}, ctx.Err()
 		}
