@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -291,7 +292,7 @@ func (w *work) comesBack(def *pipeline.StepDef) (patterns, fields []string) {
 	patterns = append(patterns, w.kept...)
 	types := w.gives
 	if c := def.Returns; c != nil {
-		types = append(types[:len(types):len(types)], &c.Type)
+		types = append(slices.Clip(types), &c.Type)
 		switch c.From {
 		case fromJSON:
 			patterns = append(patterns, w.file)

@@ -247,7 +247,7 @@ func catalogDigest(c pipeline.Catalog) (pipeline.Digest, error) {
 	if len(c.Servers) > 0 {
 		parts = append(parts, c.Servers)
 	}
-	text, err := json.Marshal(parts) //nolint:gosec // sorted by key; what is secret of them are names
+	text, err := json.Marshal(parts) // sorted by key; what is secret of them are names
 	if err != nil {
 		return "", fmt.Errorf("executor: describe actions: %w", err)
 	}

@@ -32,9 +32,9 @@ type showing struct {
 
 // show connects what the attempt gives on its way with those who look at its run.
 // Its journal must be open.
-func (ex *Executor) show(env *Env, red *redactor) {
+func (e *Executor) show(env *Env, red *redactor) {
 	s := &showing{
-		store: ex.cfg.Store, redact: red, now: ex.cfg.Now,
+		store: e.cfg.Store, redact: red, now: e.cfg.Now,
 		shown: store.Shown{Run: env.Run, Path: env.Path, Attempt: env.Attempt},
 	}
 	env.Delta, env.Journal.before = s.add, s.flush

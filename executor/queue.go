@@ -147,7 +147,7 @@ func (p *program) place(run *pipeline.Run) error {
 		return bad("settings.concurrency.key gives %d bytes; at most %d are allowed", len(key), maxSlotKey)
 	}
 	if key != "" {
-		run.Concurrency = pipeline.Concurrency{Key: key, Max: int32(c.Max)}
+		run.Concurrency = pipeline.Concurrency{Key: key, Max: int32(c.Max)} //nolint:gosec // the compiler bounds it
 	}
 	return nil
 }

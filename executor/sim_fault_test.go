@@ -297,8 +297,8 @@ func (w *simWorld) thaw(c *simClient, thaw chan struct{}) {
 
 // simCount is what simulations have done so far.
 type simCount struct {
-	runs, steps, events, operations, statements int
-	faults                                      map[string]int
+	runs, steps, events, operations int
+	faults                          map[string]int
 }
 
 // simTotal adds up the counts of many simulations.

@@ -172,7 +172,7 @@ func errorType(f *pipeline.Failure) string {
 	if f.Reason != "" {
 		return f.Reason
 	}
-	return string(f.Kind)
+	return f.Kind
 }
 
 // The variables by which a process learns its place in a trace.

@@ -24,6 +24,7 @@ import (
 
 // recorder keeps the spans of one process.
 func recorder(t testing.TB) (*tracetest.InMemoryExporter, func(*executor.Config)) {
+	t.Helper()
 	kept := tracetest.NewInMemoryExporter()
 	p := sdktrace.NewTracerProvider(sdktrace.WithSyncer(kept), sdktrace.WithIDGenerator(executor.SpanIDs{}))
 	t.Cleanup(func() { _ = p.Shutdown(context.Background()) })
@@ -49,7 +50,7 @@ func spanTree(spans tracetest.SpanStubs) string {
 			b.WriteString(indent + s.Name)
 			for _, a := range s.Attributes {
 				if k := string(a.Key); k == "orchestrator.step.attempt" || k == "error.type" {
-					b.WriteString(" " + k[strings.LastIndexByte(k, '.')+1:] + "=" + a.Value.Emit())
+					b.WriteString(" " + k[strings.LastIndexByte(k, '.')+1:] + "=" + a.Value.String())
 				}
 			}
 			if s.Status.Code == codes.Error {

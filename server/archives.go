@@ -210,7 +210,7 @@ func serveExport(ctx context.Context, client orchestratorv1.RunsClient, run, for
 func serveImport(ctx context.Context, client orchestratorv1.RunsClient, w http.ResponseWriter, r *http.Request) error {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != contentZstd {
 		reject(w, http.StatusUnsupportedMediaType, codes.InvalidArgument, "unsupported_media_type", "send the header Content-Type: %s", contentZstd)
-		return nil //nolint:nilerr // it is answered
+		return nil // it is answered
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -233,7 +233,7 @@ func serveImport(ctx context.Context, client orchestratorv1.RunsClient, w http.R
 		}
 		if err != nil {
 			reject(w, 0, codes.InvalidArgument, "broken_body", "the body did not arrive in full")
-			return nil //nolint:nilerr // it is answered
+			return nil // it is answered
 		}
 	}
 	run, err := stream.CloseAndRecv()

@@ -36,9 +36,9 @@ func (s *Server) gateway() http.Handler {
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }), // Authorization passes anyway
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
-		runtime.WithMetadata(func(_ context.Context, r *http.Request) metadata.MD {
+		runtime.WithMetadata(func(ctx context.Context, r *http.Request) metadata.MD {
 			md := metadata.Pairs(requestIDKey, r.Header.Get("X-Request-Id"))
-			w3c.Inject(within(r.Context(), propagation.HeaderCarrier(r.Header)), outgoing(md))
+			w3c.Inject(within(ctx, propagation.HeaderCarrier(r.Header)), outgoing(md))
 			return md
 		}),
 		runtime.WithErrorHandler(restError),

@@ -2,7 +2,7 @@ package server
 
 import (
 	"net/http"
-	"net/http/pprof" //nolint:gosec // it is served where the settings say so; nobody uses the default mux
+	"net/http/pprof" // it is served where the settings say so; nobody uses the default mux
 	"strings"
 )
 

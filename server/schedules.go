@@ -119,8 +119,7 @@ func (s schedules) readSchedule(ctx context.Context, id string, req scheduleRequ
 		add("end", "invalid_end", "must not be before start")
 	}
 	cron, err := trigger.ParseCron(sch.Cron, sch.Zone)
-	var wrong *trigger.CronError
-	if errors.As(err, &wrong) {
+	if wrong, ok := errors.AsType[*trigger.CronError](err); ok {
 		field := "cron"
 		if wrong.Expression < 0 {
 			field = "timezone"

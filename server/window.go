@@ -69,7 +69,7 @@ func (h *hub) restored(ctx context.Context, run *pipeline.Run) (*pipeline.Machin
 		}
 		if err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
 			h.log.Warn("snapshot not used; the whole log is folded", "run", run.ID, "err", err)
-			return nil, nil //nolint:nilerr,nilnil // it costs time, no more
+			return nil, nil //nolint:nilnil // it costs time, no more
 		}
 		return m, err
 	}

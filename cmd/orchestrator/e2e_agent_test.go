@@ -63,6 +63,7 @@ type outside struct {
 }
 
 func newOutside(t *testing.T, hold string) *outside {
+	t.Helper()
 	o := &outside{count: map[string]int{}, hold: hold, free: make(chan struct{})}
 	o.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		o.mu.Lock()

@@ -54,7 +54,7 @@ func (s *server) asked(id, status string) []asked {
 func (s *server) decides(id, body string, want int, says string) {
 	s.process.t.Helper()
 	code, _, text := s.send(http.MethodPost, "/v1/approvals/"+id+":decide", body)
-	if code != want || !strings.Contains(string(text), says) {
+	if code != want || !strings.Contains(text, says) {
 		s.process.t.Errorf("deciding %s: %d %s", body, code, text)
 	}
 }
@@ -63,7 +63,7 @@ func (s *server) decides(id, body string, want int, says string) {
 func (s *server) steers(id, body string, want int, says string) {
 	s.process.t.Helper()
 	code, _, text := s.send(http.MethodPost, "/v1/runs/"+id+":steer", body)
-	if code != want || !strings.Contains(string(text), says) {
+	if code != want || !strings.Contains(text, says) {
 		s.process.t.Errorf("steering with %s: %d %s", body, code, text)
 	}
 }
@@ -91,7 +91,7 @@ func TestRESTApprovesForTheRunAndSteers(t *testing.T) {
 	s.steers(id, `{"step": "settle", "text": "Say it in rhyme, äöü 🐝."}`, http.StatusOK, id)
 	eventually(t, "the message is recorded", func() bool {
 		_, _, text := s.send(http.MethodGet, "/v1/runs/"+id+"/events?page_size=100", "")
-		return strings.Contains(string(text), "signal_received")
+		return strings.Contains(text, "signal_received")
 	})
 	o.open()
 	s.finish(id, "COMPLETED", "settle")
@@ -183,12 +183,12 @@ func TestInjectedPromptsWidenNothing(t *testing.T) {
 	}
 	_, _, text := s.send(http.MethodGet, "/v1/runs/"+id+"/events?page_size=500", "")
 	for _, secret := range []string{"swordfish", "key of the house", "root:x:0", "is connected"} {
-		if strings.Contains(string(text), secret) {
+		if strings.Contains(text, secret) {
 			t.Errorf("the agent has seen %q", secret)
 		}
 	}
 	for _, told := range []string{"There is no tool", "mcp__house__open", "additional", "nobody ordered that", "tried"} {
-		if !strings.Contains(string(text), told) {
+		if !strings.Contains(text, told) {
 			t.Errorf("the model is not told %q", told)
 		}
 	}

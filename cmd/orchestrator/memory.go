@@ -66,5 +66,5 @@ func (m memory) run(ctx context.Context) error {
 // gcPercent is the value of GOGC with which a heap of so many bytes in use has
 // room for garbage.
 func gcPercent(live uint64) int {
-	return int(min(mostGC, max(leastGC, 100*heapRoom/max(live, 1)))) //nolint:gosec // bounded
+	return int(min(mostGC, max(leastGC, 100*heapRoom/max(live, 1))))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -246,8 +247,7 @@ var decisionHead = []string{"Step", "Question", "Status", "Decision", "By", "At"
 // DecisionRows are what people were asked and said.
 func (a *account) DecisionRows() [][]string {
 	var rows [][]string
-	for i := len(a.Approvals) - 1; i >= 0; i-- { // the oldest first
-		q := a.Approvals[i]
+	for _, q := range slices.Backward(a.Approvals) { // the oldest first
 		row := func(what, by, at, comment string) {
 			rows = append(rows, []string{harmlessLine(q.GetPath()), harmlessLine(q.GetQuestion()), human.Phrase(q.GetStatus()), harmlessLine(what), harmlessLine(by), at, harmlessLine(comment)})
 		}

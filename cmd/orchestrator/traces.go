@@ -79,8 +79,9 @@ type placed struct{ http.RoundTripper }
 // RoundTrip adds the headers traceparent and tracestate, where there is a trace.
 func (p placed) RoundTrip(req *http.Request) (*http.Response, error) {
 	if trace.SpanContextFromContext(req.Context()).IsValid() {
-		req = req.Clone(req.Context())
-		propagation.TraceContext{}.Inject(req.Context(), propagation.HeaderCarrier(req.Header))
+		ctx := req.Context()
+		req = req.Clone(ctx)
+		propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
 	}
 	return p.RoundTripper.RoundTrip(req)
 }
@@ -88,10 +89,11 @@ func (p placed) RoundTrip(req *http.Request) (*http.Response, error) {
 // placed is ctx with the place in a trace that the caller of this command has
 // given it, in TRACEPARENT and TRACESTATE: runs that it starts belong there.
 func (c *cli) placed(ctx context.Context) context.Context {
+	var place []string
 	for _, name := range []string{"TRACEPARENT", "TRACESTATE"} {
 		if v, ok := c.env(name); ok && v != "" {
-			ctx = metadata.AppendToOutgoingContext(ctx, strings.ToLower(name), v)
+			place = append(place, strings.ToLower(name), v)
 		}
 	}
-	return ctx
+	return metadata.AppendToOutgoingContext(ctx, place...)
 }

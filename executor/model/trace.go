@@ -184,9 +184,9 @@ func (c *call) content(v any) string {
 // is only named.
 func (c *call) spoken(messages []Message) []any {
 	list := make([]any, 0, len(messages))
-	for i := range messages {
+	for _, m := range messages {
 		parts := []any{}
-		for _, b := range messages[i].Blocks {
+		for _, b := range m.Blocks {
 			part := map[string]any{"type": b.Kind}
 			switch {
 			case b.ToolUse != nil:
@@ -202,7 +202,7 @@ func (c *call) spoken(messages []Message) []any {
 			}
 			parts = append(parts, part)
 		}
-		list = append(list, map[string]any{"role": string(messages[i].Role), "parts": parts})
+		list = append(list, map[string]any{"role": string(m.Role), "parts": parts})
 	}
 	return list
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -67,9 +68,7 @@ func (s *source) skills(a *pipeline.Agent, b *box) []Tool {
 	}
 	of := func(list []any, more map[string]any, required ...any) map[string]any {
 		props := map[string]any{"name": map[string]any{"type": "string", "enum": list, "description": "the name of the skill"}}
-		for k, v := range more {
-			props[k] = v
-		}
+		maps.Copy(props, more)
 		return map[string]any{"type": "object", "additionalProperties": false, "required": append([]any{"name"}, required...), "properties": props}
 	}
 	tools := []Tool{{

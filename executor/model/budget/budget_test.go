@@ -55,7 +55,7 @@ func TestRunStopsAtItsBudgetAndGoesOnAfterARaise(t *testing.T) {
 			if _, again := p.Reserve(t.Context(), env, e); !errors.Is(again, err) {
 				t.Errorf("a second call of the attempt asks again: %v", again)
 			}
-			var past []pipeline.Event = journal.Events()
+			past := journal.Events()
 			for name, env := range map[string]executor.Env{
 				"here": {Run: "run", Path: "s", Attempt: 2, Tenure: tenure, Journal: journal},
 				"elsewhere": {Run: "run", Path: "other", Attempt: 1, Journal: executor.NewJournal(nil, nil), Tenure: executor.NewTenure(

@@ -3,6 +3,7 @@ package budget
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -488,10 +489,7 @@ func (s *shared) settle(ctx context.Context, all bool) (more bool, err error) {
 	for _, key := range keys {
 		list = append(list, s.slices[key])
 	}
-	runs := make(map[pipeline.RunID]*spender, len(s.runs))
-	for id, sp := range s.runs {
-		runs[id] = sp
-	}
+	runs := maps.Clone(s.runs)
 	s.mu.Unlock()
 	for _, sl := range list { // in the order of their keys
 		sl.draw.Lock()
