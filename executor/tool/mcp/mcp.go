@@ -44,7 +44,7 @@ type Config struct {
 	Installed []Server
 	Environ   []string      // what servers inherit; default: executor.Harmless of this process
 	Idle      time.Duration // how long a session that nobody uses is kept; default 1 min
-	Connect   time.Duration // how long a server may take to answer at first; default 30 s
+	Connect   time.Duration // how long a server may take to answer at first; default 30 s; programs are given as much, and three times that when they are tried again
 	// Silence is how long a call may go on without a sign of the server; default
 	// 5 min. Progress is a sign; time in which people are asked does not count.
 	Silence time.Duration

@@ -187,7 +187,10 @@ func (s *session) connect(again bool) (*link, error) {
 	legacy := s.legacy || again
 	s.mu.Unlock()
 	bound := s.pool.cfg.Connect
-	if !legacy {
+	switch program := s.server.Transport == stdio; {
+	case program && legacy:
+		bound *= 3 // npx and its like fetch a program before they start it
+	case !program && !legacy:
 		bound /= 2 // one that knows nothing of newer versions may answer nothing at all
 	}
 	l := s.newLink()
