@@ -96,7 +96,7 @@ const foundFiles = ".\n./alias\n./empty\n./note\n./sub\n./sub/copy\n./sub/deep\n
 // whose machine has never seen it, and where that is the first one again, whose
 // directory is older.
 func TestFilesOfAParkedRunGoWithIt(t *testing.T) {
-	onBothStores(t, func(t *testing.T, s store.Store) {
+	onBothStores(t, func(t *testing.T, s store.Store) { //nolint:thelper // the test itself
 		here, there := t.TempDir(), t.TempDir()
 		at := func(dir string) func(*executor.Config) {
 			return func(c *executor.Config) { c.Workspaces = dir }
@@ -127,7 +127,7 @@ func TestFilesOfAParkedRunGoWithIt(t *testing.T) {
 
 // What it holds when its owner leaves goes to the next one, too.
 func TestFilesOfAHandedOverRunGoWithIt(t *testing.T) {
-	onBothStores(t, func(t *testing.T, s store.Store) {
+	onBothStores(t, func(t *testing.T, s store.Store) { //nolint:thelper // the test itself
 		busy := make(chan struct{}, 1)
 		one := start(t, s, func(ctx context.Context, _ executor.Env, do string) (any, error) {
 			busy <- struct{}{}
