@@ -74,10 +74,10 @@ func amountText(a *api.BudgetAmount, nothing string) string {
 		list = append(list, fmt.Sprintf("%.6g USD", a.GetUsd()))
 	}
 	if a.GetTokens() != 0 {
-		list = append(list, fmt.Sprintf("%.0f tokens", a.GetTokens()))
+		list = append(list, plural(int(a.GetTokens()), "token"))
 	}
 	if a.GetCalls() != 0 {
-		list = append(list, fmt.Sprintf("%.0f calls", a.GetCalls()))
+		list = append(list, plural(int(a.GetCalls()), "call"))
 	}
 	if len(list) == 0 {
 		return nothing

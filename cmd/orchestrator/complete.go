@@ -100,6 +100,7 @@ func (c *cli) completeFlags(root *cobra.Command) {
 	flag([]string{"runs", "fork"}, "auto", c.completeRunAuto)
 	flag([]string{"replay"}, "auto", cobra.NoFileCompletions)
 	flag([]string{"run"}, "script", yamlFiles)
+	flag([]string{"runs", "resume"}, "script", yamlFiles)
 	flag([]string{"skills", "test"}, "script", yamlFiles)
 	flag([]string{"skills", "test"}, "workspace", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return nil, cobra.ShellCompDirectiveFilterDirs

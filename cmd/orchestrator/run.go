@@ -212,6 +212,8 @@ func (c *cli) warn(ctx context.Context, cl *client, src *source) {
 	}
 }
 
+var errScriptAfar = usage("set models.script in the server's configuration", "--script works in this process only, not on a server")
+
 // checkRun refuses flags that contradict each other.
 func (c *cli) checkRun(file string, f *runFlags) error {
 	switch {
@@ -220,7 +222,7 @@ func (c *cli) checkRun(file string, f *runFlags) error {
 	case f.detach && !c.remote():
 		return usage("name a server with --server URL, or leave out --detach", "--detach needs a server: without one the run lives in this process")
 	case c.remote() && f.script != "":
-		return usage("set models.script in the server's configuration", "--script works in this process only, not on a server")
+		return errScriptAfar
 	case c.remote() && f.cassette != "":
 		return usage("leave out --server", "replay works in this process only, not on a server")
 	case c.remote() && f.workspace != "":

@@ -344,7 +344,7 @@ func (c *cli) runsCancelCommand() *cobra.Command {
 }
 
 func (c *cli) runsResumeCommand() *cobra.Command {
-	hush := false
+	hush, script := false, ""
 	cmd := &cobra.Command{
 		Use:   "resume RUN",
 		Short: "Continue a run that is paused or parked, or whose process has died",
@@ -355,18 +355,29 @@ On a server only paused runs need to be resumed: its replicas take over all othe
 orchestrator runs list --status queued
 orchestrator runs resume last`,
 		Args: args(1, 1, "the id of a run, or last", "orchestrator runs resume last"),
-		RunE: func(cmd *cobra.Command, args []string) error { return c.resume(cmd.Context(), args[0], hush) },
+		RunE: func(cmd *cobra.Command, args []string) error { return c.resume(cmd.Context(), args[0], script, hush) },
 	}
 	cmd.Flags().BoolVarP(&hush, "quiet", "q", false, "no progress, only the outputs")
+	cmd.Flags().StringVar(&script, "script", "", "a file of scripted answers that stands in for the model, as for run")
 	c.jsonFlag(cmd, "print the run with its steps as one JSON document")
 	return cmd
 }
 
-func (c *cli) resume(ctx context.Context, arg string, hush bool) error {
+func (c *cli) resume(ctx context.Context, arg, script string, hush bool) error {
 	if c.remote() {
+		if script != "" {
+			return errScriptAfar
+		}
 		return c.lift(ctx, arg)
 	}
-	cl, err := c.engine(ctx, plan{})
+	cfg, err := c.embeddedConfig()
+	if err != nil {
+		return err
+	}
+	if script != "" {
+		cfg.Models.Script = script
+	}
+	cl, err := c.engine(ctx, plan{cfg: cfg})
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,18 @@ type call struct {
 	err     error               // that ends the attempt
 }
 
+// enlist puts a call whose time has come among those that are ready, unless it has a
+// result already, and among the records what has to stand before it is made.
+func (c *call) enlist(ready []*call, begin []pipeline.Event) ([]*call, []pipeline.Event) {
+	if c.result != nil {
+		return ready, append(begin, c.finished(0))
+	}
+	if !c.repeatable() {
+		begin = append(begin, c.event(pipeline.InvocationStarted))
+	}
+	return append(ready, c), begin
+}
+
 // refuse ends a call before it began: the model reads why.
 func (c *call) refuse(format string, args ...any) {
 	c.result = &tool.Result{Failed: true, Content: []model.Block{{Kind: model.BlockText, Text: fmt.Sprintf(format, args...)}}}
@@ -64,15 +76,8 @@ func (l *loop) work(ctx context.Context, of int32, uses []*model.ToolUse) error 
 			return err
 		}
 		calls[i] = c
-		switch {
-		case c.kept, c.waits():
-		case c.result != nil:
-			begin = append(begin, c.finished(0))
-		default:
-			ready = append(ready, c)
-			if !c.repeatable() {
-				begin = append(begin, c.event(pipeline.InvocationStarted))
-			}
+		if !c.kept && !c.waits() {
+			ready, begin = c.enlist(ready, begin)
 		}
 	}
 	if err := l.looped(calls); err != nil {

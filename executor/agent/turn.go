@@ -85,17 +85,11 @@ func (l *loop) decided(ctx context.Context, calls []*call) []*call {
 			continue
 		}
 		l.heed(c, d)
-		switch {
-		case c.ask != nil: // the decision cannot be carried out
+		if c.ask != nil { // the decision cannot be carried out
 			c.err = l.pose(ctx, []*call{c})
-		case c.result != nil:
-			begin = append(begin, c.finished(0))
-		default:
-			ready = append(ready, c)
-			if !c.repeatable() {
-				begin = append(begin, c.event(pipeline.InvocationStarted))
-			}
+			continue
 		}
+		ready, begin = c.enlist(ready, begin)
 	}
 	if len(begin) == 0 {
 		return ready
