@@ -224,6 +224,7 @@ type Step struct {
 	Lost       string // while it runs: why the run lost the owner that began the newest attempt; empty: it has not
 	Model      string
 	Usage      Usage
+	Called     bool // it has asked models or tools, or tried to
 	CacheHit   bool
 	ReusedFrom RunID     // the run that its end was taken from
 	Children   int32     // of blocks: passes or items that will run, when known

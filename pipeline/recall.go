@@ -71,7 +71,7 @@ func (m *Machine) View() *View {
 		switch {
 		case x.number > 0:
 			named = append(named, x)
-		case x.step.Usage != Usage{}:
+		case x.step.Called:
 			v.before(x.path, &x.step.Usage)
 		}
 	}

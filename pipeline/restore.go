@@ -180,6 +180,7 @@ func (r *restoring) inst(x *inst, f *frame, i int) {
 			if u := r.data().Usage; u != nil { // of <AUTO> tags, before it begins
 				x.step.Usage = *u
 			}
+			x.step.Called = x.journal.calls > 0
 		}
 	}
 	if marks&markNamed != 0 {
@@ -238,6 +239,7 @@ func (r *restoring) step(s *Step) {
 	if d.Usage != nil {
 		s.Usage = *d.Usage
 	}
+	s.Called = d.Call != nil
 	switch s.Status {
 	case StepPending, StepRunning, StepWaiting, StepCompleted, StepFailed, StepSkipped, StepCancelled:
 	default:

@@ -254,6 +254,9 @@ func packStep(p *packer, s *Step, items bool) {
 	if s.Usage != (Usage{}) {
 		d.Usage = &s.Usage
 	}
+	if s.Called {
+		d.Call = &Invocation{}
+	}
 	p.data(&d)
 }
 

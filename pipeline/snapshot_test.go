@@ -210,7 +210,7 @@ func TestSnapshotKnowsEveryField(t *testing.T) {
 		"inst": "def frame path step visit turn waits pos asked busy stop token out order number skip tries base offered due since rule ruled before " +
 			"decision journal block",
 		"block": "arm unit active items opened result errs failed halted ended close testing collecting",
-		"Step": "Path ID Kind Action Status Reason Attempt Parameters Output Error StartedAt FinishedAt Worker Remote Lost Model Usage CacheHit ReusedFrom Children Waiting " +
+		"Step": "Path ID Kind Action Status Reason Attempt Parameters Output Error StartedAt FinishedAt Worker Remote Lost Model Usage Called CacheHit ReusedFrom Children Waiting " +
 			"Artifacts",
 	}
 	if diff := cmp.Diff(known, pipeline.FieldsOf()); diff != "" {

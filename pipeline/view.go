@@ -51,7 +51,7 @@ func (v *View) Apply(e *Event) *Step {
 	if e.Type == ModelCalled || e.Type == ToolCalled {
 		if s != nil {
 			s.apply(e)
-		} else if e.Data.Usage != nil {
+		} else {
 			v.before(e.Path, e.Data.Usage)
 		}
 		return s
@@ -60,7 +60,8 @@ func (v *View) Apply(e *Event) *Step {
 		return nil
 	}
 	if s == nil {
-		s = &Step{Path: e.Path, ID: e.Path.ID(), Status: StepPending, Usage: v.early[e.Path]}
+		early, called := v.early[e.Path]
+		s = &Step{Path: e.Path, ID: e.Path.ID(), Status: StepPending, Usage: early, Called: called}
 		delete(v.early, e.Path)
 		v.byPath[e.Path] = s
 		v.Steps = append(v.Steps, s)
@@ -69,7 +70,7 @@ func (v *View) Apply(e *Event) *Step {
 	return s
 }
 
-// before adds to what a step has cost before it began.
+// before adds to what a step that has not begun has cost by its calls.
 func (v *View) before(path Path, more *Usage) {
 	u := v.early[path]
 	u.Add(more)
@@ -167,6 +168,7 @@ func (s *Step) apply(e *Event) {
 		s.Usage.Add(d.Usage)
 	}
 	if e.Type == ModelCalled || e.Type == ToolCalled {
+		s.Called = true
 		return
 	}
 	s.Waiting, s.Lost = nil, ""

@@ -106,7 +106,7 @@ func (s calls) allCalls(ctx context.Context, p *callPage, id pipeline.RunID, fro
 		var paths []pipeline.Path // from the step from on
 		total, err := r.steps(ctx, from, 200, func(step *pipeline.Step) bool {
 			path := step.Path
-			if step.Usage == (pipeline.Usage{}) && step.Action != pipeline.AgentAction {
+			if !step.Called && step.Usage == (pipeline.Usage{}) { // older snapshots say only what it has used
 				path = "" // it has asked nobody
 			}
 			paths = append(paths, path)

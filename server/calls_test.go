@@ -38,6 +38,32 @@ func conversation(path pipeline.Path) []pipeline.Event {
 	}
 }
 
+func TestACallThatFailedWithoutAnyCostIsListed(t *testing.T) {
+	f := start(t)
+	id := f.create()
+	failed := pipeline.Event{Type: pipeline.ModelCalled, Path: "a", Data: pipeline.Data{
+		Call:  &pipeline.Invocation{N: 1, State: pipeline.InvocationFinished, Failed: true, Tries: 4},
+		Error: pipeline.Failuref(pipeline.CategoryModel, "the service is down"),
+	}}
+	guessed := pipeline.Event{Type: pipeline.ModelCalled, Path: "b", Data: pipeline.Data{
+		Call: &pipeline.Invocation{N: 1, State: pipeline.InvocationFinished}, Usage: &pipeline.Usage{InputTokens: 5, Calls: 1, Estimated: true},
+	}}
+	f.engine.add(id,
+		failed, pipeline.Event{Type: pipeline.StepStarted, Path: "a", Attempt: 1, Data: pipeline.Data{Kind: pipeline.KindAction, Action: "generate_text"}},
+		pipeline.Event{Type: pipeline.StepStarted, Path: "b", Attempt: 1, Data: pipeline.Data{Kind: pipeline.KindAction, Action: "generate_text"}}, guessed,
+		pipeline.Event{Type: pipeline.StepStarted, Path: "c", Attempt: 1, Data: pipeline.Data{Kind: pipeline.KindAction, Action: "echo"}},
+	)
+	var seen []string
+	for _, c := range f.decoded("GET", "/v1/runs/"+string(id)+"/calls", "")["calls"].([]any) {
+		c, _ := c.(map[string]any)
+		u, _ := c["usage"].(map[string]any)
+		seen = append(seen, fmt.Sprint(c["step"], " failed ", c["failed"], " tries ", c["tries"], " estimated ", u["estimated"]))
+	}
+	if got := strings.Join(seen, ", "); got != "a failed true tries 4 estimated <nil>, b failed false tries 0 estimated true" {
+		t.Error(got)
+	}
+}
+
 func TestCallsOfAStepAndOfARun(t *testing.T) {
 	f := start(t, func(c *Config) {
 		c.Prompt = func(events []pipeline.Event, n int32) (map[string]any, error) {

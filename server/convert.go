@@ -68,7 +68,7 @@ func fromFailure(f *pipeline.Failure) *orchestratorv1.Failure {
 }
 
 func fromUsage(u pipeline.Usage) *orchestratorv1.Usage {
-	return &orchestratorv1.Usage{InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, CostUsd: u.CostUSD, Steps: u.Steps, UnpricedCalls: u.Unpriced}
+	return &orchestratorv1.Usage{InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, CostUsd: u.CostUSD, Steps: u.Steps, UnpricedCalls: u.Unpriced, Estimated: u.Estimated}
 }
 
 func fromRun(r *pipeline.Run) *orchestratorv1.Run {

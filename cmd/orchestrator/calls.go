@@ -102,6 +102,9 @@ func (c *cli) listCalls(ctx context.Context, cl *client, id, step string) error 
 		}
 		if u := x.GetUsage(); u != nil {
 			tokens, cost = fmt.Sprintf("%d/%d", u.GetInputTokens(), u.GetOutputTokens()), costText(u.GetCostUsd(), u.GetUnpricedCalls())
+			if u.GetEstimated() {
+				tokens = "~" + tokens
+			}
 		}
 		if x.GetTook() > 0 {
 			took = human.Span(milliseconds(x.GetTook()))
@@ -130,7 +133,11 @@ func callState(x *api.Call) string {
 func callNote(x *api.Call) string {
 	switch {
 	case x.GetError() != nil:
-		return harmlessLine(x.GetError().GetMessage())
+		text := harmlessLine(x.GetError().GetMessage())
+		if x.GetTries() > 1 {
+			text = fmt.Sprintf("%d tries: %s", x.GetTries(), text)
+		}
+		return text
 	case x.GetFailed():
 		return harmlessLine(resultText([]byte(x.GetResponse())))
 	case x.GetDecidedBy() != "":
@@ -216,11 +223,18 @@ func printCall(w io.Writer, x *api.Call) {
 	fact("chosen", chosenText(x.GetChoice()))
 	fact("state", callState(x))
 	if u := x.GetUsage(); u != nil {
-		fact("tokens", fmt.Sprintf("%d in, %d out", u.GetInputTokens(), u.GetOutputTokens()))
+		tokens := fmt.Sprintf("%d in, %d out", u.GetInputTokens(), u.GetOutputTokens())
+		if u.GetEstimated() {
+			tokens += ", estimated"
+		}
+		fact("tokens", tokens)
 		fact("cost", costText(u.GetCostUsd(), u.GetUnpricedCalls()))
 	}
 	if x.GetTook() > 0 {
 		fact("took", human.Span(milliseconds(x.GetTook())))
+	}
+	if x.GetTries() > 1 {
+		fact("tries", strconv.Itoa(int(x.GetTries())))
 	}
 	if x.GetDecidedBy() != "" {
 		fact("decided", decidedText(x))

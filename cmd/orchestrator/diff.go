@@ -116,7 +116,11 @@ func spent(u *api.Usage) bool {
 }
 
 func usageText(u *api.Usage) string {
-	return fmt.Sprintf("%d tokens in, %d out, cost %s", u.GetInputTokens(), u.GetOutputTokens(), costText(u.GetCostUsd(), u.GetUnpricedCalls()))
+	text := fmt.Sprintf("%d tokens in, %d out, cost %s", u.GetInputTokens(), u.GetOutputTokens(), costText(u.GetCostUsd(), u.GetUnpricedCalls()))
+	if u.GetEstimated() {
+		text += ", estimated"
+	}
+	return text
 }
 
 // side is one side of a difference, with the sign that stands before it.

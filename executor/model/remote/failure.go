@@ -33,6 +33,9 @@ const maxRetryAfter = 24 * time.Hour
 // Refused is the error for a refusal.
 func (s Service) Refused(r Refusal) *model.Error {
 	e := &model.Error{Class: classOf(r), Status: r.Status, RetryAfter: r.RetryAfter}
+	if r.Status >= 300 && r.Status < 400 {
+		r.Message = errRedirect.Error()
+	}
 	text := s.told(r.Message)
 	if text == "" {
 		text = s.told(strings.Join(r.Codes, " ") + " " + http.StatusText(r.Status))
@@ -40,6 +43,9 @@ func (s Service) Refused(r Refusal) *model.Error {
 	e.Message = s.Name + ": " + text
 	if r.Status != 0 {
 		e.Message += fmt.Sprintf(" (status %d)", r.Status)
+	}
+	if r.RetryAfter >= time.Second {
+		e.Message += fmt.Sprintf("; it asks to wait for %s", r.RetryAfter.Round(time.Second))
 	}
 	return e
 }

@@ -312,9 +312,31 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		})
 		_, _, err := ask(t, k.open(s.URL, nil), &model.Request{Model: k.model, Messages: []model.Message{model.UserText("hi")}})
 		e, ok := errors.AsType[*model.Error](err)
-		if !ok || e.Class != model.ClassInvalid || len(other.heads) > 0 {
+		if !ok || e.Class != model.ClassInvalid || !strings.Contains(e.Error(), "it redirects elsewhere") || len(other.heads) > 0 {
 			t.Errorf("%s: got %v, %d requests went elsewhere", k.name, err, len(other.heads))
 		}
+	}
+}
+
+func TestARefusalWithoutEndIsNotReadToItsEnd(t *testing.T) {
+	for _, k := range kinds {
+		gone := make(chan struct{})
+		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			defer close(gone)
+			w.Header().Set("Retry-After", "7")
+			w.WriteHeader(http.StatusInternalServerError)
+			for r.Context().Err() == nil {
+				if _, err := w.Write(bytes.Repeat([]byte("E"), 1<<20)); err != nil {
+					return
+				}
+			}
+		})
+		_, _, err := ask(t, k.open(s.URL, nil), &model.Request{Model: k.model, Messages: []model.Message{model.UserText("hi")}})
+		e, ok := errors.AsType[*model.Error](err)
+		if !ok || e.Class != model.ClassServer || len(e.Error()) > 2000 || !strings.HasSuffix(e.Error(), "(status 500); it asks to wait for 7s") {
+			t.Errorf("%s: got %v", k.name, err)
+		}
+		<-gone
 	}
 }
 

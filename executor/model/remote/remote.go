@@ -16,6 +16,7 @@ package remote
 import (
 	"crypto/rand"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 
@@ -63,14 +64,35 @@ func (s Service) told(text string) string {
 var errRedirect = errors.New("it redirects elsewhere, which is not followed since the key would go along")
 
 // Client is a copy of a client (nil: one with the defaults of net/http) that
-// follows no redirects.
+// follows no redirects, and reads no more of a refusal than is told.
 func Client(c *http.Client) *http.Client {
 	var own http.Client
 	if c != nil {
 		own = *c
 	}
+	own.Transport = brief{own.Transport}
 	own.CheckRedirect = func(*http.Request, []*http.Request) error { return errRedirect }
 	return &own
+}
+
+// brief cuts the bodies of refusals: the SDKs read them to their ends, and a service
+// may have none.
+type brief struct{ next http.RoundTripper }
+
+func (b brief) RoundTrip(r *http.Request) (*http.Response, error) {
+	next := b.next
+	if next == nil {
+		next = http.DefaultTransport
+	}
+	answer, err := next.RoundTrip(r)
+	if err == nil && answer.StatusCode >= http.StatusMultipleChoices {
+		answer.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(answer.Body, maxBody), answer.Body}
+		answer.ContentLength = -1 // what is told of it need not be all
+	}
+	return answer, err
 }
 
 // Usage is what a service says it has counted. The input is all of it, with what

@@ -432,6 +432,9 @@ type Usage struct {
 	Steps int32 `protobuf:"varint,4,opt,name=steps,proto3" json:"steps,omitempty"`
 	// Calls of models whose cost nobody knows; cost_usd is without it.
 	UnpricedCalls int32 `protobuf:"varint,5,opt,name=unpriced_calls,json=unpricedCalls,proto3" json:"unpriced_calls,omitempty"`
+	// The service of a call did not say how many tokens it took, so that some of these
+	// are estimated; of calls and steps only.
+	Estimated     bool `protobuf:"varint,6,opt,name=estimated,proto3" json:"estimated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -499,6 +502,13 @@ func (x *Usage) GetUnpricedCalls() int32 {
 		return x.UnpricedCalls
 	}
 	return 0
+}
+
+func (x *Usage) GetEstimated() bool {
+	if x != nil {
+		return x.Estimated
+	}
+	return false
 }
 
 // Step is one instance of a step.
@@ -1367,9 +1377,11 @@ type SendSignalRequest struct {
 	// The signal's name.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// What the waiting step gives as its output.
-	Data          string `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Data string `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	// The same key and signal again send nothing more to the run.
+	IdempotencyKey string `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SendSignalRequest) Reset() {
@@ -1423,6 +1435,13 @@ func (x *SendSignalRequest) GetData() string {
 	return ""
 }
 
+func (x *SendSignalRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 type SteerRunRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The run.
@@ -1430,9 +1449,11 @@ type SteerRunRequest struct {
 	// The path of the agent's step, as in fix[2]/research.
 	Step string `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
 	// What it is told.
-	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Text string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	// The same key and text again tell it nothing more.
+	IdempotencyKey string `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SteerRunRequest) Reset() {
@@ -1482,6 +1503,13 @@ func (x *SteerRunRequest) GetStep() string {
 func (x *SteerRunRequest) GetText() string {
 	if x != nil {
 		return x.Text
+	}
+	return ""
+}
+
+func (x *SteerRunRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
 	}
 	return ""
 }
@@ -3680,13 +3708,14 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\aFailure\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\tR\x04step\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xa7\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xc5\x01\n" +
 	"\x05Usage\x12!\n" +
 	"\finput_tokens\x18\x01 \x01(\x05R\vinputTokens\x12#\n" +
 	"\routput_tokens\x18\x02 \x01(\x05R\foutputTokens\x12\x19\n" +
 	"\bcost_usd\x18\x03 \x01(\x01R\acostUsd\x12\x14\n" +
 	"\x05steps\x18\x04 \x01(\x05R\x05steps\x12%\n" +
-	"\x0eunpriced_calls\x18\x05 \x01(\x05R\runpricedCalls\"\xb1\x06\n" +
+	"\x0eunpriced_calls\x18\x05 \x01(\x05R\runpricedCalls\x12\x1c\n" +
+	"\testimated\x18\x06 \x01(\bR\testimated\"\xb1\x06\n" +
 	"\x04Step\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -3787,15 +3816,17 @@ const file_orchestrator_v1_runs_proto_rawDesc = "" +
 	"\twould_run\x18\x03 \x01(\tR\bwouldRun\x12\x18\n" +
 	"\acommand\x18\x04 \x01(\tR\acommand\x12\x16\n" +
 	"\x06prompt\x18\x05 \x01(\tR\x06prompt\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\"Q\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"z\n" +
 	"\x11SendSignalRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\x04data\x18\x03 \x01(\tB\x04\xe8\xe0\x18\x01R\x04data\"I\n" +
+	"\x04data\x18\x03 \x01(\tB\x04\xe8\xe0\x18\x01R\x04data\x12'\n" +
+	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\"r\n" +
 	"\x0fSteerRunRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\tR\x04step\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\"e\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12'\n" +
+	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\"e\n" +
 	"\x0fListRunsRequest\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
