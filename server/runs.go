@@ -523,8 +523,11 @@ func (s runs) SendSignal(ctx context.Context, req *orchestratorv1.SendSignalRequ
 	if err != nil {
 		return nil, err
 	}
+	if len(req.GetIdempotencyKey()) > maxKey {
+		return nil, refuse("idempotency_key", "too_long", "longer than %d bytes", maxKey)
+	}
 	body := pipeline.EncodeValue(map[string]any{"name": req.GetName(), "data": data})
-	if err := s.cfg.Store.Send(ctx, id, store.Message{Kind: store.MessageSignal, Actor: localUser, Body: body}); err != nil {
+	if err := s.cfg.Store.Send(ctx, id, store.Message{Kind: store.MessageSignal, Actor: localUser, Body: body, Key: req.GetIdempotencyKey()}); err != nil {
 		return nil, err
 	}
 	run, err := s.cfg.Store.Run(ctx, id)

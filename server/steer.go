@@ -26,12 +26,18 @@ func (s runs) SteerRun(ctx context.Context, req *orchestratorv1.SteerRunRequest)
 		return nil, refuse("text", "required", "say what the agent is to hear")
 	case len(req.GetText()) > maxSteer:
 		return nil, refuse("text", "too_long", "longer than %d bytes", maxSteer)
+	case len(req.GetIdempotencyKey()) > maxKey:
+		return nil, refuse("idempotency_key", "too_long", "longer than %d bytes", maxKey)
 	}
-	if err := s.steerable(ctx, id, path); err != nil {
-		return nil, err
+	m := store.Message{Kind: store.MessageSteer, Actor: localUser, Key: req.GetIdempotencyKey()}
+	m.Body = pipeline.EncodeValue(map[string]any{"step": string(path), "text": req.GetText()})
+	sent, err := s.cfg.Store.Sent(ctx, id, m) // the step may have ended since
+	if err == nil && !sent {
+		if err = s.steerable(ctx, id, path); err == nil {
+			err = s.cfg.Store.Send(ctx, id, m)
+		}
 	}
-	body := pipeline.EncodeValue(map[string]any{"step": string(path), "text": req.GetText()})
-	if err := s.cfg.Store.Send(ctx, id, store.Message{Kind: store.MessageSteer, Actor: localUser, Body: body}); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	run, err := s.cfg.Store.Run(ctx, id)

@@ -98,8 +98,13 @@ type Store interface {
 
 	// Send leaves a message for a run, whoever owns it, and rings its bell; a
 	// parked run is queued by it. A run that has finished gives Conflict, an
-	// unknown one NotFound.
+	// unknown one NotFound. With a key that is already used for the run, nothing is
+	// left: nil for an equal message, also once the run has finished, Conflict
+	// (idempotency_key_reused) for another one.
 	Send(ctx context.Context, run pipeline.RunID, m Message) error
+	// Sent reports whether the message was sent to the run before, with the key that
+	// it has; the error is as Send's.
+	Sent(ctx context.Context, run pipeline.RunID, m Message) (bool, error)
 	// Inbox reads the messages of the given runs, oldest first.
 	Inbox(ctx context.Context, runs []pipeline.RunID) ([]Message, error)
 
@@ -299,6 +304,7 @@ type Message struct {
 	Actor string
 	Body  []byte // JSON, may be empty
 	At    time.Time
+	Key   string // of Send: an idempotency key of the sender's, good for the run; empty: none
 }
 
 // LogChunk is a piece of a step's log.

@@ -269,7 +269,7 @@ func (c *cli) decideCommand() *cobra.Command {
 }
 
 func (c *cli) signalCommand() *cobra.Command {
-	var data string
+	req := &api.SendSignalRequest{}
 	cmd := &cobra.Command{
 		Use:   "signal RUN NAME",
 		Short: "Send a run the signal that a step waits for",
@@ -284,7 +284,8 @@ orchestrator signal last order-paid --data '{"order": 42}'`,
 				if err != nil {
 					return err
 				}
-				run, err := cl.runs.SendSignal(ctx, &api.SendSignalRequest{Id: id, Name: args[1], Data: data})
+				req.Id, req.Name = id, args[1]
+				run, err := c.once(ctx, &req.IdempotencyKey, func(ctx context.Context) (*api.Run, error) { return cl.runs.SendSignal(ctx, req) })
 				if err != nil {
 					return err
 				}
@@ -296,7 +297,8 @@ orchestrator signal last order-paid --data '{"order": 42}'`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&data, "data", "", "what comes with it, as JSON; default null")
+	cmd.Flags().StringVar(&req.Data, "data", "", "what comes with it, as JSON; default null")
+	cmd.Flags().StringVar(&req.IdempotencyKey, "idempotency-key", "", "the same key and signal again send nothing more")
 	c.jsonFlag(cmd, "print the run as one JSON document")
 	return cmd
 }

@@ -170,13 +170,19 @@ func (c *cli) createRun(ctx context.Context, cl *client, req *api.CreateRunReque
 	if !c.remote() {
 		return cl.runs.CreateRun(ctx, req)
 	}
-	if req.GetIdempotencyKey() == "" {
-		req.IdempotencyKey = "cli-" + uuid.NewString()
+	return c.once(ctx, &req.IdempotencyKey, func(ctx context.Context) (*api.Run, error) { return cl.runs.CreateRun(ctx, req) })
+}
+
+// once asks a server for something that must be done once: with a key of its own, if
+// the caller has none, it can ask again.
+func (c *cli) once(ctx context.Context, key *string, ask func(context.Context) (*api.Run, error)) (*api.Run, error) {
+	if *key == "" {
+		*key = "cli-" + uuid.NewString()
 	}
 	ctx, stop := c.endOnSignal(ctx)
 	defer stop()
 	for end := time.Now().Add(briefly); ; {
-		run, err := cl.runs.CreateRun(ctx, req)
+		run, err := ask(ctx)
 		if err == nil || !tryAgain(err) || time.Now().After(end) {
 			return run, err
 		}

@@ -10,6 +10,7 @@ import (
 )
 
 func (c *cli) runsSteerCommand() *cobra.Command {
+	req := &api.SteerRunRequest{}
 	cmd := &cobra.Command{
 		Use:   "steer RUN STEP TEXT",
 		Short: "Say something to an agent at work",
@@ -23,7 +24,8 @@ orchestrator runs steer last research "Look at the newest figures only."`,
 				if err != nil {
 					return err
 				}
-				run, err := cl.runs.SteerRun(ctx, &api.SteerRunRequest{Id: id, Step: words[1], Text: words[2]})
+				req.Id, req.Step, req.Text = id, words[1], words[2]
+				run, err := c.once(ctx, &req.IdempotencyKey, func(ctx context.Context) (*api.Run, error) { return cl.runs.SteerRun(ctx, req) })
 				if err != nil {
 					return err
 				}
@@ -35,6 +37,7 @@ orchestrator runs steer last research "Look at the newest figures only."`,
 			})
 		},
 	}
+	cmd.Flags().StringVar(&req.IdempotencyKey, "idempotency-key", "", "the same key and text again tell it nothing more")
 	c.jsonFlag(cmd, "print the run as one JSON document")
 	return cmd
 }

@@ -79,7 +79,7 @@ type people struct {
 	sent   chan struct{} // closed when every signal is acknowledged
 
 	mu        sync.Mutex
-	tries     map[string]bool   // what was sent as a signal's data; true: it was acknowledged
+	said      map[string]bool   // what was sent as a signal's data
 	approvals map[string]string // by path
 	won       map[string][]string
 }
@@ -87,7 +87,7 @@ type people struct {
 func newPeople(seed uint64, run int) *people {
 	return &people{
 		random: rand.New(rand.NewPCG(seed, uint64(run)+2)), //nolint:gosec // repeatable, not secret
-		sent:   make(chan struct{}), tries: map[string]bool{}, approvals: map[string]string{}, won: map[string][]string{},
+		sent:   make(chan struct{}), said: map[string]bool{}, approvals: map[string]string{}, won: map[string][]string{},
 	}
 }
 
@@ -99,9 +99,9 @@ func (p *people) hesitate(ctx context.Context) error {
 	return pause(ctx, d)
 }
 
-// send sends each signal, in any order: some come before their step waits. The
-// API has no key for a signal, so one whose answer was lost is sent again with
-// other data; the step takes one of them.
+// send sends each signal, in any order: some come before their step waits. One
+// whose answer was lost is sent again with its key, and now and then one that was
+// acknowledged, so that each comes once.
 func (l *load) send(ctx context.Context, id string, p *people) error {
 	defer close(p.sent)
 	names := make([]string, 0, len(signals))
@@ -113,19 +113,18 @@ func (l *load) send(ctx context.Context, id string, p *people) error {
 		if err := p.hesitate(ctx); err != nil {
 			return err
 		}
-		for try := 1; ; try++ {
-			data := fmt.Sprintf("%s, try %d", name, try)
-			p.mu.Lock()
-			p.tries[data] = false
-			p.mu.Unlock()
+		p.mu.Lock()
+		p.said[name] = true
+		times := 1 + p.random.IntN(2)
+		p.mu.Unlock()
+		req := &orchestratorv1.SendSignalRequest{Id: id, Name: name, Data: strconv.Quote(name), IdempotencyKey: "the signal " + name}
+		for times > 0 {
 			call, cancel := context.WithTimeout(ctx, callTimeout)
-			_, err := l.client.SendSignal(call, &orchestratorv1.SendSignalRequest{Id: id, Name: name, Data: strconv.Quote(data)})
+			_, err := l.client.SendSignal(call, req)
 			cancel()
 			if err == nil {
-				p.mu.Lock()
-				p.tries[data] = true
-				p.mu.Unlock()
-				break
+				times--
+				continue
 			}
 			if err := again(ctx, "sending "+name+" to "+id, err); err != nil {
 				return err

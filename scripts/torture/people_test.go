@@ -43,7 +43,7 @@ func (p *people) check(id string, events []*orchestratorv1.Event, bad func(strin
 				continue // the word of a server that stopped; the API refuses it from people
 			}
 			data, _ := r.Value.(string)
-			if _, ok := p.tries[data]; !ok {
+			if !p.said[data] {
 				bad("run %s: event %d is a signal with the data %v, which nobody sent", id, e.GetSeq(), r.Value)
 			}
 			received[data]++
@@ -57,9 +57,9 @@ func (p *people) check(id string, events []*orchestratorv1.Event, bad func(strin
 			}
 		}
 	}
-	for data, acknowledged := range p.tries {
-		if n := received[data]; n > 1 || acknowledged && n == 0 {
-			bad("run %s: the signal %q came %d times; acknowledged: %v", id, data, n, acknowledged)
+	for data := range p.said {
+		if n := received[data]; n != 1 {
+			bad("run %s: the signal %q came %d times", id, data, n)
 		}
 	}
 	for path, approval := range p.approvals {

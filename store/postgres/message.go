@@ -19,14 +19,19 @@ import (
 // so that no message is left behind for a finished run and none is slept over.
 const insertMessage = `WITH target AS (SELECT priority, day, run_id, status, lane_epoch IS NULL AND (status = 'WAITING' OR status = 'PAUSED' AND $4::text IN ('resume','cancel')) AS parked
 		FROM run WHERE day = $1 AND run_id = $2 FOR SHARE),
+	taken AS (INSERT INTO idempotency AS i (key, request_digest, run_id, expires_at)
+		SELECT $8, $9, run_id, clock_timestamp() + interval '24 hours' FROM target WHERE $8::text <> '' AND status NOT IN ('COMPLETED','FAILED','CANCELLED')
+		ON CONFLICT (key) DO UPDATE SET request_digest = EXCLUDED.request_digest, run_id = EXCLUDED.run_id, expires_at = EXCLUDED.expires_at
+		WHERE i.expires_at < clock_timestamp() RETURNING key),
 	sent AS (INSERT INTO inbox (msg_id, run_id, kind, actor, body, at)
-		SELECT $3, $2, $4, $5, $6, coalesce($7, clock_timestamp()) FROM target WHERE status NOT IN ('COMPLETED','FAILED','CANCELLED')
+		SELECT $3, $2, $4, $5, $6, coalesce($7, clock_timestamp()) FROM target
+		WHERE status NOT IN ('COMPLETED','FAILED','CANCELLED') AND ($8::text = '' OR EXISTS (SELECT FROM taken))
 		ON CONFLICT DO NOTHING),
 	woken AS (INSERT INTO run_queue (priority, day, run_id) SELECT priority, day, run_id FROM target WHERE parked ON CONFLICT DO NOTHING),
 	-- One that is cancelled ends although its queue holds it back.
 	hurried AS (UPDATE run_queue q SET queue = '', pass = 0, held = 0 FROM target t
 		WHERE q.run_id = t.run_id AND t.status = 'QUEUED' AND $4::text = 'cancel')
-	SELECT status, parked OR status = 'QUEUED' AND $4::text = 'cancel' FROM target`
+	SELECT status, parked OR status = 'QUEUED' AND $4::text = 'cancel', $8::text <> '' AND NOT EXISTS (SELECT FROM taken) FROM target`
 
 // Send implements store.Store.
 func (s *Store) Send(ctx context.Context, run pipeline.RunID, m store.Message) error {
@@ -42,11 +47,18 @@ func (s *Store) Send(ctx context.Context, run pipeline.RunID, m store.Message) e
 		at = &m.At
 	}
 	var status pipeline.RunStatus
+	var used bool
+	taken := m.TakenKey(run)
 	bell := store.Bell{Inbox: []pipeline.RunID{run}}
 	err = s.do(ctx, "send to run "+string(run), func(c *pgxpool.Conn) error {
-		return c.QueryRow(ctx, insertMessage, run.Day(), k, store.Clean(string(m.ID)), store.Clean(m.Kind), store.Clean(m.Actor), m.Body, at).
-			Scan(&status, &bell.Queued)
+		return c.QueryRow(ctx, insertMessage, run.Day(), k, store.Clean(string(m.ID)), store.Clean(m.Kind), store.Clean(m.Actor), m.Body, at, taken, string(m.Digest())).
+			Scan(&status, &bell.Queued, &used)
 	})
+	if used && err == nil {
+		if sent, err := s.Sent(ctx, run, m); sent || err != nil {
+			return err
+		}
+	}
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return runNotFound(run)
@@ -57,6 +69,26 @@ func (s *Store) Send(ctx context.Context, run pipeline.RunID, m store.Message) e
 	}
 	s.Ring(bell)
 	return nil
+}
+
+const takenKey = `SELECT request_digest FROM idempotency WHERE key = $1 AND expires_at >= clock_timestamp()`
+
+// Sent implements store.Store.
+func (s *Store) Sent(ctx context.Context, run pipeline.RunID, m store.Message) (bool, error) {
+	if m.Key == "" {
+		return false, nil
+	}
+	var before string
+	err := s.do(ctx, "look for a message to run "+string(run), func(c *pgxpool.Conn) error {
+		return c.QueryRow(ctx, takenKey, m.TakenKey(run)).Scan(&before)
+	})
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return true, m.Again(run, before)
 }
 
 func runFinished(run pipeline.RunID) error {

@@ -169,14 +169,20 @@ func (t *tx) takeKey(c *store.Create, id [16]byte, res *store.CreateResult) (boo
 	case err != nil && !errors.Is(err, sql.ErrNoRows):
 		return false, err
 	}
+	err = t.keepKey(k, c.RequestDigest, id)
+	return err == nil, err
+}
+
+// keepKey remembers a key that was used now.
+func (t *tx) keepKey(k string, digest pipeline.Digest, id [16]byte) error {
 	if t.now.Sub(t.w.swept) > sweepEvery {
 		if _, err := t.exec(sweepKeys, t.now.UnixMicro()); err != nil {
-			return false, err
+			return err
 		}
 		t.w.swept = t.now
 	}
-	_, err = t.exec(writeKey, k, text(c.RequestDigest), id[:], t.now.Add(store.IdempotencyTTL).UnixMicro())
-	return err == nil, err
+	_, err := t.exec(writeKey, k, text(digest), id[:], t.now.Add(store.IdempotencyTTL).UnixMicro())
+	return err
 }
 
 func (t *tx) insertRun(epoch int64, r *pipeline.Run, id [16]byte) error {

@@ -57,8 +57,19 @@ func (t *tx) send(run pipeline.RunID, id [16]byte, m *store.Message) (queued boo
 		return false, runNotFound(run)
 	case err != nil:
 		return false, err
-	case status.Final():
+	}
+	if m.Key != "" {
+		if used, err := t.sent(run, m); used || err != nil {
+			return false, err
+		}
+	}
+	if status.Final() {
 		return false, &pipeline.Error{Kind: pipeline.Conflict, Reason: "run_finished", Text: fmt.Sprintf("run %s has already finished", run)}
+	}
+	if m.Key != "" {
+		if err := t.keepKey(m.TakenKey(run), m.Digest(), id); err != nil {
+			return false, err
+		}
 	}
 	at := m.At
 	if at.IsZero() {
@@ -76,6 +87,38 @@ func (t *tx) send(run pipeline.RunID, id [16]byte, m *store.Message) (queued boo
 	}
 	_, err = t.exec(queueRun, priority, id[:])
 	return true, err
+}
+
+// sent reports whether the message's key was used before; the error says for
+// what else.
+func (t *tx) sent(run pipeline.RunID, m *store.Message) (bool, error) {
+	var (
+		owner   []byte
+		before  string
+		expires int64
+	)
+	err := t.row(readKey, []any{m.TakenKey(run)}, &owner, &before, &expires)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return false, nil
+	case err != nil:
+		return false, err
+	case expires <= t.now.UnixMicro():
+		return false, nil
+	}
+	return true, m.Again(run, before)
+}
+
+// Sent implements store.Store.
+func (s *Store) Sent(ctx context.Context, run pipeline.RunID, m store.Message) (sent bool, err error) {
+	if m.Key == "" {
+		return false, nil
+	}
+	err = s.writer.do(ctx, "look for a message to run "+string(run), func(t *tx) (err error) {
+		sent, err = t.sent(run, &m)
+		return err
+	})
+	return sent, err
 }
 
 const (

@@ -84,6 +84,7 @@ func Run(t *testing.T, h Harness) {
 		{"yield gives runs back", yields},
 		{"concurrent lanes do not disturb each other", concurrentLanes},
 		{"heartbeat sees the queue", heartbeat},
+		{"a message with a key is left once", keyedMessages},
 		{"a parked run has no lane", parks},
 		{"a parked run is claimed when its time has come", parkedTimers},
 		{"parked runs stand in line with the queue", duesStandInLine},
