@@ -45,13 +45,13 @@ type takeover struct {
 }
 
 func shortLease(c *executor.Config) {
-	c.TTL, c.AdoptionWait, c.RemoteWait = time.Second, time.Minute, time.Minute
+	c.TTL, c.AdoptionWait, c.RemoteWait = briefLease, time.Minute, time.Minute
 }
 
 func lose(t *testing.T, source string) *takeover {
 	t.Helper()
 	dsn := storetest.Postgres(t)
-	o := &takeover{t: t, old: &mutedStore{Store: openPostgres(t, dsn, time.Second)}, release: make(chan string, 1)}
+	o := &takeover{t: t, old: &mutedStore{Store: openPostgres(t, dsn, briefLease)}, release: make(chan string, 1)}
 	begun := make(chan struct{}, 1)
 	o.one = start(t, o.old, func(ctx context.Context, _ executor.Env, do string) (any, error) {
 		o.calls.Add(1)
@@ -70,7 +70,7 @@ func lose(t *testing.T, source string) *takeover {
 	<-begun
 	o.one.await("the start on record", func() bool { return o.count(pipeline.StepStarted) > 0 })
 	o.old.muted.Store(true)
-	o.two = start(t, openPostgres(t, dsn, time.Second), func(_ context.Context, _ executor.Env, do string) (any, error) {
+	o.two = start(t, openPostgres(t, dsn, briefLease), func(_ context.Context, _ executor.Env, do string) (any, error) {
 		o.calls.Add(1)
 		return do + " again", nil
 	}, shortLease)
@@ -215,7 +215,6 @@ func TestALostAttemptIsBegunAgain(t *testing.T) {
 // nothing, whether steps end meanwhile or not.
 func TestAnOutageOfTheDatabaseRepeatsNothing(t *testing.T) {
 	wire, through := startProxy(t, storetest.Postgres(t))
-	const ttl = 1500 * time.Millisecond
 	ledger := filepath.Join(t.TempDir(), "ledger")
 	hold, cut := make(chan struct{}), make(chan struct{}, 100)
 	act := func(_ context.Context, env executor.Env, do string) (any, error) {
@@ -234,9 +233,9 @@ func TestAnOutageOfTheDatabaseRepeatsNothing(t *testing.T) {
 		}
 		return do, err
 	}
-	change := func(c *executor.Config) { c.TTL, c.AdoptionWait = ttl, 50*time.Millisecond }
-	one := start(t, openPostgres(t, through, ttl), act, change)
-	two := start(t, openPostgres(t, through, ttl), act, change)
+	change := func(c *executor.Config) { c.TTL, c.AdoptionWait = briefLease, 50*time.Millisecond }
+	one := start(t, openPostgres(t, through, briefLease), act, change)
+	two := start(t, openPostgres(t, through, briefLease), act, change)
 	var ids []pipeline.RunID
 	for i := range 6 {
 		e := []*engine{one, two}[i%2]

@@ -106,6 +106,10 @@ func (p *proxy) cut(down bool) {
 	p.conns = nil
 }
 
+// briefLease is how long a lease lasts in tests that lose one: long enough that a
+// disk which is slow for a moment loses none by itself.
+const briefLease = 4 * time.Second
+
 func openPostgres(t *testing.T, dsn string, ttl time.Duration) store.Store {
 	t.Helper()
 	s, err := postgres.Open(t.Context(), postgres.Config{URL: dsn, LeaseTTL: ttl, Logger: slog.New(slog.DiscardHandler)})
@@ -132,14 +136,14 @@ func TestRunsOfALostReplicaContinueElsewhere(t *testing.T) {
 	var hang atomic.Bool
 	hang.Store(true)
 	stuck := make(chan struct{}, 100)
-	one := start(t, openPostgres(t, through, time.Second), func(ctx context.Context, _ executor.Env, do string) (any, error) {
+	one := start(t, openPostgres(t, through, briefLease), func(ctx context.Context, _ executor.Env, do string) (any, error) {
 		if hang.Load() && do == "4x" {
 			stuck <- struct{}{}
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
 		return do, nil
-	}, func(c *executor.Config) { c.TTL = time.Second; c.Grace = 50 * time.Millisecond })
+	}, func(c *executor.Config) { c.TTL = briefLease; c.Grace = 50 * time.Millisecond })
 	var ids []pipeline.RunID
 	for range 5 {
 		ids = append(ids, one.submit(tenSteps, nil))
@@ -149,8 +153,8 @@ func TestRunsOfALostReplicaContinueElsewhere(t *testing.T) {
 	}
 	lost.cut(true)
 	hang.Store(false)
-	two := start(t, openPostgres(t, dsn, time.Second), func(_ context.Context, _ executor.Env, do string) (any, error) { return do, nil },
-		func(c *executor.Config) { c.TTL = time.Second })
+	two := start(t, openPostgres(t, dsn, briefLease), func(_ context.Context, _ executor.Env, do string) (any, error) { return do, nil },
+		func(c *executor.Config) { c.TTL = briefLease })
 	for _, id := range ids {
 		run, v := two.wait(id)
 		if run.Status != pipeline.RunCompleted || run.Outputs["n"] != int64(10) {
@@ -169,12 +173,12 @@ func TestRunsOfALostReplicaContinueElsewhere(t *testing.T) {
 func TestDatabaseOutage(t *testing.T) {
 	wire, through := startProxy(t, storetest.Postgres(t))
 	var calls atomic.Int32
-	e := start(t, openPostgres(t, through, 3*time.Second), func(_ context.Context, _ executor.Env, do string) (any, error) {
+	e := start(t, openPostgres(t, through, briefLease), func(_ context.Context, _ executor.Env, do string) (any, error) {
 		if calls.Add(1) == 3 {
 			wire.cut(true)
 		}
 		return do, nil
-	}, func(c *executor.Config) { c.TTL = 3 * time.Second })
+	}, func(c *executor.Config) { c.TTL = briefLease })
 	id := e.submit(tenSteps, nil)
 	e.await("the outage to show", func() bool { return e.store.Ping(t.Context()) != nil })
 	if _, err := e.store.Run(t.Context(), id); pipeline.KindOf(err) != pipeline.Unavailable {

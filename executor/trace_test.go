@@ -156,20 +156,20 @@ func TestNewOwnerContinuesTheTrace(t *testing.T) {
 	hang.Store(true)
 	stuck := make(chan struct{}, 1)
 	first, traced := recorder(t)
-	one := start(t, openPostgres(t, through, time.Second), func(ctx context.Context, _ executor.Env, do string) (any, error) {
+	one := start(t, openPostgres(t, through, briefLease), func(ctx context.Context, _ executor.Env, do string) (any, error) {
 		if hang.Load() && do == "4x" {
 			stuck <- struct{}{}
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
 		return do, nil
-	}, traced, func(c *executor.Config) { c.TTL = time.Second; c.Grace = 50 * time.Millisecond })
+	}, traced, func(c *executor.Config) { c.TTL = briefLease; c.Grace = 50 * time.Millisecond })
 	id := one.submit(tenSteps, nil)
 	<-stuck
 	lost.cut(true)
 	hang.Store(false)
 	second, traced := recorder(t)
-	two := start(t, openPostgres(t, dsn, time.Second), nil, traced, func(c *executor.Config) { c.TTL = time.Second })
+	two := start(t, openPostgres(t, dsn, briefLease), nil, traced, func(c *executor.Config) { c.TTL = briefLease })
 	two.wait(id)
 	two.ended(second, 1)
 	one.stop()

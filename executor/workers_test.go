@@ -95,7 +95,7 @@ func (h *hired) say(w pipeline.WorkerWord) {
 // told waits for an order of the kind that is wanted; others are dropped.
 func (h *hired) told(want func(pipeline.WorkerOrder) bool) pipeline.WorkerOrder {
 	h.t.Helper()
-	late := time.After(20 * time.Second)
+	late := time.After(2 * time.Minute)
 	for {
 		select {
 		case o := <-h.orders:

@@ -37,7 +37,7 @@ type viewer struct {
 // watch opens a live feed; query is what stands behind /live?run=ID.
 func watch(t *testing.T, url, run, query string) *viewer {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	conn, res, err := websocket.Dial(ctx, url+"/live?run="+run+query, nil)
 	if err != nil {
@@ -54,7 +54,7 @@ func watch(t *testing.T, url, run, query string) *viewer {
 // next reads one frame; false: the feed has ended in good order.
 func (v *viewer) next() (frame, bool) {
 	v.t.Helper()
-	ctx, cancel := context.WithTimeout(v.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(v.t.Context(), soon)
 	defer cancel()
 	_, b, err := v.conn.Read(ctx)
 	if websocket.CloseStatus(err) == websocket.StatusNormalClosure {
@@ -258,26 +258,36 @@ func TestLiveKeepsToTenFramesASecond(t *testing.T) {
 	noLeaks(t)
 	f := newFake()
 	s := f.running(9)
-	v := watch(t, serve(t, f).URL, s.run.Id, fmt.Sprintf("&tab=graph&after=%d", at(s)))
-	stop := make(chan struct{})
+	st := newSite(Config{Conn: dial(t, f)})
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
 	var writer sync.WaitGroup
 	writer.Go(func() {
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			case <-time.After(time.Millisecond):
-				s.step(fmt.Sprintf("each_issue[%d]/score", 100+i), api.Step_COMPLETED, time.Now(), nil)
-			}
+		for i := 0; ctx.Err() == nil; i++ {
+			s.step(fmt.Sprintf("each_issue[%d]/score", 100+i), api.Step_COMPLETED, time.Now(), nil)
+			time.Sleep(time.Millisecond)
 		}
 	})
-	for begin := time.Now(); time.Since(begin) < time.Second; {
-		v.next()
-	}
-	close(stop)
+	var sent []time.Time
+	fd := &feed{site: st, screen: screen{Run: s.run.Id, Tab: "graph"}, sent: at(s), send: func(_ context.Context, b []byte) error {
+		var fr frame
+		if err := json.Unmarshal(b, &fr); err != nil || len(fr.Patches) == 0 { // a sign of life only
+			return err
+		}
+		if sent = append(sent, time.Now()); len(sent) == 10 {
+			stop()
+		}
+		return nil
+	}}
+	_ = fd.run(ctx) // it ends as its viewer leaves
 	writer.Wait()
-	if n := len(v.all); n < 5 || n > 12 {
-		t.Errorf("%d frames in a second", n)
+	if len(sent) < 10 {
+		t.Fatalf("%d frames, want 10", len(sent))
+	}
+	for i := 1; i < 10; i++ {
+		if gap := sent[i].Sub(sent[i-1]); gap < frameEvery {
+			t.Errorf("frame %d came %v after the one before", i, gap)
+		}
 	}
 }
 

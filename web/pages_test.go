@@ -320,7 +320,7 @@ func TestHugeRunsStaySmallOnTheScreen(t *testing.T) {
 	_, res, _ := get(t, url)
 	first := time.Since(begin)
 	t.Logf("first paint of %d steps: %v", len(s.steps), first)
-	if res.StatusCode != http.StatusOK || first > 2*time.Second { // 300 ms on a quiet machine
+	if res.StatusCode != http.StatusOK || first > 30*time.Second { // 300 ms on a quiet machine, minutes where it is read to its end
 		t.Errorf("first paint: %s after %v", res.Status, first)
 	}
 	for _, tab := range []string{"graph", "timeline", "steps", "events", "logs", "outputs", "steps&at=50000", "steps&status=failed"} {

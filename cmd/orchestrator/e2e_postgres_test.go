@@ -198,7 +198,7 @@ func TestPostgresAwayAtStart(t *testing.T) {
 			args: []string{"serve", "--listen", "127.0.0.1:0"}, home: t.TempDir(),
 			env: []string{"DATABASE_URL=postgres://someone:hunter2@" + addr + "/orchestrator"},
 		})
-		code := p.wait(10 * time.Second)
+		code := p.wait(patience)
 		text := p.err.String()
 		if code != 4 || !strings.Contains(text, addr) || !strings.Contains(text, "Postgres") {
 			t.Errorf("%s: exit code %d after %s, and it says\n%s", name, code, time.Since(begin), text)

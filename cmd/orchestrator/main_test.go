@@ -80,7 +80,7 @@ func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // patience for what other processes do on a busy machine.
-const longEnough = 30 * time.Second
+const longEnough = 2 * time.Minute
 
 func scriptAwait(ts *testscript.TestScript, _ bool, args []string) {
 	if !appears(ts.MkAbs(args[0])) {
@@ -90,8 +90,16 @@ func scriptAwait(ts *testscript.TestScript, _ bool, args []string) {
 
 // appears waits until a file exists.
 func appears(file string) bool {
+	return happens(func() bool {
+		_, err := os.Stat(file)
+		return err == nil
+	})
+}
+
+// happens waits until something of another process is so.
+func happens(is func() bool) bool {
 	for end := time.Now().Add(longEnough); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if _, err := os.Stat(file); err == nil {
+		if is() {
 			return true
 		}
 	}

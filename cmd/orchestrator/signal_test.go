@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,7 +23,33 @@ import (
 // the path.
 type command struct {
 	*exec.Cmd
-	out, err bytes.Buffer // complete after end
+	out, err printed // complete after end
+}
+
+// printed is what a command has printed so far.
+type printed struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (p *printed) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.Write(b)
+}
+
+func (p *printed) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.String()
+}
+
+// says waits until a command has printed a text.
+func (p *printed) says(t *testing.T, text string) {
+	t.Helper()
+	if !happens(func() bool { return strings.Contains(p.String(), text) }) {
+		t.Fatalf("it has not printed %q, but\n%s", text, p.String())
+	}
 }
 
 func startCommand(t *testing.T, dir string, args ...string) *command {
@@ -85,7 +112,7 @@ func TestCtrlCCancelsTheRunAndItsFinallyStepsRun(t *testing.T) {
 	if code := c.end(t); code != exitInterrupted {
 		t.Errorf("exit code %d", code)
 	}
-	if status, _, err := lookJSON(c.out.Bytes(), "status"); status != "CANCELLED" {
+	if status, _, err := lookJSON([]byte(c.out.String()), "status"); status != "CANCELLED" {
 		t.Errorf("the run is %s, %v", status, err)
 	}
 	if !strings.Contains(c.err.String(), "cancelling; press Ctrl-C again to leave at once") {
@@ -104,18 +131,23 @@ steps:
   - id: wait
     run: trap '' TERM; touch started; while true; do sleep 0.1; done
 `)
+	t.Setenv("ORCHESTRATOR_EXECUTION_GRACE", "10m") // the step's, which is not waited for
 	c := startCommand(t, dir, "run", "stubborn.yaml")
 	if !appears(filepath.Join(dir, "started")) {
 		t.Fatal("the step has not started")
 	}
 	c.interrupt(t)
-	time.Sleep(100 * time.Millisecond) // two signals at once may count as one
+	c.err.says(t, "press Ctrl-C again") // two signals at once may count as one
+	w := startCommand(t, dir, "runs", "watch", "last", "--json")
+	w.out.says(t, "signal_received") // the cancellation is on record
+	w.interrupt(t)
+	w.end(t)
 	c.interrupt(t)
 	began := time.Now()
 	if code := c.end(t); code != exitInterrupted {
 		t.Errorf("exit code %d", code)
 	}
-	if d := time.Since(began); d > 4*time.Second { // the step's own grace is five
+	if d := time.Since(began); d > 2*time.Minute {
 		t.Errorf("it took %s", d)
 	}
 	if !strings.Contains(c.err.String(), "orchestrator runs resume") {
@@ -137,14 +169,14 @@ func TestCtrlCOnlyStopsWatching(t *testing.T) {
 		t.Error("a run that is executed can be resumed")
 	}
 	w := startCommand(t, dir, "runs", "watch", "last", "--json")
-	time.Sleep(300 * time.Millisecond)
+	w.out.says(t, "step_started")
 	w.interrupt(t)
 	if code := w.end(t); code != exitInterrupted {
 		t.Errorf("watch: exit code %d", code)
 	}
 	g := startCommand(t, dir, "runs", "get", "last", "--json")
 	g.end(t)
-	if status, _, err := lookJSON(g.out.Bytes(), "status"); status != api.Run_RUNNING.String() {
+	if status, _, err := lookJSON([]byte(g.out.String()), "status"); status != api.Run_RUNNING.String() {
 		t.Errorf("the run is %s, %v", status, err)
 	}
 	// Cancelled from another process.

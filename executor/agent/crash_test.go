@@ -392,7 +392,7 @@ func story(t *testing.T, open func() store.Store, lingers bool, kill int) int {
 			second.end()
 		}
 	}()
-	deadline := time.After(60 * time.Second)
+	deadline := time.After(5 * time.Minute)
 	tick := time.NewTicker(3 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -529,7 +529,7 @@ func TestTwoReplicasApplyADecisionOnce(t *testing.T) {
 				}
 				runs = append(runs, run.ID)
 			}
-			deadline := time.After(60 * time.Second)
+			deadline := time.After(5 * time.Minute)
 			tick := time.NewTicker(3 * time.Millisecond)
 			defer tick.Stop()
 			for len(runs) > 0 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/executor"
+	"github.com/orchestrator-project/orchestrator/executor/model"
 	"github.com/orchestrator-project/orchestrator/executor/tool"
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/store"
@@ -29,11 +30,16 @@ type desk struct {
 
 func newDesk(t *testing.T, gate pipeline.Gate, calls ...string) *desk {
 	t.Helper()
+	return newDeskOf(t, gate, callsThenTells(calls...))
+}
+
+func newDeskOf(t *testing.T, gate pipeline.Gate, says func(*model.Request) (*model.Response, error)) *desk {
+	t.Helper()
 	d := &desk{t: t, done: make(chan string, 10), slow: make(chan error, 1), began: make(chan struct{}, 1), gate: gate}
 	open := stores(t)["sqlite"](t)
 	w := &world{t: t, open: open, eyes: open()}
 	d.eyes = w.eyes
-	d.p = w.serve(scripted(callsThenTells(calls...)), d)
+	d.p = w.serve(scripted(says), d)
 	t.Cleanup(func() {
 		d.p.end()
 		_ = d.eyes.Close()
@@ -52,7 +58,7 @@ outputs: {said: '{{ work }}'}`))
 }
 
 // Open makes the desk the source of its agent's tools.
-func (d *desk) Open(context.Context, executor.Env, tool.Want) (tool.Box, error) {
+func (d *desk) Open(_ context.Context, _ executor.Env, want tool.Want) (tool.Box, error) {
 	one := func(name string) tool.Tool {
 		return tool.Tool{Name: name, Effect: pipeline.EffectAtMostOnce, Run: func(_ context.Context, env executor.Env, c tool.Call) (tool.Result, error) {
 			env.Log("stdout", fmt.Sprintf("%s %v\n", name, c.Arguments["x"]))
@@ -77,13 +83,17 @@ func (d *desk) Open(context.Context, executor.Env, tool.Want) (tool.Box, error) 
 			}
 		}},
 		{Name: "ask_human", Human: true, Effect: pipeline.EffectPure},
+		{Name: "hand_on", Effect: pipeline.EffectPure, Run: func(ctx context.Context, env executor.Env, c tool.Call) (tool.Result, error) {
+			to, _ := c.Arguments["to"].(string)
+			return want.Nested(ctx, env, &pipeline.Agent{Name: to}, "Do it.", c)
+		}},
 	}, nil
 }
 
 // await looks until what is there.
 func (d *desk) await(what string, there func() bool) {
 	d.t.Helper()
-	late := time.After(30 * time.Second)
+	late := time.After(2 * time.Minute)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !there() {
@@ -256,4 +266,73 @@ func TestADecisionIsNoAttempt(t *testing.T) {
 	if want := []string{"1.1 look 0\n", "1.2 pay 1\n", "1.3 pay 2\n"}; !slices.Equal(lines, want) {
 		t.Errorf("log %q", lines)
 	}
+}
+
+// handsOn are agents that hand on what they are to do, to the last of them, which pays.
+func handsOn(r *model.Request) (*model.Response, error) {
+	switch {
+	case r.Turn > 0:
+		return says(strings.Join(results(r), " | "))
+	case r.Agent == "worker":
+		return wants("hand_on", `{"to":"clerk"}`, "hand_on", `{"to":"boss"}`, "slow", `{}`)
+	case r.Agent == "clerk":
+		return wants("pay", `{"x":1}`)
+	case r.Agent == "boss":
+		return wants("hand_on", `{"to":"cashier"}`)
+	}
+	return wants("pay", `{"x":2}`)
+}
+
+// What an agent within an agent is allowed begins at once, although other calls of
+// the outer one go on, and so do its next turns.
+func TestAnAnsweredCallOfAnAgentWithinAnAgentBeginsAtOnce(t *testing.T) {
+	d := newDeskOf(t, always, handsOn)
+	<-d.began
+	first, second := d.question(`{"x":1}`), d.question(`{"x":2}`)
+	d.decide(second, pipeline.Decision{Decision: "approve"})
+	if done := <-d.done; done != "pay 2" { // while slow goes on, and the first is not decided
+		t.Errorf("carried out: %s", done)
+	}
+	d.await("the answers of the cashier and the boss", func() bool {
+		said := map[string]bool{}
+		for _, e := range d.events() {
+			if c := e.Data.Call; c != nil && e.Type == pipeline.ModelCalled && c.Turn == 1 && c.State == pipeline.InvocationFinished {
+				said[c.Agent] = true
+			}
+		}
+		return said["cashier"] && said["boss"]
+	})
+	d.decide(first, pipeline.Decision{Decision: "reject", Comment: "no"})
+	d.await("the answer of the clerk", func() bool {
+		return slices.ContainsFunc(d.events(), func(e pipeline.Event) bool {
+			c := e.Data.Call
+			return c != nil && e.Type == pipeline.ModelCalled && c.Agent == "clerk" && c.Turn == 1
+		})
+	})
+	d.slow <- nil
+	d.ends("failed: The call was denied by ann: no | did pay 2 | slow is over")
+}
+
+// Where nothing else is at work, the step is laid down, however deep it is asked for.
+func TestAgentsWithinAgentsThatWaitForPeopleAreLaidDown(t *testing.T) {
+	d := newDeskOf(t, always, handsOn)
+	<-d.began
+	first, second := d.question(`{"x":1}`), d.question(`{"x":2}`)
+	d.slow <- nil
+	d.await("the step waits", func() bool {
+		run, err := d.eyes.Run(t.Context(), d.run.ID)
+		return err == nil && run.Status == pipeline.RunWaiting
+	})
+	if q := d.questions(); len(q) != 2 {
+		t.Errorf("open: %+v", q)
+	}
+	d.decide(first, pipeline.Decision{Decision: "approve"})
+	if done := <-d.done; done != "pay 1" {
+		t.Errorf("carried out: %s", done)
+	}
+	d.decide(second, pipeline.Decision{Decision: "approve"})
+	if done := <-d.done; done != "pay 2" {
+		t.Errorf("carried out: %s", done)
+	}
+	d.ends("did pay 1 | did pay 2 | slow is over")
 }

@@ -199,7 +199,7 @@ func lifeline(t *testing.T, env executor.Env) func() {
 	return func() { // fails unless all who held it have ended
 		t.Helper()
 		defer r.Close()
-		_ = r.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = r.SetReadDeadline(time.Now().Add(time.Minute))
 		if _, err := io.Copy(io.Discard, r); err != nil {
 			t.Errorf("a process of the step is still there: %v", err)
 		}

@@ -291,7 +291,7 @@ func TestLargePlans(t *testing.T) {
 	for name, p := range map[string]*pipeline.Plan{"web": large(10_000), "chain": chain} {
 		begun := time.Now()
 		g := graph.Layout(p)
-		if took := time.Since(begun); took > 10*time.Second {
+		if took := time.Since(begun); took > time.Minute {
 			t.Errorf("%s took %s", name, took)
 		}
 		if len(g.Nodes) != 10_000 || !strings.HasPrefix(g.Mermaid(), "flowchart") {

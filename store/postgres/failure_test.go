@@ -76,7 +76,7 @@ func must[T any](t testing.TB) func(v T, err error) T {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if ok() {
 			return
 		}
@@ -192,7 +192,7 @@ func TestCutAtClaim(t *testing.T) {
 // reclaim ends exactly its connection.
 func TestReclaimEndsAStuckBatch(t *testing.T) {
 	u := storetest.Migrated(t)
-	const ttl = 500 * time.Millisecond
+	const ttl = 3 * time.Second // of leases that have to be renewed in between, on a slow disk too
 	stuck, s := open(t, u, ttl), open(t, u, ttl)
 	l := lane(t, stuck, "stuck")
 	r := runOf(pipeline.RunRunning)
@@ -205,7 +205,7 @@ func TestReclaimEndsAStuckBatch(t *testing.T) {
 	if n := must[int](t)(s.Reclaim(t.Context())); n != 1 {
 		t.Errorf("%d runs were queued again, want 1", n)
 	}
-	if d := time.Since(start); d > 10*time.Second {
+	if d := time.Since(start); d > time.Minute {
 		t.Errorf("reclaim took %v", d)
 	}
 	eventually(t, "the stopped lane is fenced", func() bool {
@@ -221,7 +221,7 @@ func TestReclaimEndsAStuckBatch(t *testing.T) {
 // expired and its runs are somebody else's.
 func TestZombie(t *testing.T) {
 	u := storetest.Migrated(t)
-	const ttl = 500 * time.Millisecond
+	const ttl = 3 * time.Second // of leases that have to be renewed in between, on a slow disk too
 	zombie, s := open(t, u, ttl), open(t, u, ttl)
 	l := lane(t, zombie, "zombie")
 	r := runOf(pipeline.RunRunning)
@@ -257,7 +257,7 @@ func TestZombie(t *testing.T) {
 
 func TestDatabaseRestart(t *testing.T) {
 	c := storetest.NewCluster(t)
-	const ttl = 3 * time.Second
+	const ttl = 8 * time.Second // it starts again within it
 	s, other := open(t, c.URL, ttl), open(t, c.URL, ttl)
 	lane(t, other, "b")
 	var mu sync.Mutex
@@ -406,7 +406,7 @@ func TestOpenErrors(t *testing.T) {
 			if err == nil {
 				t.Fatal("it opened")
 			}
-			if d := time.Since(start); d > 7*time.Second {
+			if d := time.Since(start); d > time.Minute {
 				t.Errorf("it took %v", d)
 			}
 			var e *pipeline.Error

@@ -76,7 +76,7 @@ func Deafen(t testing.TB, s *Store) func() store.Bell {
 	return func() store.Bell {
 		var last store.Bell
 		buf := make([]byte, 64<<10)
-		_ = in.SetReadDeadline(time.Now().Add(3 * time.Second))
+		_ = in.SetReadDeadline(time.Now().Add(time.Minute))
 		for {
 			n, err := in.Read(buf)
 			if err != nil {

@@ -90,7 +90,7 @@ func TestLongPathsHaveBells(t *testing.T) {
 		if len(b.Runs) != 1 || b.Runs[0] != id {
 			t.Errorf("heard %+v", b)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("not heard")
 	}
 	cancel()
@@ -117,7 +117,7 @@ func TestDeafListener(t *testing.T) {
 			var b store.Bell
 			select {
 			case b = <-heard:
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("not heard")
 			}
 			if b.All || len(b.Runs) > 0 && b.Runs[0] == id {
@@ -216,7 +216,7 @@ func TestOpensFast(t *testing.T) {
 		best = min(best, time.Since(start))
 	}
 	t.Logf("first %v, then %v", first, best)
-	if best > 50*time.Millisecond {
+	if best > time.Second {
 		t.Errorf("opening takes %v", best)
 	}
 }

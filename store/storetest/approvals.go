@@ -363,7 +363,7 @@ func approvalBells(t *testing.T, h Harness) {
 		do()
 		select {
 		case <-heard:
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Errorf("%s: nothing heard", what)
 		}
 	}
@@ -371,7 +371,7 @@ func approvalBells(t *testing.T, h Harness) {
 	commit(t, l, &store.Batch{Finish: []store.Finish{{Run: r}}})
 	select {
 	case <-heard:
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Error("withdrawn with their run: nothing heard")
 	}
 }

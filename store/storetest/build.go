@@ -140,14 +140,14 @@ func wantKind(t testing.TB, err error, kind pipeline.ErrorKind) {
 	}
 }
 
-// eventually waits for what another process does. Half a minute is long enough
+// eventually waits for what another process does. Two minutes are long enough
 // for a lane of a database that has just started, which is spared for one TTL.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	t.Fatalf("did not happen within 30 s: %s", what)
+	t.Fatalf("did not happen within 2 minutes: %s", what)
 }

@@ -309,7 +309,7 @@ func heartbeat(t *testing.T, h Harness) {
 	for range 100 {
 		pulse(t, s, "a")
 	}
-	if d := time.Since(start); d > 5*time.Second {
+	if d := time.Since(start); d > time.Minute {
 		t.Errorf("100 heartbeats took %v", d)
 	}
 }

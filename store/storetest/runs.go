@@ -311,7 +311,7 @@ func crossedKeys(t *testing.T, h Harness) {
 					}
 					b.Create = append(b.Create, keyed(string(rune('a'+round))+string(rune('a'+n)), "sha256:1"))
 				}
-				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 				res, err := l.Commit(ctx, b)
 				cancel()
 				if err != nil {

@@ -29,7 +29,7 @@ import (
 )
 
 // Limit is how long one test may use its browser.
-const Limit = 5 * time.Minute
+const Limit = 15 * time.Minute
 
 // chromium finds the browser.
 func chromium(t testing.TB) string {

@@ -289,7 +289,7 @@ func friend() *sdk.Server {
 }
 
 // patience is how long tests wait for what must come.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 func writeFile(t *testing.T, name string) {
 	t.Helper()
