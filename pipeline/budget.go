@@ -29,6 +29,11 @@ func AmountOf(u *Usage) Amount {
 	return Amount{Tokens: int64(u.InputTokens) + int64(u.OutputTokens), Nanos: Nanos(u.CostUSD), Calls: int64(u.Calls)}
 }
 
+// PaidOf is what a usage says but for answers that were replayed.
+func PaidOf(u *Usage) Amount {
+	return AmountOf(u).Minus(Amount{Tokens: int64(u.ReplayedTokens), Nanos: Nanos(u.ReplayedUSD), Calls: int64(u.ReplayedCalls)})
+}
+
 // Amount is the budget in whole numbers.
 func (b *Budget) Amount() Amount {
 	return Amount{Tokens: b.Tokens, Nanos: Nanos(b.USD), Calls: b.Calls}

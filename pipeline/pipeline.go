@@ -120,6 +120,12 @@ type Usage struct {
 	Calls            int32 `json:"calls,omitempty"`     // of models
 	Unpriced         int32 `json:"unpriced,omitempty"`  // those of Calls whose cost nobody knows; CostUSD is without it
 	Estimated        bool  `json:"estimated,omitempty"` // some of it: the provider did not say
+	// What of the above recorded answers had taken when they were given. Nobody pays
+	// for them again.
+	ReplayedTokens int32   `json:"replayed_tokens,omitempty"`
+	ReplayedUSD    float64 `json:"replayed_usd,omitempty"`
+	ReplayedCalls  int32   `json:"replayed_calls,omitempty"`
+
 	Steps            int32 `json:"steps,omitempty"`     // finished step instances; runs only
 }
 
@@ -135,6 +141,9 @@ func (u *Usage) Add(o *Usage) {
 	u.ReasoningTokens = sum32(u.ReasoningTokens, o.ReasoningTokens)
 	u.Calls = sum32(u.Calls, o.Calls)
 	u.Unpriced = sum32(u.Unpriced, o.Unpriced)
+	u.ReplayedTokens = sum32(u.ReplayedTokens, o.ReplayedTokens)
+	u.ReplayedUSD += o.ReplayedUSD
+	u.ReplayedCalls = sum32(u.ReplayedCalls, o.ReplayedCalls)
 	u.CostUSD += o.CostUSD
 	u.Estimated = u.Estimated || o.Estimated
 }

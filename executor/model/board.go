@@ -84,7 +84,7 @@ func (b *board) add(c *call, t *target, u *pipeline.Usage, err error, took time.
 		s.Failures, s.Seconds = 1, 0
 	}
 	if u != nil {
-		s.InputTokens, s.OutputTokens, s.CachedTokens, s.CostUSD = int64(u.InputTokens), int64(u.OutputTokens), int64(u.CachedTokens), u.CostUSD
+		s.InputTokens, s.OutputTokens, s.CachedTokens, s.CostUSD = int64(u.InputTokens), int64(u.OutputTokens), int64(u.CachedTokens), u.CostUSD-u.ReplayedUSD
 		if c.choice["price"] != nil {
 			s.Unpriced = 1
 		}

@@ -35,7 +35,9 @@ type call struct {
 	rules    []string
 	first    time.Duration // until the first piece of the answer
 	spent    *pipeline.Usage
-	heard    int // bytes of an answer that did not come to its end
+	charged  *pipeline.Usage // that of the newest model
+	heard    int             // bytes of the answer that the newest request has brought
+	replayed bool            // that answer was recorded earlier
 }
 
 // make asks one model after the other until one answers.
@@ -119,34 +121,34 @@ func (c *call) replace(k *compacted) {
 
 // tryAll asks a model until it answers, or trying again is of no use.
 func (c *call) tryAll(ctx context.Context, t *target, p Provider) (*Response, error) {
-	r := c.router
-	held := Reservation(nothing{})
-	if r.cfg.Purse != nil {
-		var err error
-		if held, err = r.cfg.Purse.Reserve(ctx, c.env, c.estimate(t)); err != nil {
-			return nil, err
-		}
-	}
+	c.charged = nil
 	a, err := c.repeat(ctx, t, p)
-	took := time.Since(c.begun)
-	switch {
-	case err == nil:
-		a.Usage = c.usage(t, a)
-		c.spent = Sum(c.spent, a.Usage)
-		held.Settle(*a.Usage)
-	case c.heard > 0: // somebody is paid for an answer that was cut off
-		u := c.usage(t, &Response{})
-		c.spent = Sum(c.spent, u)
-		held.Settle(*u)
-	default:
-		held.Release()
+	c.router.observe(c, t, err, time.Since(c.begun))
+	if err == nil {
+		a.Usage = c.spent // with that of answers that broke off before
 	}
-	r.observe(c, t, a, err, took)
 	return a, err
 }
 
-// repeat tries again as long as that may help.
+// reserve sets aside what the next request may cost.
+func (c *call) reserve(ctx context.Context, t *target, p Provider) (Reservation, error) {
+	if c.router.cfg.Purse == nil {
+		return nothing{}, nil
+	}
+	e := c.estimate(t)
+	_, e.Replays = p.(Keeper)
+	e.Replays = e.Replays && t.record == nil
+	return c.router.cfg.Purse.Reserve(ctx, c.env, e)
+}
+
+// repeat tries again as long as that may help. Each request that brings anything is
+// within the budgets by itself.
 func (c *call) repeat(ctx context.Context, t *target, p Provider) (*Response, error) {
+	held, err := c.reserve(ctx, t, p)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { held.Release() }()
 	for try := 1; ; try++ {
 		if l := c.router.cfg.Limiter; l != nil {
 			if err := l.Wait(ctx, t.endpoint.account(), c.router.cfg.Registry.limits(t.Entry), c.inputTokens()+c.outputTokens(t)); err != nil {
@@ -157,11 +159,15 @@ func (c *call) repeat(ctx context.Context, t *target, p Provider) (*Response, er
 		if err != nil {
 			return nil, &Error{Class: ClassOverloaded, Message: t.name + " has failed too often just now and is left alone for a while", Cause: err}
 		}
-		before := c.heard
+		c.heard = 0
 		a, err := c.send(ctx, t, p)
 		done(err)
 		if err == nil {
+			c.pay(t, a, held)
 			return a, nil
+		}
+		if c.heard > 0 { // somebody is paid for an answer that was cut off
+			c.pay(t, &Response{}, held)
 		}
 		e, ok := errors.AsType[*Error](err)
 		if !ok || ctx.Err() != nil {
@@ -171,7 +177,7 @@ func (c *call) repeat(ctx context.Context, t *target, p Provider) (*Response, er
 			c.rules = append(c.rules, e.Rule)
 		}
 		wait, again := c.router.cfg.Retry.wait(try, e)
-		if c.heard > before && c.env.Delta != nil {
+		if c.heard > 0 && c.env.Delta != nil {
 			c.env.Delta(pipeline.Delta{Call: c.n, Agent: c.asked.Agent, Kind: pipeline.DeltaReset})
 		}
 		if !again {
@@ -181,7 +187,21 @@ func (c *call) repeat(ctx context.Context, t *target, p Provider) (*Response, er
 		if err := sleep(ctx, wait); err != nil {
 			return nil, err
 		}
+		if c.heard > 0 {
+			next, err := c.reserve(ctx, t, p)
+			if err != nil {
+				return nil, err
+			}
+			held = next
+		}
 	}
+}
+
+// pay charges what an answer has used.
+func (c *call) pay(t *target, a *Response, held Reservation) {
+	u := c.usage(t, a)
+	c.spent, c.charged = Sum(c.spent, u), Sum(c.charged, u)
+	held.Settle(*u)
 }
 
 // send sends the request once and waits for the whole answer. It is the one place
@@ -190,7 +210,7 @@ func (c *call) send(ctx context.Context, t *target, p Provider) (*Response, erro
 	c.tries++
 	q, begun := c.outgoing(t), time.Now()
 	ctx, span := c.traced(ctx, t, q)
-	c.provider, c.payer = t.Provider, nil
+	c.provider, c.payer, c.replayed = t.Provider, nil, false
 	a, err := c.exchange(ctx, t, p, q)
 	c.told(span, t, a, err, time.Since(begun))
 	return a, err
@@ -204,6 +224,8 @@ func (c *call) exchange(ctx context.Context, t *target, p Provider, q *Request) 
 	a, err := c.drained(ctx, t, p, q)
 	if t.missed(err) {
 		a, err = c.taken(ctx, t, p, q, err)
+	} else {
+		_, c.replayed = p.(Keeper)
 	}
 	if err != nil {
 		return nil, err
@@ -388,6 +410,10 @@ func (c *call) usage(t *target, a *Response) *pipeline.Usage {
 		c.choice["price"], u.Unpriced = "unknown", 1 // so that nobody takes it for free
 	}
 	c.priced = ok || u.CostUSD > 0
+	if c.replayed {
+		paid := pipeline.AmountOf(&u)
+		u.ReplayedTokens, u.ReplayedUSD, u.ReplayedCalls = clip32(paid.Tokens), u.CostUSD, u.Calls
+	}
 	return &u
 }
 

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
 // metrics of a router. The label model is the provider and its name for the
@@ -72,7 +70,7 @@ func (m *metrics) breaker(name, state string) {
 }
 
 // observe counts a call of one model, with its retries.
-func (r *Router) observe(c *call, t *target, a *Response, err error, took time.Duration) {
+func (r *Router) observe(c *call, t *target, err error, took time.Duration) {
 	name := t.metric()
 	outcome := "ok"
 	if err != nil {
@@ -86,10 +84,7 @@ func (r *Router) observe(c *call, t *target, a *Response, err error, took time.D
 	if c.first > 0 {
 		r.met.first.WithLabelValues(name).Observe(c.first.Seconds())
 	}
-	var u *pipeline.Usage
-	if a != nil {
-		u = a.Usage
-	}
+	u := c.charged
 	if u != nil {
 		for kind, n := range map[string]int32{
 			"input": u.InputTokens, "output": u.OutputTokens, "cached": u.CachedTokens, "cache_write": u.CacheWriteTokens, "reasoning": u.ReasoningTokens,
@@ -98,7 +93,7 @@ func (r *Router) observe(c *call, t *target, a *Response, err error, took time.D
 				r.met.tokens.WithLabelValues(name, kind).Add(float64(n))
 			}
 		}
-		r.met.cost.WithLabelValues(name).Add(u.CostUSD)
+		r.met.cost.WithLabelValues(name).Add(u.CostUSD - u.ReplayedUSD)
 		if c.choice["price"] != nil {
 			r.met.unpriced.WithLabelValues(name).Inc()
 		}

@@ -34,6 +34,7 @@ type Estimate struct {
 	OutputTokens int64   // at most
 	USD          float64 // of both; 0 where Priced is false
 	Priced       bool    // prices of the model are known
+	Replays      bool    // the answer is a recorded one: nothing is paid
 }
 
 // Limiter keeps the rates that providers allow.

@@ -103,7 +103,7 @@ func (p *Purse) Reserve(ctx context.Context, env executor.Env, e model.Estimate)
 		return nil, a.stop(env, over, e, asked, time.Time{})
 	}
 	r := &reservation{account: a, need: need}
-	if p.shared != nil {
+	if p.shared != nil && !e.Replays {
 		over, due, err := p.shared.reserve(ctx, env, a, need, r)
 		if err != nil || over != nil {
 			r.Release()
@@ -180,7 +180,10 @@ type account struct {
 	base   pipeline.Amount // as it was set; zero members: no bound
 	limit  pipeline.Amount // with all raises
 	spent  pipeline.Amount
-	held   pipeline.Amount // set aside
+	paid   pipeline.Amount            // of spent, what was not replayed: what shared budgets are charged with
+	held   pipeline.Amount            // set aside
+	day    string                     // key of the day that it spends on; empty: none bounds it
+	late   map[string]pipeline.Amount // of paid, what belongs to days that are over and is not settled
 	raises map[pipeline.ApprovalID]bool
 	asked  map[pipeline.Path]*question // that attempts under way have asked
 }
@@ -196,7 +199,7 @@ type question struct {
 func (p *Purse) account(env executor.Env) *account {
 	type key struct{}
 	a, _ := env.Tenure.Keep(key{}, func() any {
-		a := &account{base: p.cfg.Run.Amount(), spent: pipeline.AmountOf(&env.Tenure.Usage)}
+		a := &account{base: p.cfg.Run.Amount(), spent: pipeline.AmountOf(&env.Tenure.Usage), paid: pipeline.PaidOf(&env.Tenure.Usage)}
 		if s := env.Tenure.Settings; s != nil && s.Budget != nil {
 			a.base = stricter(a.base, s.Budget.Amount())
 		}
@@ -273,11 +276,42 @@ func (a *account) reserve(env executor.Env, need pipeline.Amount) *pipeline.Over
 	return &pipeline.Overdraft{Scope: pipeline.BudgetRun, Name: string(env.Run), Members: over, Limit: a.limit, Needs: need}
 }
 
-// total is what the run has spent.
-func (a *account) total() pipeline.Amount {
+// due is what a run owes to shared budgets.
+type due struct {
+	paid pipeline.Amount            // in all
+	late map[string]pipeline.Amount // of paid, what belongs to days that are over, and due has not given before
+	held pipeline.Amount            // of calls under way
+	over bool                       // it spends nothing any more
+}
+
+// due is what the run owes. From then on it spends on the day of the key; empty: on the
+// same one.
+func (a *account) due(day string) due {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.spent
+	if day != "" {
+		a.day = day
+	}
+	d := due{paid: a.paid, late: a.late, held: a.held}
+	a.late = nil
+	return d
+}
+
+// giveBack is for what due has given and was not settled.
+func (a *account) giveBack(late map[string]pipeline.Amount) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key, amount := range late {
+		a.postpone(key, amount)
+	}
+}
+
+// postpone notes what was paid on a day that is over. mu is held.
+func (a *account) postpone(key string, paid pipeline.Amount) {
+	if a.late == nil {
+		a.late = map[string]pipeline.Amount{}
+	}
+	a.late[key] = a.late[key].Plus(paid)
 }
 
 // stop is the error of a call that does not fit. Calls of one attempt that go
@@ -342,10 +376,10 @@ type reservation struct {
 	over bool
 }
 
-func (r *reservation) Settle(u pipeline.Usage) { r.end(pipeline.AmountOf(&u)) }
-func (r *reservation) Release()                { r.end(pipeline.Amount{}) }
+func (r *reservation) Settle(u pipeline.Usage) { r.end(pipeline.AmountOf(&u), pipeline.PaidOf(&u)) }
+func (r *reservation) Release()                { r.end(pipeline.Amount{}, pipeline.Amount{}) }
 
-func (r *reservation) end(cost pipeline.Amount) {
+func (r *reservation) end(cost, paid pipeline.Amount) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.over || r.account == nil {
@@ -355,9 +389,14 @@ func (r *reservation) end(cost pipeline.Amount) {
 	a := r.account
 	a.mu.Lock()
 	a.held = a.held.Minus(r.need)
-	a.spent = a.spent.Plus(cost)
+	a.spent, a.paid = a.spent.Plus(cost), a.paid.Plus(paid)
+	for _, p := range r.parts { // a call is of the day on which it was begun
+		if p.slice.owner.scope == pipeline.BudgetDay && p.slice.key != a.day && paid != (pipeline.Amount{}) {
+			a.postpone(p.slice.key, paid)
+		}
+	}
 	a.mu.Unlock()
 	for i := range r.parts {
-		r.parts[i].settle(r.need, cost)
+		r.parts[i].settle(r.need, paid)
 	}
 }

@@ -2,7 +2,6 @@ package budget
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -150,55 +149,35 @@ func (s *shared) enter(ctx context.Context, run pipeline.RunID, a *account, list
 	if sp.known && slices.Equal(sp.keys, keys) {
 		return nil
 	}
-	total := a.total()
-	err := s.cfg.Store.WithBudgets(ctx, slices.Concat(keys, sp.keys), func(t store.BudgetTx) error {
+	d := a.due(dayOf(list))
+	err := s.cfg.Store.WithBudgets(ctx, slices.Concat(keys, sp.keys, slices.Collect(maps.Keys(d.late))), func(t store.BudgetTx) error {
 		row, err := t.Spender(run)
 		if err != nil {
 			return err
 		}
 		if row != nil {
-			if err := charge(t, *row, total); err != nil {
+			if err := charge(t, *row, d.paid, d.late); err != nil {
 				return err
 			}
 		}
-		return t.SetSpender(store.BudgetRun{Run: run, Replica: s.cfg.Replica, Keys: keys, Settled: total})
+		return t.SetSpender(store.BudgetRun{Run: run, Replica: s.cfg.Replica, Keys: keys, Settled: d.paid})
 	})
 	if err != nil {
+		a.giveBack(d.late)
 		return err
 	}
 	sp.keys, sp.known = keys, true
 	return nil
 }
 
-// charge settles what a run has spent since it was settled last, from the slices
-// of the replica that owned it.
-func charge(t store.BudgetTx, row store.BudgetRun, total pipeline.Amount) error {
-	spent := floor(total.Minus(row.Settled))
-	if spent == (pipeline.Amount{}) {
-		return nil
-	}
-	for _, key := range row.Keys {
-		b, err := t.Budget(key)
-		if err != nil {
-			return err
-		}
-		from, err := sliceOf(t, key, row.Replica)
-		if err != nil {
-			return err
-		}
-		covered := least(from.Amount, spent)
-		b.Spent, b.Taken = b.Spent.Plus(spent), b.Taken.Plus(spent).Minus(covered)
-		if err := t.SetBudget(b); err != nil {
-			return err
-		}
-		if covered != (pipeline.Amount{}) {
-			from.Amount = from.Amount.Minus(covered)
-			if err := t.SetSlice(from); err != nil {
-				return err
-			}
+// dayOf is the key of the day among slices; empty: there is none.
+func dayOf(list []*slice) string {
+	for _, sl := range list {
+		if sl.owner.scope == pipeline.BudgetDay {
+			return sl.key
 		}
 	}
-	return nil
+	return ""
 }
 
 func sliceOf(t store.BudgetTx, key, replica string) (store.BudgetSlice, error) {
@@ -371,7 +350,7 @@ func (s *shared) bury(ctx context.Context, replica string) error {
 			if !known {
 				return nil // it has just taken a run
 			}
-			if err := charge(t, r, total); err != nil {
+			if err := charge(t, r, total, nil); err != nil {
 				return err
 			}
 			if err := t.DropSpender(r.Run); err != nil {
@@ -417,7 +396,7 @@ func (s *shared) logged(ctx context.Context, run pipeline.RunID) (pipeline.Amoun
 			u.Add(e.Data.Usage)
 		}
 	}
-	return pipeline.AmountOf(&u), nil
+	return pipeline.PaidOf(&u), nil
 }
 
 // raise raises a shared budget once.
@@ -443,145 +422,4 @@ func Raise(ctx context.Context, st store.Budgets, r store.BudgetRaise) error {
 		b.Raised = b.Raised.Plus(r.By)
 		return t.SetBudget(b)
 	})
-}
-
-// run settles while something is drawn, and a last time when ctx ends.
-func (s *shared) run(ctx context.Context) error {
-	defer func() {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), sliceLife/4)
-		defer cancel()
-		if _, err := s.settle(last, true); err != nil {
-			s.cfg.Logger.Warn("budgets were not settled at the end; another replica does it", "err", err)
-		}
-	}()
-	timer := time.NewTimer(0)
-	<-timer.C
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-s.woken:
-			timer.Reset(settleEvery)
-			continue
-		case <-timer.C:
-		}
-		more, err := s.settle(ctx, false)
-		if err != nil && ctx.Err() == nil {
-			s.cfg.Logger.Warn("budgets could not be settled; it is tried again", "err", err)
-		}
-		if more || err != nil {
-			timer.Reset(settleEvery)
-		}
-	}
-}
-
-// settle tells the store what was spent, and gives back what is not used: what
-// nobody has asked for since the last time, or with all all that is not set aside.
-// It reports whether anything is still held.
-func (s *shared) settle(ctx context.Context, all bool) (more bool, err error) {
-	s.mu.Lock()
-	list := make([]*slice, 0, len(s.slices))
-	keys := make([]string, 0, len(s.slices))
-	for key := range s.slices {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
-		list = append(list, s.slices[key])
-	}
-	runs := maps.Clone(s.runs)
-	s.mu.Unlock()
-	for _, sl := range list { // in the order of their keys
-		sl.draw.Lock()
-		defer sl.draw.Unlock()
-	}
-	old := s.cfg.Now().UTC().Add(-idleRun)
-	keep := make([]pipeline.Amount, len(list))
-	var gone []pipeline.RunID
-	for i, sl := range list {
-		sl.mu.Lock()
-		if all || !sl.used {
-			sl.have = least(sl.have, sl.reserved)
-		}
-		sl.have = floor(sl.have) // what goes beyond is taken with the run's own total
-		keep[i], sl.used = sl.have, false
-		sl.mu.Unlock()
-	}
-	err = s.cfg.Store.WithBudgets(ctx, keys, func(t store.BudgetTx) error {
-		gone = nil
-		rows, err := t.Spenders(s.cfg.Replica)
-		if err != nil {
-			return err
-		}
-		for _, row := range rows {
-			sp := runs[row.Run]
-			if sp == nil {
-				continue
-			}
-			total := sp.account.total()
-			if err := charge(t, row, total); err != nil {
-				return err
-			}
-			s.mu.Lock()
-			idle := all || sp.last.Before(old)
-			s.mu.Unlock()
-			if idle {
-				gone = append(gone, row.Run)
-				if err := t.DropSpender(row.Run); err != nil {
-					return err
-				}
-			} else if total != row.Settled {
-				row.Settled = total
-				if err := t.SetSpender(row); err != nil {
-					return err
-				}
-			}
-		}
-		for i, sl := range list {
-			b, err := t.Budget(sl.key)
-			if err != nil {
-				return err
-			}
-			mine, err := sliceOf(t, sl.key, s.cfg.Replica)
-			if err != nil {
-				return err
-			}
-			b.Taken = b.Taken.Plus(keep[i]).Minus(mine.Amount)
-			if err := t.SetBudget(b); err != nil {
-				return err
-			}
-			if keep[i] == (pipeline.Amount{}) {
-				err = t.DropSlice(sl.key, s.cfg.Replica)
-			} else {
-				mine.Amount, mine.ExpiresAt = keep[i], t.Now().Add(sliceLife)
-				err = t.SetSlice(mine)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return true, fmt.Errorf("settle budgets: %w", err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, id := range gone {
-		if sp := s.runs[id]; sp == runs[id] {
-			delete(s.runs, id)
-		}
-	}
-	for i, sl := range list {
-		if keep[i] != (pipeline.Amount{}) {
-			more = true
-			continue
-		}
-		sl.mu.Lock()
-		if sl.have == (pipeline.Amount{}) && sl.reserved == (pipeline.Amount{}) && !sl.used {
-			delete(s.slices, sl.key)
-		}
-		sl.mu.Unlock()
-	}
-	return more || len(s.runs) > 0, nil
 }

@@ -295,7 +295,9 @@ func answerValue(a *model.Response) map[string]any {
 		m["value"] = a.Value
 	}
 	if a.Usage != nil {
-		m["usage"] = plain(a.Usage)
+		u := *a.Usage // as it was first recorded, also of a run that was itself replayed
+		u.ReplayedTokens, u.ReplayedUSD, u.ReplayedCalls = 0, 0, 0
+		m["usage"] = plain(&u)
 	}
 	return m
 }
