@@ -125,7 +125,11 @@ func (p *parser) unexpected(want string) {
 	if t.kind == tokBad {
 		p.fail(t.Span, t.hint, "%s", t.text)
 	}
-	p.fail(t.Span, "", "%s, found %s", want, describe(t))
+	hint := ""
+	if t.kind == tokOp && t.text == "=" {
+		hint = "a comparison is written =="
+	}
+	p.fail(t.Span, hint, "%s, found %s", want, describe(t))
 }
 
 func describe(t token) string {

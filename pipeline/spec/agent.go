@@ -189,6 +189,10 @@ func (c *compiler) agentStep(f *fields, s *step) {
 	d.Needs = c.needsOf(f, w)
 	c.environment(f, s)
 	n := f.get("agent")
+	if n.kind == mapping {
+		c.error(fault{code: "E0104", at: n.at, msg: "agent must be the name of an agent, not a mapping", hint: "declare it in the pipeline's agents, and name it here"}, w.in("agent"))
+		return
+	}
 	name, ok := c.word(n, w.in("agent"))
 	if !ok {
 		return

@@ -44,6 +44,9 @@ func (c *compiler) notGiven(u *use, r *expr.Ref, at span) bool {
 		return false
 	}
 	known := append(c.inSight(u), "args")
+	if u.when == useGate {
+		known = append(known, "always")
+	}
 	x := fault{code: "E0201", at: at, msg: fmt.Sprintf("there is nothing named %q", r.Root), hint: "the arguments of the call are args, as in args.amount > 100"}
 	if u.when == useTool {
 		x.hint = "declare it in the tool's parameters, if the model gives it"

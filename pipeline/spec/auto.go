@@ -276,7 +276,7 @@ func (c *compiler) autoType(o *openAuto) *fault {
 	if given != nil {
 		t, problem := parseType(given.value)
 		if problem != "" {
-			return &fault{at: o.at(given.valueAt), msg: problem, hint: typeHint}
+			return &fault{at: o.at(given.valueAt), msg: problem + c.likeType(given.value), hint: typeHint}
 		}
 		a.Type = t
 	}

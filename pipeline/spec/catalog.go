@@ -172,11 +172,13 @@ func (c *compiler) parameters(a *pipeline.ActionSpec, n *node, at *node, w where
 	if a == nil {
 		return es
 	}
+	broken := false // a parameter was reported; what is missing may be meant by it
 	for i := range es {
 		p := &n.pairs[i]
 		k := slices.IndexFunc(a.Params, func(q pipeline.Property) bool { return q.Name == p.name })
 		if k < 0 {
 			if !a.Open {
+				broken = true
 				c.unknownParameter(a, p, w)
 			}
 			continue
@@ -189,7 +191,7 @@ func (c *compiler) parameters(a *pipeline.ActionSpec, n *node, at *node, w where
 	}
 	for i := range a.Params {
 		q := &a.Params[i]
-		if q.Required && q.Default == nil && n.get(q.Name) == nil && !slices.Contains(besides, q.Name) {
+		if !broken && q.Required && q.Default == nil && n.get(q.Name) == nil && !slices.Contains(besides, q.Name) {
 			c.error(fault{code: "E0303", at: at.at, msg: fmt.Sprintf("%s needs the parameter %s: %s", a.Name, q.Name, typeText(&q.Type)), hint: q.Doc}, w)
 		}
 	}

@@ -117,6 +117,17 @@ func (f *findings) diagnostics(others ...*findings) *pipeline.Diagnostics {
 		list = append(list, o.list...)
 		file[o.text.file] = i + 1
 	}
+	// A template that is wrong is mended first; how to quote it comes later.
+	type field struct{ file, step, path string }
+	wrong := map[field]bool{}
+	for i := range list {
+		if d := &list[i]; d.Severity == pipeline.SeverityError {
+			wrong[field{d.File, d.Step, d.Path}] = true
+		}
+	}
+	list = slices.DeleteFunc(list, func(d pipeline.Diagnostic) bool {
+		return d.Code == "W0601" && wrong[field{d.File, d.Step, d.Path}]
+	})
 	byPlace := func(i, j int) bool {
 		a, b := &list[i], &list[j]
 		if a.File != b.File {

@@ -33,7 +33,9 @@ func (c *compiler) document(root *node) *pipeline.Plan {
 	c.declareTriggers(f.get("on"))
 	steps := f.get("steps")
 	if steps == nil {
-		c.error(fault{code: "E0111", at: span{root.off, root.off + 1}, msg: "the key steps is missing"}, where{})
+		if !slices.ContainsFunc(root.pairs, func(p pair) bool { return c.suggest(p.name, []string{"steps"}) != "" }) { // it was reported
+			c.error(fault{code: "E0111", at: span{root.off, root.off + 1}, msg: "the key steps is missing", hint: "a pipeline has a list of steps, each with an id and what it does"}, where{})
+		}
 		return nil
 	}
 	c.root = c.stepList(steps, nil, where{path: "steps"}, &body{graph: c.plan.Root.Order != "sequence", outside: c.outside})

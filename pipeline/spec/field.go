@@ -465,8 +465,12 @@ func (c *compiler) names(n *node, w where) (names []string, nodes []*node) {
 		return nil, nil
 	}
 	items := []*node{n}
-	if n.kind == list {
+	switch n.kind {
+	case list:
 		items = n.items
+	case mapping:
+		c.wrong(n, w, "a text or a list of texts")
+		return nil, nil
 	}
 	for _, item := range items {
 		if s, ok := c.word(item, w); ok {

@@ -41,8 +41,9 @@ type callee struct {
 	unit    int // of the plan
 	inputs  []pipeline.Input
 	outputs *pipeline.Type
-	height  int  // how deep calls are nested in it; 1: it calls nothing
-	good    bool // it has no errors
+	height  int      // how deep calls are nested in it; 1: it calls nothing
+	good    bool     // it has no errors
+	bounds  []string // of its settings, which hold for runs of its own alone
 }
 
 // imported is an entry of imports.
@@ -170,6 +171,12 @@ func (c *compiler) callee(sub *compiler, root *node, name string) *callee {
 	if plan == nil || sub.found.errs > errs {
 		return out
 	}
+	if plan.Settings.Timeout > 0 {
+		out.bounds = append(out.bounds, "timeout")
+	}
+	if plan.Settings.Budget != nil {
+		out.bounds = append(out.bounds, "budget")
+	}
 	whole := c.whole.plan
 	out.good, out.unit, out.inputs, out.outputs = true, len(whole.Units), plan.Inputs, sub.outputs()
 	whole.Units = append(whole.Units, &plan.Unit)
@@ -237,8 +244,12 @@ func (c *compiler) call(f *fields, s *step, kind string) {
 	}
 	d.Call.Unit = to.unit
 	c.with(to, f.pair(kind), with, s)
-	if !d.Call.Detach {
-		s.returns = to.outputs
+	if d.Call.Detach {
+		return
+	}
+	s.returns = to.outputs
+	for _, b := range to.bounds {
+		c.warn(fault{code: "W0702", at: f.pair(kind).key.at, msg: fmt.Sprintf("the %s in the settings of %s means nothing here: the settings of the run hold", b, d.Call.Name), hint: "it bounds runs of its own, as with detach: true"}, w)
 	}
 }
 
@@ -277,6 +288,7 @@ func (c *compiler) with(to *callee, kind, with *pair, s *step) {
 	w := where{s, "with"}
 	call := s.def.Call
 	given := map[string]bool{}
+	broken := false // an input was reported; what is missing may be meant by it
 	for i := range call.With {
 		e := &call.With[i]
 		given[e.Name] = true
@@ -295,6 +307,7 @@ func (c *compiler) with(to *callee, kind, with *pair, s *step) {
 				x.msg += fmt.Sprintf(" (did you mean %q?)", like)
 			}
 			c.error(x, w)
+			broken = true
 			continue
 		}
 		in := &to.inputs[k]
@@ -305,7 +318,7 @@ func (c *compiler) with(to *callee, kind, with *pair, s *step) {
 	}
 	for i := range to.inputs {
 		in := &to.inputs[i]
-		if in.Required && !given[in.Name] {
+		if in.Required && !given[in.Name] && !broken {
 			c.error(fault{code: "E0704", at: kind.key.at, msg: fmt.Sprintf("%s needs the input %s: %s", call.Name, in.Name, typeText(&in.Type)), hint: in.Description}, w)
 		}
 	}

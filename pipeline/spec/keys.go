@@ -3,7 +3,9 @@ package spec
 import (
 	"fmt"
 	"slices"
+	"strings"
 
+	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/expr"
 )
 
@@ -430,10 +432,19 @@ func (c *compiler) fields(n *node, in place, w where) *fields {
 			}
 			f.broken = true
 			x := fault{code: "E0110", at: p.key.at, msg: fmt.Sprintf("%s has no key %q", in, p.name)}
-			if x.hint = elsewhere(p.name, in); x.hint == "" {
-				if s := c.suggest(p.name, spellings(in)); s != "" {
-					x.msg += fmt.Sprintf(" (did you mean %q?)", s)
-				}
+			known, other := spellings(in), elsewhere(p.name, in)
+			s := c.suggest(p.name, known)
+			param := in == inStep && c.isParameter(n, p.name)
+			switch {
+			case param:
+				x.hint = fmt.Sprintf("%s is a parameter of the action: write it under with", p.name)
+			case s != "" && (other == "" || singular(s) == singular(p.name)):
+				x.msg += fmt.Sprintf(" (did you mean %q?)", s)
+			case other != "":
+				x.hint = other
+			case len(known) <= maxListed:
+				slices.Sort(known)
+				x.hint = "it has " + quoteList(known)
 			}
 			c.error(x, w)
 		case k.later:
@@ -466,6 +477,25 @@ func elsewhere(name string, in place) string {
 	}
 	return ""
 }
+
+// isParameter reports whether the action of a step has a parameter of that name.
+func (c *compiler) isParameter(step *node, name string) bool {
+	tool, action := "", step.get("action")
+	if t := step.get("tool"); t != nil {
+		tool = t.text
+	}
+	if action == nil {
+		return false
+	}
+	a := c.cat.find(tool, action.text)
+	return a != nil && slices.ContainsFunc(a.Params, func(p pipeline.Property) bool { return p.Name == name })
+}
+
+// singular is a key without its plural.
+func singular(name string) string { return strings.TrimSuffix(name, "s") }
+
+// maxListed is how many keys a hint names at most.
+const maxListed = 16
 
 // maxSuggested bounds how many names are compared in the search for what was meant.
 const maxSuggested = 200_000

@@ -46,7 +46,9 @@ func (c *compiler) stepList(n *node, owner *step, w where, b *body) *body {
 		n = &node{kind: list, off: n.off, at: n.at}
 	}
 	if n.kind != list {
-		c.wrong(n, w, "a list of steps")
+		if !c.fixed(n, w) {
+			c.error(fault{code: "E0104", at: n.at, msg: fmt.Sprintf("%s must be a list of steps, not %s", lastName(w.path), n.what()), hint: "each step of a list begins with - id: and its name"}, w)
+		}
 		return b
 	}
 	b.steps = make([]*step, 0, len(n.items))

@@ -58,16 +58,17 @@ func (c *compiler) typeName(n *node, s string, w where) pipeline.Type {
 	if problem == "" {
 		return t
 	}
-	x := fault{code: "E0104", at: n.at, msg: problem, hint: typeHint}
-	names := []string{"optional"}
-	for name := range typeNames {
-		names = append(names, name)
-	}
-	if like := c.suggest(s, names); like != "" {
-		x.msg += fmt.Sprintf(" (did you mean %q?)", like)
-	}
-	c.error(x, w)
+	c.error(fault{code: "E0104", at: n.at, msg: problem + c.likeType(s), hint: typeHint}, w)
 	return t
+}
+
+// likeType asks whether a type was meant that is spelled much the same.
+func (c *compiler) likeType(s string) string {
+	like := c.suggest(s, append(sortedKeys(typeNames), "optional"))
+	if like == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean %q?)", like)
 }
 
 // declared reports whether a mapping declares a type, rather than being a
@@ -174,8 +175,8 @@ func (c *compiler) typeOf(f *fields, w where) pipeline.Type {
 				t.Kind, t.Values = "enum", vs
 			}
 		}
-	} else if t.Kind == "enum" {
-		c.error(fault{code: "E0111", at: f.node.at, msg: "an enum needs values"}, w)
+	} else if t.Kind == "enum" && !f.broken {
+		c.error(fault{code: "E0111", at: f.node.at, msg: "an enum needs values", hint: "as in values: [low, high]"}, w)
 	}
 	want := func(key string, kinds ...string) *node {
 		p := f.pair(key)

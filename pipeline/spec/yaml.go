@@ -249,6 +249,10 @@ func (l *loader) syntaxFault(err error) fault {
 		f.hint = "a text that holds \": \" must stand in quotes"
 	case strings.Contains(le.Message, "cannot start any token"):
 		f.hint = "a text that begins with this character must stand in quotes"
+	case strings.Contains(le.Message, "expected '-' indicator"):
+		f.hint = "the items of one list begin in the same column"
+	case strings.Contains(le.Message, "did not find expected key") && strings.Contains(le.ContextMsg, "block mapping"):
+		f.hint = "the keys of one mapping begin in the same column"
 	}
 	return f
 }
