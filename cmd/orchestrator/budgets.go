@@ -97,6 +97,9 @@ orchestrator budgets raise pipeline nightly-report --tokens 500000`,
 		Args: args(1, 2, "pipeline, workspace or day, and whose budget", "orchestrator budgets raise day --usd 20"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.reading(cmd, func(ctx context.Context, cl *client) error {
+				if by.GetUsd() == 0 && by.GetTokens() == 0 && by.GetCalls() == 0 {
+					return usage("orchestrator budgets raise day --usd 20", "say by how much: --usd, --tokens or --calls")
+				}
 				req := &api.RaiseBudgetRequest{Scope: args[0], By: by, IdempotencyKey: key}
 				if len(args) == 2 {
 					req.Name = args[1]

@@ -19,7 +19,7 @@ func (c *cli) modelsCommand() *cobra.Command {
 
   models:
     small:
-      provider: local              # anthropic, openai, google, local, script
+      provider: local              # anthropic, openai, google, local, script, cassette
       model: llama3.2              # the provider's own name; default: small
       base_url: http://127.0.0.1:11434/v1
       capabilities: {tasks: [general], context_window: 128000, supports_function_calling: true}

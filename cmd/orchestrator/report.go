@@ -79,7 +79,7 @@ orchestrator report last --evidence`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", format, "md, html or json")
+	cmd.Flags().StringVar(&format, "format", format, "the format: md, html or json")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "a file to write to in place of standard output")
 	cmd.Flags().BoolVar(&evidence, "evidence", false, "fill the run's folder in the home, and print where that is")
 	cmd.MarkFlagsMutuallyExclusive("evidence", "output")
