@@ -47,11 +47,12 @@ func (e *engine) thisMinute() time.Time {
 	return now.Truncate(time.Minute)
 }
 
-// schedule stores a schedule that comes every minute and is due for the given fire.
+// schedule stores a schedule that comes every minute and is due for the given fire,
+// also where a new minute has begun before anybody looks.
 func (e *engine) schedule(overlap string, next time.Time, change ...func(*pipeline.Schedule)) *pipeline.Schedule {
 	e.t.Helper()
 	s := &pipeline.Schedule{
-		ID: "each-minute", Pipeline: "scheduled", Cron: []string{"* * * * *"}, Overlap: overlap, CatchUp: pipeline.CatchUpNone, Next: next, Due: next,
+		ID: "each-minute", Pipeline: "scheduled", Cron: []string{"* * * * *"}, Overlap: overlap, CatchUp: pipeline.CatchUpAll, CatchUpFrom: time.Hour, Next: next, Due: next,
 		Inputs: map[string]any{"n": int64(7)}, Labels: map[string]string{"team": "x"},
 	}
 	for _, c := range change {
@@ -195,7 +196,7 @@ func TestOverlapsOfRuns(t *testing.T) {
 	e.register(scheduled)
 	at := e.thisMinute().Add(-2 * time.Minute)
 	old := func(s *pipeline.Schedule) { // made-up fires, so that a test decides when each comes
-		s.CatchUp, s.CatchUpFrom, s.End = pipeline.CatchUpAll, time.Hour, at
+		s.End = at
 	}
 	later := func(id string, k int) {
 		sch, err := s.Schedule(t.Context(), id)

@@ -132,7 +132,7 @@ func TestAgentsSurviveKill(t *testing.T) {
 						t.Log(text)
 					}
 				}
-				s.approveAll(id, "COMPLETED")
+				doubts := s.approveAll(id, "COMPLETED")
 				r := s.run(id)
 				want := "settled"
 				if held == "" {
@@ -149,8 +149,12 @@ func TestAgentsSurviveKill(t *testing.T) {
 					if held != "" && path == "/note" || held != "" && path == "/check" { // was under way, perhaps
 						most = 2
 					}
-					if n < 1 || n > most {
-						t.Errorf("%s was called %d times, at most %d are right", path, n, most)
+					least := 1
+					if strings.Contains(doubts, "called "+path[1:]+" ") { // the kill came between its record and the call, perhaps
+						least = 0
+					}
+					if n < least || n > most {
+						t.Errorf("%s was called %d times, %d to %d are right", path, n, least, most)
 					}
 				}
 				var list struct {
@@ -179,18 +183,20 @@ func TestAgentsSurviveKill(t *testing.T) {
 }
 
 // approveAll lets people say yes to what is asked, and of calls in doubt that they
-// are done, until the run has a status; empty: until something was approved.
-func (s *server) approveAll(id, status string) {
+// are done, until the run has a status; empty: until something was approved. It
+// returns what was in doubt.
+func (s *server) approveAll(id, status string) (doubts string) {
 	s.process.t.Helper()
 	eventually(s.process.t, "the agent has its decisions", func() bool {
 		var list struct {
-			Approvals []struct{ ID, Kind string }
+			Approvals []struct{ ID, Kind, Question string }
 		}
 		s.get("/v1/approvals?status=open&run_id="+id, &list)
 		for _, a := range list.Approvals {
 			body := `{"decision": "approve"}`
 			if a.Kind == "needs_decision" {
 				body = `{"decision": "done", "value": "did it"}`
+				doubts += a.Question + "\n"
 			}
 			if code, _, text := s.send(http.MethodPost, "/v1/approvals/"+a.ID+":decide", body); code != http.StatusOK && code != http.StatusConflict {
 				s.process.t.Errorf("decide: %d %s", code, text)
@@ -201,4 +207,5 @@ func (s *server) approveAll(id, status string) {
 		}
 		return s.run(id).Status == status
 	})
+	return doubts
 }

@@ -46,8 +46,9 @@ type (
 		Type, Path string
 		Attempt    int
 		Data       struct {
-			Run  *runInfo
-			Step *stepInfo
+			Run    *runInfo
+			Step   *stepInfo
+			Reason string
 		}
 	}
 	logInfo struct {

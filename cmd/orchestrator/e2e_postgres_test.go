@@ -136,8 +136,13 @@ func TestPromise4RunsOfAStoppedReplicaAreHandedOverAtOnce(t *testing.T) {
 	viewers := f.view(other)
 	orphans := f.owned(owner)
 	owner.stop()
-	f.moved(orphans, other, 5*time.Second)
+	f.moved(orphans, other, patience)
 	f.land(other, viewers...)
+	for _, dir := range orphans {
+		if !slices.ContainsFunc(other.watch(f.runs[dir], 0, nil), func(e eventInfo) bool { return e.Type == "run_resumed" && e.Data.Reason == "handed_over" }) {
+			t.Errorf("run %s went on, but not because it was handed over", f.runs[dir])
+		}
+	}
 }
 
 // A replica that is stopped and wakes up late is a zombie: others have its

@@ -116,7 +116,7 @@ func TestATimerThatCameDueWhileNobodyRanWakesItsRun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := serve(t, t.TempDir(), env...)
-			opens := time.Now().Add(6 * time.Second)
+			opens := time.Now().Add(20 * time.Second) // after the run has parked, on a busy machine too
 			id := s.submit(fmt.Sprintf("name: shop\nsteps:\n  - {id: night, wait: {until: %q}}\n  - {id: sell, run: echo sold, dependencies: [night]}\n",
 				opens.UTC().Format(time.RFC3339Nano)), nil)
 			s.parked(id, "timer")

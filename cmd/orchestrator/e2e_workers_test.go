@@ -24,8 +24,11 @@ outputs:
   text: "{{ there }}"
 `
 
-// briefly shortens the waits for workers.
-var briefly = []string{"ORCHESTRATOR_EXECUTION_ADOPTION_WAIT=2s", "ORCHESTRATOR_EXECUTION_WORKER_HEARTBEAT=200ms"}
+// briefly shortens the waits for workers that are gone; patiently waits for them.
+var (
+	briefly   = []string{"ORCHESTRATOR_EXECUTION_ADOPTION_WAIT=2s"}
+	patiently = []string{"ORCHESTRATOR_EXECUTION_ADOPTION_WAIT=5m"}
+)
 
 // work starts a worker for a server and waits until it is connected.
 func work(t testing.TB, s *server, name string, args ...string) *process {
@@ -51,7 +54,7 @@ func (s *site) workers() map[string]string {
 
 func TestStepsWithLabelsGoOnlyToTheirWorkers(t *testing.T) {
 	t.Parallel()
-	s := serve(t, t.TempDir(), briefly...)
+	s := serve(t, t.TempDir(), patiently...)
 	dir := t.TempDir()
 	id := s.submit(held, map[string]any{"dir": dir})
 	s.parked(id, "worker")
@@ -85,7 +88,7 @@ func TestStepOfAKilledWorkerIsBegunAgainElsewhere(t *testing.T) {
 
 func TestKilledServerAdoptsWhatAWorkerHolds(t *testing.T) {
 	t.Parallel()
-	s := serve(t, t.TempDir(), briefly...)
+	s := serve(t, t.TempDir(), patiently...)
 	dir := t.TempDir()
 	gpu := work(t, s, "gpu", "--labels", "gpu")
 	id := s.submit(held, map[string]any{"dir": dir})
