@@ -70,7 +70,7 @@ bench: build $(NEEDS) ## measure throughput, latency and idle cost against a thr
 
 .PHONY: torture
 torture: $(NEEDS) ## break three replicas and their PostgreSQL for TORTURETIME (1m), and hold every record against what ran
-	@$(NEEDS) -for postgres -- go test ./scripts/torture -count 1 -v -timeout 0 -args -torture.for $(TORTURETIME) $(TORTUREFLAGS)
+	@$(NEEDS) -for postgres -- go test ./scripts/torture -count 1 -v -timeout 0 -args -torture.seed 0 -torture.for $(TORTURETIME) $(TORTUREFLAGS)
 
 .PHONY: check
 check: check-generated lint vuln ## format, lint, freshness of generated code, module file, links, known vulnerabilities

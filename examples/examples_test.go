@@ -258,10 +258,10 @@ func (h *house) submit(t *testing.T, file string, inputs map[string]any) pipelin
 	return run.ID
 }
 
-// await asks until there is an answer, at most a minute.
+// await asks until there is an answer, at most five minutes.
 func await[T any](t *testing.T, what string, ask func(ctx context.Context) (T, bool, error)) T {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	for {
 		v, ok, err := ask(ctx)

@@ -197,7 +197,8 @@ func installer(missing []need) (command string, byUs bool) {
 	if _, err := exec.LookPath("brew"); err == nil {
 		return "brew install " + strings.Join(brew, " "), false
 	}
-	command = "apt-get update && apt-get install -y --no-install-recommends " + strings.Join(apt, " ")
+	const get = "apt-get -o Acquire::Retries=5 " // mirrors fail now and then
+	command = get + "update && " + get + "install -y --no-install-recommends " + strings.Join(apt, " ")
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return "the package manager of this system; on Debian the packages are " + strings.Join(apt, " "), false
 	}
