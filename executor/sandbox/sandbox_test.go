@@ -89,7 +89,7 @@ func TestRunKeepsTheBeginningAndReadsAll(t *testing.T) {
 }
 
 func TestTimeEndsEverything(t *testing.T) {
-	got, err := bare.Run(t.Context(), &pipeline.Sandbox{Timeout: 100 * time.Millisecond}, sandbox.Spec{Workspace: t.TempDir()}, sh("echo begun; trap '' TERM; sleep 600 & wait; sleep 600"), "", 100)
+	got, err := bare.Run(t.Context(), &pipeline.Sandbox{Timeout: 3 * time.Second}, sandbox.Spec{Workspace: t.TempDir()}, sh("echo begun; trap '' TERM; sleep 600 & wait; sleep 600"), "", 100)
 	if err != nil || got.Stdout != "begun\n" || got.Exit.Limit != sandbox.LimitTime {
 		t.Errorf("got %+v, %v", got, err)
 	}

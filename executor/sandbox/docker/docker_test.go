@@ -157,7 +157,7 @@ func TestAChildIsSpokenToForAsLongAsItLives(t *testing.T) {
 
 func TestTheTimeOfAContainerEnds(t *testing.T) {
 	e, set := opened(t)
-	got, err := set.Run(t.Context(), &pipeline.Sandbox{Timeout: 100 * time.Millisecond}, sandbox.Spec{Workspace: t.TempDir()}, sh("echo begun; sleep 60 & wait"), "", 100)
+	got, err := set.Run(t.Context(), &pipeline.Sandbox{Timeout: 3 * time.Second}, sandbox.Spec{Workspace: t.TempDir()}, sh("echo begun; sleep 60 & wait"), "", 100)
 	if err != nil || got.Exit.Limit != sandbox.LimitTime || got.Stdout != "begun\n" {
 		t.Errorf("got %+v, %v", got, err)
 	}

@@ -298,7 +298,7 @@ func TestNothingOutlivesTheProgram(t *testing.T) {
 	got := attack(t, set, nil, dir, "for i in 1 2 3; do (setsid bash -c 'trap \"\" TERM HUP; while :; do :; done' </dev/null >/dev/null 2>&1 &); done; nohup sleep 600 >/dev/null 2>&1 & echo over")
 	says(t, got, "over\n")
 	nobodyIsIn(t, dir)
-	got = attack(t, set, &pipeline.Sandbox{Timeout: 200 * time.Millisecond}, dir, "trap '' TERM; (setsid sleep 600 &); echo begun; sleep 600")
+	got = attack(t, set, &pipeline.Sandbox{Timeout: 3 * time.Second}, dir, "trap '' TERM; (setsid sleep 600 &); echo begun; sleep 600")
 	if says(t, got, "begun\n"); got.Exit.Limit != sandbox.LimitTime {
 		t.Errorf("exit %+v", got.Exit)
 	}
