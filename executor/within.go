@@ -18,6 +18,9 @@ import (
 // reasonChild is the reason of a call whose run did not complete.
 const reasonChild = "child_run_failed"
 
+// reasonDeadlock is the reason of a call whose run would wait for its caller.
+const reasonDeadlock = "concurrency_deadlock"
+
 // deafEvery is how often a run is asked for that another process may have, where
 // the store hears no bells of others.
 const deafEvery = time.Second
@@ -77,6 +80,12 @@ func (e *Executor) begin(ctx context.Context, c *child, parent *pipeline.Run, in
 		}
 		if err := c.prog.place(run); err != nil {
 			return nil, err
+		}
+		if k := run.Concurrency; k.Key != "" && k.Max <= 1 && k.Key == parent.Concurrency.Key {
+			f := pipeline.Failuref(pipeline.CategoryValidation, "the run of the pipeline %s could never start: one run of the concurrency key %q may be under way, and it is the one that would wait for it; "+
+				"give one of the two another settings.concurrency.key", plan.ID, k.Key)
+			f.Reason = reasonDeadlock
+			return nil, f
 		}
 		l := e.roomiest()
 		if l == nil {

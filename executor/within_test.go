@@ -3,6 +3,7 @@ package executor_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -101,6 +102,23 @@ func TestACallNeedsNoRoomForItsRun(t *testing.T) {
 	for _, id := range ids {
 		if run, _ := e.wait(id); run.Status != pipeline.RunCompleted {
 			t.Errorf("%s: %v", run.Status, run.Error)
+		}
+	}
+}
+
+// A run that would wait for the one that waits for it is refused at once.
+func TestACallOfItsOwnConcurrencyKeyIsRefused(t *testing.T) {
+	const own = "\nsettings: {concurrency: {key: till}}"
+	inner := strings.Replace(below, "inputs: {do", "settings: {concurrency: {key: till}}, inputs: {do", 1)
+	e := calling(t, storetest.Open(t), worker)
+	run, v := e.wait(e.submit("steps:\n- {id: a, action: probe, with: {do: first}}"+inner+own, nil))
+	step := v.Step("a")
+	if run.Status != pipeline.RunFailed || step.Error == nil || step.Error.Reason != "concurrency_deadlock" || !strings.Contains(step.Error.Message, `"till"`) {
+		t.Errorf("%s: %v", run.Status, run.Error)
+	}
+	for what, def := range map[string]string{"another key": strings.Replace(inner, "key: till", "key: safe", 1) + own, "room for two": strings.Replace(inner, "key: till", "key: till, max: 2", 1) + "\nsettings: {concurrency: {key: till, max: 2}}"} {
+		if run, _ := e.wait(e.submit("steps:\n- {id: a, action: probe, with: {do: first}}"+def, nil)); run.Status != pipeline.RunCompleted {
+			t.Errorf("%s: %s: %v", what, run.Status, run.Error)
 		}
 	}
 }
