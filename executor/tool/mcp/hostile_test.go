@@ -123,7 +123,7 @@ func TestServersThatMisbehaveInACall(t *testing.T) {
 	for _, mode := range []string{"chatty", "mute", "stderr", "asides", "restless"} {
 		t.Run(mode+" is borne", func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, Config{Connect: 2 * time.Second})
+			w := newWorld(t, Config{Connect: 5 * time.Second})
 			if got := w.call(w.open(w.program(mode)), "do", tool.Call{}); got != "done" {
 				t.Errorf("the call gave %q", got)
 			}
