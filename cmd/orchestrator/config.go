@@ -88,6 +88,7 @@ type budgetConfig struct {
 type securityConfig struct {
 	AllowUnauthenticated bool     `key:"allow_unauthenticated" doc:"listen on other addresses than loopback although everybody who reaches them may do everything; only behind something that decides who does, as in a container whose port is published on loopback"`
 	AllowedActions       []string `key:"allowed_actions" doc:"what pipelines may do: actions, tools of agents and of MCP servers by name, with * for any letters; command for programs, lines for the shell and agents that are programs; default: everything"`
+	PrivateHosts         []string `key:"private_hosts" doc:"hosts that models may choose for requests although they are not of the public internet, by name with * for any letters, as in wiki.example.internal,10.0.0.*; default: none"`
 	ApproveTools         []string `key:"approve_tools" doc:"tools of agents whose calls people must approve, whatever the pipeline says, by name with * for any letters, as in terminal,mcp__*; default: none"`
 }
 

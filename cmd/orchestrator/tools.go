@@ -23,7 +23,7 @@ import (
 // toolsOf is what the tools of agents need from this process.
 func toolsOf(cfg *config, actions []executor.Action, servers tool.Servers, boxes *sandbox.Set, results tool.Results) (tool.Config, error) {
 	ask, err := approvalsOf(cfg)
-	return tool.Config{Actions: actions, Servers: servers, Sandbox: boxes, Results: results, Query: database.Query, Policy: ask}, err
+	return tool.Config{Actions: actions, Servers: servers, Sandbox: boxes, Results: results, Query: database.Query, Policy: ask, PrivateHosts: cfg.Security.PrivateHosts}, err
 }
 
 // approvalsOf says which tools the configuration wants people to approve.
@@ -57,7 +57,7 @@ orchestrator tools call filesystem_search -p pattern=TODO`,
 		Args: noSuchVerb,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(c.toolsListCommand(), c.toolsGetCommand(), c.toolsCallCommand(), c.toolsServersCommand(), c.toolsImportCommand())
+	cmd.AddCommand(c.toolsListCommand(), c.toolsGetCommand(), c.toolsCallCommand(), c.toolsServersCommand(), c.toolsLoginCommand(), c.toolsLogoutCommand(), c.toolsImportCommand())
 	return cmd
 }
 

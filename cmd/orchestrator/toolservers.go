@@ -137,7 +137,7 @@ func (c *cli) listServers(ctx context.Context, words []string, f *serversCall) e
 	if err != nil {
 		return err
 	}
-	pool := mcp.NewPool(mcp.Config{Sandbox: boxes, Environ: executor.Harmless(c.environ), Version: version, Logger: log})
+	pool := mcp.NewPool(mcp.Config{Sandbox: boxes, Logins: loginsOf(c.home()), Environ: executor.Harmless(c.environ), Version: version, Logger: log})
 	defer pool.Close()
 	set, err := pool.Connect(ctx, executor.Env{Path: "servers", Attempt: 1, Workspace: filepath.Clean(dir), Log: func(_, text string) {
 		if strings.Contains(text, "left out") {

@@ -179,7 +179,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 	if err != nil {
 		return err
 	}
-	servers := mcp.NewPool(mcp.Config{Models: models, Sandbox: boxes, Installed: own, Version: version, Logger: p.log})
+	servers := mcp.NewPool(mcp.Config{Models: models, Sandbox: boxes, Installed: own, Logins: loginsOf(p.home), Version: version, Logger: p.log})
 	h.stops = append(h.stops, servers.Close)
 	tools, err := toolsOf(p.cfg, actions, servers, boxes, h.store)
 	if err != nil {

@@ -78,7 +78,7 @@ func httpAction(cfg Config) executor.Action {
 			own := t.Clone()
 			own.MaxIdleConnsPerHost = 16
 			own.IdleConnTimeout = 30 * time.Second
-			cfg.Transport = own
+			cfg.Transport = executor.Guarded(own)
 		}
 	}
 	a := prepare(executor.NewAction[HTTP](executor.Describe{Name: "http", Doc: httpDoc, Returns: httpResult{}}),
@@ -259,6 +259,10 @@ func (h HTTP) unreachable(name string, err error) error {
 		return f
 	case strings.HasPrefix(err.Error(), "net/http: invalid header"):
 		return invalid("%s: %v", name, err)
+	case errors.Is(err, executor.ErrNotPublic):
+		f := invalid("%s: %v; a host that a model chooses must be public, or be named in security.private_hosts of the configuration", name, err)
+		f.Reason = "private_address"
+		return f
 	}
 	return pipeline.Failuref(pipeline.CategorySystem, "%s: %v", name, err)
 }

@@ -8,13 +8,14 @@ import (
 	"github.com/orchestrator-project/orchestrator/pipeline"
 )
 
-// actionTool makes a tool of an action of the catalogue.
-func actionTool(a *executor.Action) Tool {
+// actionTool makes a tool of an action of the catalogue. The model chooses all its
+// arguments, and so the host of a request.
+func actionTool(a *executor.Action, private []string) Tool {
 	t := Tool{
 		Name: toolName(a.Spec.Key), Description: forModels(a.Spec.Doc), Effect: a.Spec.Effect,
 		Schema: objectOf(a.Spec.Params, a.Spec.Open),
 		Run: func(ctx context.Context, env executor.Env, c Call) (Result, error) {
-			out, err := perform(ctx, a, env, c.Arguments)
+			out, err := perform(executor.PublicOnly(ctx, private), a, env, c.Arguments)
 			if err != nil {
 				return partly(out), err
 			}

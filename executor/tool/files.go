@@ -40,7 +40,7 @@ func files(cfg Config) []Tool {
 		if a.Spec.Tool != Filesystem {
 			continue
 		}
-		t := actionTool(a)
+		t := actionTool(a, cfg.PrivateHosts)
 		switch a.Spec.Name {
 		case "read":
 			t.Description = "Reads a file of the workspace. A text is given as it is, pictures and PDF are shown."

@@ -34,9 +34,12 @@ func (s *source) request(w Want, def *pipeline.Tool) (Tool, error) {
 		Name: def.Name, Description: def.Description, Schema: argumentsOf(def.Parameters), Effect: effect,
 		Run: func(ctx context.Context, env executor.Env, c Call) (Result, error) {
 			more := named(c.Arguments)
-			to, err := address(w, &req.URL, c.Arguments)
+			to, fixed, err := address(w, &req.URL, c.Arguments)
 			if err != nil {
 				return Result{}, err
+			}
+			if !fixed {
+				ctx = executor.PublicOnly(ctx, s.cfg.PrivateHosts)
 			}
 			params := map[string]any{"method": method, "url": to}
 			if req.Body != nil {
@@ -69,36 +72,97 @@ func (s *source) request(w Want, def *pipeline.Tool) (Tool, error) {
 }
 
 // address is where a request goes. What the pipeline itself says of the host, no
-// argument changes: what is sent there may be secret.
-func address(w Want, f *pipeline.Field, args map[string]any) (string, error) {
-	with := func(stand string) (string, error) {
+// argument changes: what is sent there may be secret. fixed reports whether it says
+// all of the host, or at least the domain that it is in.
+func address(w Want, f *pipeline.Field, args map[string]any) (to string, fixed bool, err error) {
+	with := func(stand func(any) any) (string, error) {
 		own := make(map[string]any, len(args))
 		for name, v := range args {
-			if own[name] = v; stand != "" {
-				if _, ok := v.(string); ok {
-					own[name] = stand
-				}
-			}
+			own[name] = stand(v)
 		}
 		v, err := w.Text(f, named(own))
 		return expr.Text(v), err
 	}
-	to, err := with("")
-	if err != nil {
-		return "", err
+	if to, err = with(func(v any) any { return v }); err != nil {
+		return "", false, err
 	}
-	one, err := with("x1")
+	one, err := with(standIn("x1", 0))
 	if err != nil {
-		return to, nil //nolint:nilerr // it can be made of these arguments alone
+		return to, false, nil //nolint:nilerr // it can be made of these arguments alone
 	}
-	other, err := with("y2")
+	other, err := with(standIn("y2", 0))
 	if err != nil {
-		return to, nil //nolint:nilerr // likewise
+		return to, false, nil //nolint:nilerr // likewise
 	}
 	if !keepsHost(to, one, other) {
-		return "", errors.New("with these arguments, the request would go to another host")
+		return "", false, errors.New("with these arguments, the request would go to another host")
 	}
-	return to, nil
+	counted, err := with(standIn("x1", 1<<40))
+	return to, err == nil && fixes(one, other) && fixes(one, counted), nil
+}
+
+// standIn puts other texts, and other whole numbers by adding to them, in the place
+// of those that an argument holds.
+func standIn(text string, more int64) func(any) any {
+	var stand func(v any) any
+	stand = func(v any) any {
+		switch v := v.(type) {
+		case string:
+			return text
+		case int64:
+			return v + more
+		case []any:
+			list := make([]any, len(v))
+			for i := range v {
+				list[i] = stand(v[i])
+			}
+			return list
+		case map[string]any:
+			m := make(map[string]any, len(v))
+			for k := range v {
+				m[k] = stand(v[k])
+			}
+			return m
+		}
+		return v
+	}
+	return stand
+}
+
+// authority is the part of an address between :// and the path.
+func authority(s string) (string, bool) {
+	_, rest, ok := strings.Cut(s, "://")
+	if i := strings.IndexAny(rest, "/?#\\"); i >= 0 {
+		rest = rest[:i]
+	}
+	return rest, ok
+}
+
+// fixes reports whether two addresses, made of one template with different
+// arguments, have the same host, or at least the same domain of two names.
+func fixes(one, other string) bool {
+	host := func(s string) (string, bool) {
+		a, ok := authority(s)
+		a = a[strings.LastIndexByte(a, '@')+1:]
+		if i := strings.LastIndexByte(a, ':'); i > strings.LastIndexByte(a, ']') {
+			a = a[:i]
+		}
+		return a, ok
+	}
+	a, isOne := host(one)
+	b, isOther := host(other)
+	if !isOne || !isOther || a == "" || b == "" {
+		return false
+	}
+	if a == b {
+		return true
+	}
+	same := 0
+	for same < min(len(a), len(b)) && a[len(a)-1-same] == b[len(b)-1-same] {
+		same++
+	}
+	_, domain, whole := strings.Cut(a[len(a)-same:], ".")
+	return whole && strings.Contains(domain, ".") && strings.Trim(domain, "0123456789.") != ""
 }
 
 var label = regexp.MustCompile("^[A-Za-z0-9-]+$")
@@ -106,13 +170,6 @@ var label = regexp.MustCompile("^[A-Za-z0-9-]+$")
 // keepsHost reports whether an address has the host that its template says, of
 // which one and other were made with other arguments.
 func keepsHost(to, one, other string) bool {
-	authority := func(s string) (string, bool) {
-		_, rest, ok := strings.Cut(s, "://")
-		if i := strings.IndexAny(rest, "/?#\\"); i >= 0 {
-			rest = rest[:i]
-		}
-		return rest, ok
-	}
 	a, isOne := authority(one)
 	b, isOther := authority(other)
 	if !isOne || !isOther {

@@ -34,6 +34,9 @@ type Config struct {
 	Policy func(tool string) *pipeline.Gate
 	// Limit is how many bytes of a result a model is shown; default 32 KiB.
 	Limit int
+	// PrivateHosts are patterns of hosts that models may choose for requests although
+	// they are not public.
+	PrivateHosts []string
 	// Share is the part of a model's window that the descriptions of tools may take
 	// before those that nobody has named are found by search_tools alone; default
 	// 0.1. Most is how many tools there may be before that; default 64.
@@ -94,7 +97,7 @@ func builtIn(cfg Config) []Tool {
 	tools := files(cfg)
 	for i := range cfg.Actions {
 		if a := &cfg.Actions[i]; a.Spec.Tool != Filesystem {
-			tools = append(tools, actionTool(a))
+			tools = append(tools, actionTool(a, cfg.PrivateHosts))
 		}
 	}
 	return append(tools, terminal(cfg), askHuman())

@@ -127,6 +127,10 @@ func (s *Set) run(ctx context.Context, m member, l *listed, env executor.Env, c 
 			value, err = output(got)
 		}
 	}
+	if err == nil {
+		m.session.server.sent.hide(&r)
+		value = m.session.server.sent.hidden(value)
+	}
 	if err != nil {
 		return tool.Result{}, nil, err
 	}
@@ -240,6 +244,11 @@ func (s *session) once(ctx context.Context, l *link, set *Set, env executor.Env,
 	}
 	if r.ctx.Err() != nil {
 		return context.Cause(r.ctx)
+	}
+	for _, e := range []error{err, context.Cause(l.ctx)} {
+		if f, ok := errors.AsType[*pipeline.Failure](e); ok && f.Reason == reasonLogin {
+			return unreachable(&s.server, f)
+		}
 	}
 	var refused *jsonrpc.Error
 	switch {

@@ -19,9 +19,12 @@ type carrier struct {
 	life    context.Context //nolint:containedctx // of the connection
 	home    *url.URL        // where the headers may go
 	headers map[string]string
+	keeper  keeper      // nil: the headers say who calls
+	sent    *tokens     // nil: nobody looks
+	fail    func(error) // ends the connection; nil: nobody is connected
 }
 
-func newCarrier(life context.Context, s *Server) (*carrier, error) {
+func newCarrier(life context.Context, s *Server, logins *Logins) (*carrier, error) {
 	u, err := url.Parse(s.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, pipeline.Failuref(pipeline.CategoryValidation, "its url is no address of the web, as in https://tools.example.org/mcp")
@@ -30,21 +33,18 @@ func newCarrier(life context.Context, s *Server) (*carrier, error) {
 	if !ok {
 		base = &http.Transport{Proxy: http.ProxyFromEnvironment}
 	}
-	return &carrier{base: base.Clone(), life: life, home: u, headers: s.Headers}, nil
+	c := &carrier{base: base.Clone(), life: life, home: u, headers: s.Headers, sent: s.sent}
+	c.keeper, err = newKeeper(s, logins, c.base)
+	return c, err
 }
 
-// RoundTrip sends a request. The server's headers go to its own host alone.
+// RoundTrip sends a request. The server's headers, and a token of it, go to its own
+// host alone. Where a token is refused and there is another one, it sends it again.
 func (c *carrier) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
 	stop := context.AfterFunc(c.life, cancel)
 	done := func() { stop(); cancel() }
-	req = req.Clone(ctx)
-	if req.URL.Host == c.home.Host && req.URL.Scheme == c.home.Scheme {
-		for name, v := range c.headers {
-			req.Header.Set(name, v)
-		}
-	}
-	resp, err := c.base.RoundTrip(req)
+	resp, err := c.send(ctx, req)
 	if err != nil {
 		done()
 		return nil, err
@@ -55,6 +55,61 @@ func (c *carrier) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = body
 	return resp, nil
+}
+
+func (c *carrier) send(ctx context.Context, first *http.Request) (*http.Response, error) {
+	at := first.URL
+	home := at.Host == c.home.Host && at.Scheme == c.home.Scheme
+	for again := false; ; again = true {
+		req := first.Clone(ctx)
+		if again && first.GetBody != nil {
+			body, err := first.GetBody()
+			if err != nil {
+				return nil, err
+			}
+			req.Body = body
+		}
+		token := ""
+		if home && c.keeper != nil {
+			var err error
+			if token, err = c.keeper.token(c.life); err != nil {
+				return nil, c.hopeless(err)
+			}
+		}
+		if token != "" {
+			c.sent.add(token)
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		for name, v := range c.headers {
+			if home {
+				req.Header.Set(name, v)
+			}
+		}
+		resp, err := c.base.RoundTrip(req)
+		if err != nil || !home || c.keeper == nil || again || resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
+			return resp, err
+		}
+		retry, err := c.keeper.refused(c.life, req, resp, token)
+		if err == nil && !retry {
+			return resp, nil
+		}
+		resp.Body.Close()
+		switch {
+		case err == nil:
+		case resp.StatusCode == http.StatusForbidden: // it is this request that reaches too far
+			return nil, err
+		default:
+			return nil, c.hopeless(err)
+		}
+	}
+}
+
+// hopeless ends a connection that has no token, with the reason.
+func (c *carrier) hopeless(err error) error {
+	if f, ok := errors.AsType[*pipeline.Failure](err); ok && c.fail != nil {
+		c.fail(f)
+	}
+	return err
 }
 
 // answer is the body of a response, which has a bound unless it is a stream of

@@ -30,7 +30,9 @@ type entry struct {
 	Disabled bool              `json:"disabled"`
 
 	// In an installation's file alone.
-	Sandbox bool     `json:"sandbox"`
+	OAuth   json.RawMessage `json:"oauth"`
+	Sandbox bool            `json:"sandbox"`
+	way     way
 	Allow   []string `json:"allow"`
 	Deny    []string `json:"deny"`
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // entryKeys are what an installation's file may say of a server.
-var entryKeys = []string{"type", "command", "args", "env", "url", "headers", "disabled", "sandbox", "allow", "deny"}
+var entryKeys = []string{"type", "command", "args", "env", "url", "headers", "oauth", "disabled", "sandbox", "allow", "deny"}
 
 // kinds are the words for transports in such files.
 var kinds = map[string]string{"stdio": stdio, "http": streamable, "streamable-http": streamable, "streamableHttp": streamable, "sse": sse}
@@ -90,6 +90,9 @@ func readEntry(name string, text []byte) (e entry, wrong []string) {
 	case e.URL != "" && (len(e.Args) > 0 || len(e.Env) > 0 || e.Sandbox):
 		say("args, env and sandbox mean nothing for a url")
 	}
+	if e.OAuth != nil {
+		wrong = append(wrong, e.readOAuth()...)
+	}
 	for _, p := range slices.Concat(e.Allow, e.Deny) {
 		if _, err := path.Match(p, ""); err != nil {
 			say("%q is not a pattern; * stands for any letters, as in read_*", p)
@@ -101,9 +104,48 @@ func readEntry(name string, text []byte) (e entry, wrong []string) {
 	return e, wrong
 }
 
+// grants are the ways to a token: people log in, or the client's own secret does.
+const grantPeople, grantClient = "authorization_code", "client_credentials"
+
+// way is what an entry says of the way to a token.
+type way struct {
+	Grant        string `json:"grant"`
+	ClientID     string `json:"client_id"`
+	ClientSecret string `json:"client_secret"`
+}
+
+func (e *entry) readOAuth() (wrong []string) {
+	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf("oauth: "+format, args...)) }
+	d := json.NewDecoder(bytes.NewReader(e.OAuth))
+	d.DisallowUnknownFields()
+	o := &e.way
+	if err := d.Decode(o); err != nil {
+		say("it is to be an object of grant, client_id, client_secret: %v", err)
+		return wrong
+	}
+	switch {
+	case e.Command != "":
+		say("it means nothing for a command")
+	case o.Grant != "" && o.Grant != grantPeople && o.Grant != grantClient:
+		say("there is no grant %q; there are %s, where people log in, and %s", shown(o.Grant), grantPeople, grantClient)
+	case o.Grant == grantClient && (o.ClientID == "" || o.ClientSecret == ""):
+		say("%s needs client_id and client_secret", grantClient)
+	case o.ClientSecret != "" && o.ClientID == "":
+		say("client_secret needs client_id")
+	case o.ClientSecret != "" && !placeholder.MatchString(o.ClientSecret):
+		say("write client_secret as ${NAME}, which is taken from the environment")
+	}
+	for name := range e.Headers {
+		if strings.EqualFold(name, "Authorization") {
+			say("the header Authorization already says who calls")
+		}
+	}
+	return wrong
+}
+
 // resolved is the server with the variables in place.
 func (e *entry) resolved(name string, env func(string) (string, bool)) Server {
-	s := Server{Name: name, Transport: stdio, URL: "", Env: map[string]string{}, Headers: map[string]string{}, Allow: e.Allow, Deny: e.Deny}
+	s := Server{Name: name, installed: true, Transport: stdio, URL: "", Env: map[string]string{}, Headers: map[string]string{}, Allow: e.Allow, Deny: e.Deny}
 	put := func(text string) string {
 		return placeholder.ReplaceAllStringFunc(text, func(p string) string {
 			part := placeholder.FindStringSubmatch(p)
@@ -149,6 +191,9 @@ func (e *entry) resolved(name string, env func(string) (string, bool)) Server {
 	}
 	s.URL = put(e.URL)
 	entries(s.Headers, e.Headers)
+	if o := &e.way; e.OAuth != nil {
+		s.OAuth = &OAuth{ClientID: put(o.ClientID), ClientSecret: put(o.ClientSecret), Credentials: o.Grant == grantClient}
+	}
 	return s
 }
 

@@ -71,10 +71,11 @@ func (l *link) open(legacy bool) error {
 		l.proc = proc
 		transport = &sdk.IOTransport{Reader: messages, Writer: proc.in, MaxLineLength: maxMessage}
 	case streamable, sse:
-		c, err := newCarrier(l.ctx, &s.server)
+		c, err := newCarrier(l.ctx, &s.server, s.pool.cfg.Logins)
 		if err != nil {
 			return err
 		}
+		c.fail = l.lose
 		l.idle = c.base.CloseIdleConnections
 		client := &http.Client{Transport: c}
 		if s.server.Transport == sse {

@@ -42,6 +42,7 @@ type Config struct {
 	// Installed are servers that pipelines may name without saying what they are, see
 	// ReadInstalled.
 	Installed []Server
+	Logins    *Logins       // nil: there are none
 	Environ   []string      // what servers inherit; default: executor.Harmless of this process
 	Idle      time.Duration // how long a session that nobody uses is kept; default 1 min
 	Connect   time.Duration // how long a server may take to answer at first; default 30 s; programs are given as much, and three times that when they are tried again
@@ -60,12 +61,15 @@ type Server struct {
 	Env       map[string]string
 	URL       string // of http and sse
 	Headers   map[string]string
+	OAuth     *OAuth // nil: as a login says, where there is one
 	Sandbox   *pipeline.Sandbox
 	Allow     []string // as in pipeline.MCPServer
 	Deny      []string
 
-	hidden  []string // values that are shown nowhere
-	lacking []string // variables of the environment that it needs and that are not set
+	installed bool     // it is one of the installation
+	hidden    []string // values that are shown nowhere
+	sent      *tokens  // likewise
+	lacking   []string // variables of the environment that it needs and that are not set
 }
 
 // Resolve evaluates a server of the plan. text evaluates a field with more names,
@@ -197,7 +201,7 @@ func (s *Server) key() string {
 	if s.Sandbox != nil {
 		box = fmt.Sprintf("%+v", *s.Sandbox)
 	}
-	return string(pipeline.EncodeValue([]any{s.Name, s.Transport, argv, pairs(s.Env), s.URL, pairs(s.Headers), box}))
+	return string(pipeline.EncodeValue([]any{s.Name, s.installed, s.Transport, argv, pairs(s.Env), s.URL, pairs(s.Headers), box}))
 }
 
 // blot leaves out what may be shown nowhere.
@@ -207,5 +211,5 @@ func (s *Server) blot(text string) string {
 			text = strings.ReplaceAll(text, v, "[secret]")
 		}
 	}
-	return text
+	return s.sent.blot(text)
 }

@@ -136,12 +136,15 @@ func (p *Pool) Connect(ctx context.Context, env executor.Env, model string, serv
 
 // unreachable is the failure of whoever wants a server that cannot be had.
 func unreachable(s *Server, err error) *pipeline.Failure {
-	kind := pipeline.CategoryTool
+	kind, reason, text := pipeline.CategoryTool, "mcp_unreachable", err.Error()
 	if f, ok := errors.AsType[*pipeline.Failure](err); ok {
 		kind = f.Kind
+		if f.Reason == reasonLogin {
+			reason, text = f.Reason, f.Message
+		}
 	}
-	f := pipeline.Failuref(kind, "the MCP server %s cannot be used: %s", s.Name, s.blot(err.Error()))
-	f.Reason = "mcp_unreachable"
+	f := pipeline.Failuref(kind, "the MCP server %s cannot be used: %s", s.Name, s.blot(text))
+	f.Reason = reason
 	return f
 }
 
@@ -155,12 +158,14 @@ func (p *Pool) session(env executor.Env, server *Server, set *Set) (*session, er
 	at := place{run: env.Run, key: server.key()}
 	s := p.sessions[at]
 	if s == nil {
+		server.sent = &tokens{}
 		s = &session{pool: p, at: at, server: *server, place: sandbox.Spec{Workspace: env.Workspace}, calls: map[string]*running{}}
 		if env.Bundle != "" {
 			s.place.Readable = []string{env.Bundle}
 		}
 		p.sessions[at] = s
 	}
+	server.sent = s.server.sent
 	if s.idle != nil {
 		s.idle.Stop()
 		s.idle = nil
