@@ -277,7 +277,7 @@ func TestPipelines(t *testing.T) {
 		},
 		{
 			name:   "the run's own time limit",
-			src:    "settings: {timeout: 0.2}\nsteps:\n- {id: a, command: [sleep, '30']}\n- {id: b, action: probe, dependencies: [a]}\nfinally:\n- {id: tidy, action: probe}",
+			src:    "settings: {timeout: 2}\nsteps:\n- {id: a, command: [sleep, '30']}\n- {id: b, action: probe, dependencies: [a]}\nfinally:\n- {id: tidy, action: probe}",
 			status: pipeline.RunFailed,
 			steps:  map[string]pipeline.StepStatus{"a": pipeline.StepCancelled, "b": pipeline.StepSkipped, "tidy": pipeline.StepCompleted},
 		},

@@ -196,10 +196,10 @@ func TestTimersWakeParkedRuns(t *testing.T) {
 				return do, nil
 			}, unpolled)
 			ids := []pipeline.RunID{
-				e.submit("steps:\n- {id: w, wait: {for: 2.8}}", nil),
-				e.submit("steps:\n- {id: w, wait: {for: 2.2}}", nil),
-				e.submit("steps:\n- {id: a, action: probe, retry: {max_attempts: 2, initial: 2.5, jitter: none}}", nil),
-				e.submit("settings: {timeout: 2.4}\nsteps:\n- {id: w, wait: {signal: never}}", nil),
+				e.submit("steps:\n- {id: w, wait: {for: 10.8}}", nil), // long enough for all to be seen waiting
+				e.submit("steps:\n- {id: w, wait: {for: 10.2}}", nil),
+				e.submit("steps:\n- {id: a, action: probe, retry: {max_attempts: 2, initial: 10.5, jitter: none}}", nil),
+				e.submit("settings: {timeout: 10.4}\nsteps:\n- {id: w, wait: {signal: never}}", nil),
 			}
 			reasons := []string{"timer", "timer", "retry", "signal"}
 			for i, id := range ids {
@@ -315,7 +315,7 @@ func TestSelectiveExecutorWakesItsOwnRuns(t *testing.T) {
 			selective := func(c *executor.Config) { c.Selective = true }
 			one := start(t, s, troubled, unpolled, selective)
 			two := start(t, s, troubled, unpolled, selective)
-			timed := one.submit("steps:\n- {id: w, wait: {for: 2.3}}", nil)
+			timed := one.submit("steps:\n- {id: w, wait: {for: 10.3}}", nil) // after it was seen waiting
 			told := one.submit("steps:\n- {id: w, wait: {signal: go}}", nil)
 			moved := one.submit("steps:\n- {id: w, wait: {signal: go}}\n- {id: x, wait: {signal: on}, needs: w}", nil)
 			for _, id := range []pipeline.RunID{timed, told, moved} {
