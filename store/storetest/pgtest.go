@@ -189,7 +189,7 @@ func (c *Cluster) Kill() {
 	}
 	if p, err := os.FindProcess(c.PID); err == nil {
 		quit(p)
-		for range 500 {
+		for range 6000 { // it ends by itself, after 5 s of those that do not hear it
 			if !isPostmaster(c.PID, c.data()) {
 				return
 			}
@@ -201,7 +201,7 @@ func (c *Cluster) Kill() {
 // Restart starts the server again, on the same port and data.
 func (c *Cluster) Restart(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	if err := c.run(ctx); err != nil {
 		t.Fatalf("restart the test server: %v", err)
@@ -227,7 +227,7 @@ func (c *Cluster) save() error {
 }
 
 func (c *Cluster) reach(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // one that is gone refuses at once
 	defer cancel()
 	return admin(ctx, c.URL, `SELECT 1`)
 }
