@@ -84,6 +84,7 @@ func (r runner) Run(ctx context.Context, env executor.Env) (executor.Output, err
 		defer stop()
 	}
 	w := &attempt{cfg: r.cfg, env: env, given: given, past: fold(env.Journal.Events())}
+	w.crew.join()
 	l, err := w.open(ctx, opening{agent: given.Agent, prompt: given.Prompt, instructions: given.Instructions, model: given.Model, needs: given.Needs, schema: given.Schema})
 	if err != nil {
 		return executor.Output{}, ended(ctx, err)
@@ -114,6 +115,7 @@ type attempt struct {
 	env   executor.Env
 	given *executor.AgentEnv
 	past  *past
+	crew  crew
 }
 
 // opening is what an agent begins with.

@@ -84,7 +84,7 @@ func (l *loop) work(ctx context.Context, of int32, uses []*model.ToolUse) error 
 		return err
 	}
 	var asks []*call
-	if len(ready) > 0 { // else the step is laid down with its questions
+	if len(ready) > 0 || l.crew.others() { // else the step is laid down with its questions
 		asks = asking(calls)
 	}
 	if len(begin)+len(asks) > 0 {
@@ -311,7 +311,7 @@ func (l *loop) carryOut(ctx context.Context, c *call) {
 		l.env.Journal.Later(e)
 		return
 	}
-	write, done := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.Grace)
+	write, done := sheltered(ctx, l.cfg.Grace)
 	defer done()
 	if err := l.env.Journal.Append(write, c.finished(time.Since(began))); err != nil {
 		c.err = err

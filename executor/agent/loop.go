@@ -385,7 +385,8 @@ func (l *loop) nested(ctx context.Context, _ executor.Env, a *pipeline.Agent, pr
 	defer inner.close()
 	v, err := inner.run(ctx)
 	if err != nil {
-		if f, ok := errors.AsType[*pipeline.Failure](context.Cause(ctx)); ok && ctx.Err() != nil && f.Reason == ReasonWall {
+		// Where it only waits for people, that is no work.
+		if f, ok := errors.AsType[*pipeline.Failure](context.Cause(ctx)); ok && ctx.Err() != nil && f.Reason == ReasonWall && !suspends(err) {
 			err = f
 		}
 		return tool.Result{}, err

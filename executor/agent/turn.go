@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/executor"
@@ -40,18 +41,20 @@ func (l *loop) pose(ctx context.Context, calls []*call, events ...pipeline.Event
 }
 
 // runAll carries out the calls that are ready, some at a time. One that fails
-// does not end the others. As long as any is at work, those that people decide
-// about begin with the decision, and what calls come to ask is asked at once.
+// does not end the others. As long as anything of the step is at work, those that
+// people decide about begin with the decision, and what calls come to ask is asked at
+// once.
 func (l *loop) runAll(ctx context.Context, calls, ready []*call) {
 	if len(calls) == 1 && len(ready) == 1 {
 		l.carryOut(ctx, ready[0])
 		return
 	}
 	ended := make(chan *call)
-	for running := 0; len(ready) > 0 || running > 0; {
+	for running := 0; ; {
 		for ; len(ready) > 0 && running < l.limits.Parallel; running++ {
 			c := ready[0]
 			ready = ready[1:]
+			l.crew.join()
 			go func() {
 				l.carryOut(ctx, c)
 				ended <- c
@@ -62,12 +65,30 @@ func (l *loop) runAll(ctx context.Context, calls, ready []*call) {
 			ready = append(ready, more...)
 			continue
 		}
+		if running == 0 {
+			over, stays := (<-chan struct{})(nil), false
+			if ctx.Err() == nil && slices.ContainsFunc(calls, func(c *call) bool { return c.open != "" }) {
+				over, stays = l.crew.stay()
+			}
+			if !stays {
+				return
+			}
+			select {
+			case <-changed:
+			case <-over:
+			case <-ctx.Done():
+			}
+			l.crew.join()
+			continue
+		}
+		l.crew.leave()
 		select {
-		case c := <-ended:
+		case c := <-ended: // whose place in the crew is this agent's now
 			if running--; running > 0 {
 				l.relay(ctx, c)
 			}
 		case <-changed:
+			l.crew.join()
 		}
 	}
 }
