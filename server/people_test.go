@@ -91,6 +91,14 @@ func TestASignalLandsInTheInbox(t *testing.T) {
 	if got := string(messages[0].Body); got != `{"data":{"n":9007199254740993},"name":"go-on"}` {
 		t.Errorf("body: %s", got)
 	}
+	for range 2 { // the answer to the first was lost
+		f.decoded("POST", "/v1/runs/"+string(id)+"/signals/go-on", `{"data":1,"idempotency_key":"k"}`)
+	}
+	if messages, err = f.st.Inbox(t.Context(), []pipeline.RunID{id}); err != nil || len(messages) != 2 {
+		t.Errorf("inbox: %v %v", messages, err)
+	}
+	f.refused(409, "idempotency_key_reused", "POST", "/v1/runs/"+string(id)+"/signals/go-on", `{"data":2,"idempotency_key":"k"}`)
+	f.refused(400, "too_long", "POST", "/v1/runs/"+string(id)+"/signals/go-on", `{"idempotency_key":"`+strings.Repeat("k", 257)+`"}`)
 	f.refused(400, "invalid_name", "POST", "/v1/runs/"+string(id)+"/signals/a%20b", `{}`)
 	f.refused(400, "reserved_name", "POST", "/v1/runs/"+string(id)+"/signals/cancel", `{}`)
 	f.refused(404, "run_not_found", "POST", "/v1/runs/x/signals/a", `{}`)

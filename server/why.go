@@ -54,6 +54,7 @@ type why struct {
 	run    *pipeline.Run
 	causes []pipeline.Cause
 	busy   []pipeline.Ref // steps that are being carried out, some of them
+	agents bool           // there are agents among them, which wait for the runs that their tools begin
 }
 
 func (w *why) add(c pipeline.Cause) {
@@ -281,8 +282,21 @@ func (w *why) children(ctx context.Context, s *Server) error {
 	default:
 		c.Message = fmt.Sprintf("%d runs that it began have not ended", n)
 	}
-	c.Message += "; it does not wait for them"
+	if !w.agents {
+		c.Message += "; it does not wait for them"
+		w.add(c)
+		return nil
+	}
+	c.Message += "; its agents wait for those that their tools have begun"
 	w.add(c)
+	for _, run := range page.Runs {
+		if run.Status == pipeline.RunQueued {
+			w.add(pipeline.Cause{
+				Code: "child_queued", Since: run.CreatedAt, Refs: []pipeline.Ref{{Kind: "run", ID: string(run.ID)}},
+				Message: fmt.Sprintf("the run %s of the pipeline %s that it began has not started yet", run.ID, run.Pipeline),
+			})
+		}
+	}
 	return nil
 }
 
@@ -298,6 +312,7 @@ func (w *why) steps(ctx context.Context, s *Server) error {
 	}
 	_, err = r.steps(ctx, 0, stepsLooked, func(step *pipeline.Step) bool {
 		ref := pipeline.Ref{Kind: "step", ID: string(step.Path)}
+		w.agents = w.agents || step.Status == pipeline.StepRunning && step.Action == pipeline.AgentAction
 		switch {
 		case step.Status == pipeline.StepWaiting:
 			w.add(waitingFor(step, ref))

@@ -129,6 +129,16 @@ func TestWhyARunIsWhereItIs(t *testing.T) {
 			},
 		},
 		{
+			name:     "an agent waits for its child",
+			events:   []pipeline.Event{{Type: pipeline.StepStarted, Path: "s", Attempt: 1, Data: pipeline.Data{Kind: started.Data.Kind, Action: pipeline.AgentAction}}},
+			children: []*pipeline.Run{{ID: child.ID, Pipeline: "below", Status: pipeline.RunQueued, CreatedAt: child.CreatedAt}},
+			want: []string{
+				"running: steps are being carried out by the server test [step s, replica test]",
+				fmt.Sprintf("children: 1 run that it began has not ended; its agents wait for those that their tools have begun [run %s]", child.ID),
+				fmt.Sprintf("child_queued: the run %s of the pipeline below that it began has not started yet [run %s]", child.ID, child.ID),
+			},
+		},
+		{
 			name: "it waits for its turn", change: func(st *store.Standing) {
 				st.Replica, st.Waits, st.Replicas, st.Ahead = "", true, alive, 1
 				st.Queue = &store.Queue{Name: "q", Paused: &store.Pause{At: at, By: "bob"}}

@@ -49,6 +49,7 @@ var causeTitles = map[string]string{
 	"timer":           "It waits for a time",
 	"retry":           "It waits for its next attempt",
 	"running":         "Steps are under way",
+	"child_queued":    "A run that it began stands in line",
 }
 
 // Title is the cause in a few words.

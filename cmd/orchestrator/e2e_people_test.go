@@ -88,7 +88,8 @@ func TestRESTApprovesForTheRunAndSteers(t *testing.T) {
 	s.decides(list[1].ID, `{"decision": "reject"}`, http.StatusConflict, "")
 	s.steers(id, `{"step": "settle", "text": " "}`, http.StatusBadRequest, "required")
 	s.steers(id, `{"step": "nowhere", "text": "hello"}`, http.StatusNotFound, "no_step")
-	s.steers(id, `{"step": "settle", "text": "Say it in rhyme, äöü 🐝."}`, http.StatusOK, id)
+	s.steers(id, `{"step": "settle", "text": "Say it in rhyme, äöü 🐝.", "idempotency_key": "rhyme"}`, http.StatusOK, id)
+	s.steers(id, `{"step": "settle", "text": "Say it in prose.", "idempotency_key": "rhyme"}`, http.StatusConflict, "idempotency_key_reused")
 	eventually(t, "the message is recorded", func() bool {
 		_, _, text := s.send(http.MethodGet, "/v1/runs/"+id+"/events?page_size=100", "")
 		return strings.Contains(text, "signal_received")
@@ -96,6 +97,10 @@ func TestRESTApprovesForTheRunAndSteers(t *testing.T) {
 	o.open()
 	s.finish(id, "COMPLETED", "settle")
 	s.steers(id, `{"step": "settle", "text": "too late"}`, http.StatusConflict, "step_finished")
+	s.steers(id, `{"step": "settle", "text": "Say it in rhyme, äöü 🐝.", "idempotency_key": "rhyme"}`, http.StatusOK, id)
+	if _, _, text := s.send(http.MethodGet, "/v1/runs/"+id+"/events?page_size=500", ""); strings.Count(text, `"signal_received"`) != 1 {
+		t.Errorf("what was sent twice is recorded %d times", strings.Count(text, `"signal_received"`))
+	}
 	if out := string(s.run(id).Outputs); !strings.Contains(out, "paid: ") || o.calls("/pay") != 3 {
 		t.Errorf("the outputs are %s after %d calls", out, o.calls("/pay"))
 	}

@@ -96,7 +96,7 @@ func (c *cli) nextFor(run string, cause *api.Cause) string {
 		return "pipelines resume " + ref("pipeline")
 	case "queue_full", "rate_limit":
 		return "queues get " + ref("queue")
-	case "concurrency", "children":
+	case "concurrency", "children", "child_queued":
 		return "runs why " + ref("run")
 	case "approval":
 		return "approvals get " + ref("approval")
