@@ -64,7 +64,7 @@ func aboutPage(version string, now time.Time) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 4, "</dd></div><div><dt>Storage</dt><dd><a href=\"/storage\">What the store takes</a></dd></div><div><dt>API</dt><dd><a href=\"/docs\">Documentation</a>, <a href=\"/openapi.json\">OpenAPI</a></dd></div></dl><section class=\"part\"><h2>Keys</h2><dl class=\"keys\"><div><dt><kbd>/</kbd></dt><dd>find</dd></div><div><dt><kbd>j</kbd> <kbd>k</kbd></dt><dd>next and previous entry of a list</dd></div><div><dt><kbd>Enter</kbd></dt><dd>open the entry</dd></div><div><dt><kbd>Esc</kbd></dt><dd>close the step</dd></div></dl></section>")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 4, "</dd></div><div><dt>Storage</dt><dd><a href=\"/storage\">What the store takes</a></dd></div><div><dt>API</dt><dd><a href=\"/docs\">Documentation</a> <a href=\"/openapi.json\">OpenAPI</a></dd></div></dl><section class=\"part\"><h2>Keys</h2><dl class=\"keys\"><div><dt><kbd>/</kbd></dt><dd>find</dd></div><div><dt><kbd>j</kbd> <kbd>k</kbd></dt><dd>next and previous entry of a list</dd></div><div><dt><kbd>Enter</kbd></dt><dd>open the entry</dd></div><div><dt><kbd>Esc</kbd></dt><dd>close the step</dd></div></dl></section>")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

@@ -159,11 +159,20 @@ func pretty(text string, limit int) (string, int) {
 	if strings.HasPrefix(text, `"`) && json.Unmarshal([]byte(text), &s) == nil {
 		out = s
 	}
-	if len(out) > limit {
-		return strings.ToValidUTF8(out[:limit], ""), len(out) - limit
+	more := max(0, len(out)-limit)
+	if more > 0 {
+		out = strings.ToValidUTF8(out[:limit], "")
 	}
-	return out, 0
+	if text[0] == '{' || text[0] == '[' {
+		out = unescaped.Replace(out)
+	}
+	return out, more
 }
+
+// unescaped writes in JSON as they are the characters that Go's encoder escapes
+// for pages that take it for HTML; ours escape it themselves. A backslash that is
+// itself escaped stays.
+var unescaped = strings.NewReplacer(`\\`, `\\`, `\u003c`, "<", `\u003e`, ">", `\u0026`, "&")
 
 // num is a coordinate of a drawing, to the tenth of a pixel.
 func num(f float64) string {

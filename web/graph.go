@@ -198,13 +198,31 @@ func preview(g *api.Graph) drawing {
 }
 
 // labelRoom is how many characters of a label fit into a box beside its icon
-// and note.
-func (b box) labelRoom() int {
+// and, on the same line, its note.
+func (b box) labelRoom() int { return max(4, b.room(!b.noteBelow())) }
+
+// kindRoom is how many characters of what it does fit below the label.
+func (b box) kindRoom() int { return b.room(b.noteBelow()) }
+
+func (b box) room(besideNote bool) int {
 	room := b.Node.GetWidth() - 34
-	if b.Note != "" {
+	if b.Note != "" && besideNote {
 		room -= float64(8*len([]rune(b.Note)) + 6)
 	}
-	return max(4, int(room/7.2))
+	return int(room / 7.2)
+}
+
+// noteBelow reports whether the note would hide the label and stands below it.
+func (b box) noteBelow() bool {
+	return b.tall() && b.Note != "" && b.room(true) < min(len([]rune(b.Label)), 8)
+}
+
+// noteLine is where the note stands.
+func (b box) noteLine() float64 {
+	if b.noteBelow() {
+		return b.baseline() + 15
+	}
+	return b.baseline()
 }
 
 // Coordinates of the parts of a box.

@@ -50,9 +50,14 @@ func (s *site) toolList(w http.ResponseWriter, r *http.Request) {
 	s.show(w, r, http.StatusOK, page{"Tools", "models", toolsPage(list.GetTools())})
 }
 
-// perMillion is a price in USD for a million tokens.
+// perMillion is a price in USD for a million tokens: cents at least, and what
+// is smaller where there is some.
 func perMillion(usd float64) string {
-	return "$" + strconv.FormatFloat(usd, 'f', -1, 64)
+	whole := strconv.FormatFloat(usd, 'f', 2, 64)
+	if exact := strconv.FormatFloat(usd, 'f', -1, 64); len(exact) > len(whole) {
+		return "$" + exact
+	}
+	return "$" + whole
 }
 
 // share is a part of a whole in percent; 0: there is no whole.

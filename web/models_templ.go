@@ -153,7 +153,7 @@ func modelsPage(d modelsData) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				if m.GetBreaker() == "" || m.GetBreaker() == "closed" {
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 16, "<span class=\"dim\">closed</span>")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 16, "<span class=\"dim\">Closed</span>")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -167,9 +167,9 @@ func modelsPage(d modelsData) templ.Component {
 						return templ_7745c5c3_Err
 					}
 					var templ_7745c5c3_Var6 string
-					templ_7745c5c3_Var6, templ_7745c5c3_Err = templ.JoinStringErrs(m.GetBreaker())
+					templ_7745c5c3_Var6, templ_7745c5c3_Err = templ.JoinStringErrs(sentence(human.Phrase(m.GetBreaker())))
 					if templ_7745c5c3_Err != nil {
-						return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/models.templ`, Line: 65, Col: 26}
+						return templ.Error{Err: templ_7745c5c3_Err, FileName: `web/models.templ`, Line: 65, Col: 50}
 					}
 					_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var6))
 					if templ_7745c5c3_Err != nil {
@@ -308,7 +308,7 @@ func modelsPage(d modelsData) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		if len(d.Budgets) == 0 {
-			templ_7745c5c3_Err = empty("No budget bounds what runs spend together. One of config.yaml, as in budgets: {day: {usd: 20}}, will stand here with what is spent.", "orchestrator configuration").Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = empty("No budget bounds what runs spend together. One of config.yaml, as in orchestrator: {budgets: {day: {usd: 20}}}, will stand here with what is spent.", "orchestrator help configuration").Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -95,6 +95,9 @@ func (s *site) stepData(ctx context.Context, v *view, sc screen) (stepData, erro
 			return d, err
 		}
 		d.Talk.newest(talkShown)
+		if len(d.Talk.Entries) == 0 && finalStep(step.GetStatus()) {
+			d.Talk = nil
+		}
 	}
 	if d.Log, err = s.readLogs(ctx, sc.Run, sc.Step, drawerLog); err != nil {
 		return d, err

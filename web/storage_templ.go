@@ -269,7 +269,7 @@ func storageReport(r *api.StorageReport) templ.Component {
 			}
 		}
 		if len(r.GetShared()) > 0 {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 25, "<h2 class=\"part\">Of no day</h2><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Of no day\"><table class=\"list\"><thead><tr><th scope=\"col\">Table</th><th scope=\"col\" class=\"num\">Rows</th><th scope=\"col\" class=\"num\">Bytes</th></tr></thead> <tbody>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 25, "<h2 class=\"part\">Other tables</h2><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Other tables\"><table class=\"list\"><thead><tr><th scope=\"col\">Table</th><th scope=\"col\" class=\"num\">Rows</th><th scope=\"col\" class=\"num\">Bytes</th></tr></thead> <tbody>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

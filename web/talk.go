@@ -67,6 +67,7 @@ type livePiece struct {
 	Kind  string
 	Name  string
 	Text  string
+	Cut   bool // its beginning is missing
 }
 
 // talks reports whether a step may have made calls.
@@ -363,9 +364,10 @@ func pathOfCall(run string, c *api.Call) string {
 
 // ongoing is what the calls of one step give while a page looks on.
 type ongoing struct {
-	mu   sync.Mutex
-	list []livePiece
-	news bool
+	mu    sync.Mutex
+	list  []livePiece
+	news  bool
+	there bool // an event of the step has come: what begins from now on is heard from its beginning
 }
 
 // hear takes a message that is only live.
@@ -380,18 +382,20 @@ func (p *ongoing) hear(e *api.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.news = true
-	if d.Kind == "reset" {
+	if d.Kind == "reset" { // the answer begins anew
+		p.there = true
 		p.list = slices.DeleteFunc(p.list, func(l livePiece) bool { return l.Call == d.Call })
 		return
 	}
 	i := slices.IndexFunc(p.list, func(l livePiece) bool { return l.Call == d.Call && l.Kind == d.Kind && l.Name == d.Name })
 	if i < 0 {
-		p.list = append(p.list, livePiece{Call: d.Call, Agent: d.Agent, Kind: d.Kind, Name: d.Name})
+		p.list = append(p.list, livePiece{Call: d.Call, Agent: d.Agent, Kind: d.Kind, Name: d.Name, Cut: !p.there})
 		i = len(p.list) - 1
 	}
 	text := p.list[i].Text + d.Text
 	if over := len(text) - liveText; over > 0 {
 		text = strings.ToValidUTF8(text[over:], "")
+		p.list[i].Cut = true
 	}
 	p.list[i].Text = text
 }
@@ -400,6 +404,7 @@ func (p *ongoing) hear(e *api.Event) {
 func (p *ongoing) recorded(e *api.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.there = true
 	if len(p.list) == 0 {
 		return
 	}

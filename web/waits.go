@@ -103,7 +103,7 @@ func waitWord(w *api.Waiting) string {
 // dueWord says what the time of a wait means.
 func dueWord(w *api.Waiting) string {
 	if w.GetFor() == "timer" || w.GetFor() == "retry" {
-		return "until"
+		return "goes on"
 	}
 	return "gives up"
 }

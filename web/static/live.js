@@ -205,6 +205,13 @@ async function look() {
   if (box) setTimeout(look, Number(box.dataset.poll));
 }
 
+// ---- On a narrow screen the entry that is lit is scrolled to
+
+for (const bar of document.querySelectorAll(".top nav, .tabs, .chips")) {
+  const lit = bar.querySelector("[aria-current]");
+  if (lit) bar.scrollLeft += Math.max(0, lit.getBoundingClientRect().right + 40 - bar.getBoundingClientRect().right);
+}
+
 // ---- The drawer of a step opens without leaving the page
 
 const main = document.querySelector("[data-run]");
