@@ -62,6 +62,17 @@ func (a *array) bytes() []byte {
 	return b
 }
 
+// element is the element at a place of the buffer, nil where it is NULL, and the
+// place of the next one. The first one is at arrayHeader.
+func (a *array) element(at int) (value []byte, next int) {
+	size := int32(binary.BigEndian.Uint32(a.buf[at:]))
+	at += 4
+	if size < 0 {
+		return nil, at
+	}
+	return a.buf[at : at+int(size)], at + int(size)
+}
+
 func (a *array) putNull() {
 	a.n++
 	a.null = true

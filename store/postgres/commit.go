@@ -12,7 +12,7 @@ import (
 
 // Commit implements store.Lane. The batch is one round trip and one implicit
 // transaction: the fence, idempotency keys in order, runs, their records in one
-// statement, and the rest.
+// statement, and the rest; or fewer and simpler statements, if it is small.
 func (l *lane) Commit(ctx context.Context, b *store.Batch) (store.Result, error) {
 	w := &l.w
 	if err := w.encode(l.epoch, b); err != nil {
@@ -24,6 +24,9 @@ func (l *lane) Commit(ctx context.Context, b *store.Batch) (store.Result, error)
 		res, err := l.send(trying, b)
 		if err == nil {
 			l.doubt = false
+			if l.w.ended.n > 0 {
+				l.wary = max(l.wary-1, 0)
+			}
 			return res, nil
 		}
 		var pg *pgconn.PgError
@@ -34,6 +37,10 @@ func (l *lane) Commit(ctx context.Context, b *store.Batch) (store.Result, error)
 				return store.Result{}, store.ErrFenced
 			}
 			if n < 5 && again(err) {
+				continue
+			}
+			if n < 5 && !l.doubt && l.wary == 0 && isLeftBehind(err) {
+				l.wary = wariness
 				continue
 			}
 			if n < 5 && pg.Code == "23505" && !l.doubt {
@@ -82,22 +89,67 @@ func (l *lane) send(ctx context.Context, b *store.Batch) (store.Result, error) {
 			return store.Result{}, err
 		}
 	}
-	runs, log, keyedLog := insertRuns, insertLog, insertKeyedLog
-	if l.doubt {
-		runs, log, keyedLog = insertRunsAgain, insertLogAgain, insertKeyedLogAgain
-	}
 	var batch pgconn.Batch
 	var err error
 	n := 0 // statements
-	add := func(sql string, params ...[]byte) {
+	add := func(sql string, params ...[]byte) int {
+		if err == nil {
+			var d *pgconn.StatementDescription
+			if d, err = l.prepare(ctx, sql); err == nil {
+				batch.ExecStatement(d, params, binaryFormat, binaryFormat)
+			}
+		}
+		n++
+		return n - 1
+	}
+	woken, freed, withdrawn := -1, -1, -1
+	if !l.doubt && w.small() && (w.ended.n == 0 || l.wary == 0 && !w.holds) {
+		w.addSmall(add)
+	} else {
+		woken, freed, withdrawn = w.addAll(add, l.doubt)
+	}
+	outcome := w.keys.n > 0
+	if outcome {
+		add(keyOutcome, w.keys.bytes())
+	}
+	if err != nil {
+		return store.Result{}, err
+	}
+	reader := l.conn.PgConn().ExecBatch(ctx, &batch)
+	var owners map[string]keyOwner
+	bell := store.Bell{Approvals: w.ask[0].n+w.withdraw.n > 0}
+	for i := 0; reader.NextResult(); i++ {
+		r := reader.ResultReader()
+		if outcome && len(r.FieldDescriptions()) == 3 {
+			owners = make(map[string]keyOwner, w.keys.n)
+			for r.NextRow() {
+				v := r.Values()
+				owners[string(v[0])] = keyOwner{run: [16]byte(v[1]), digest: string(v[2])}
+			}
+		}
+		tag, err := r.Close()
 		if err != nil {
-			return
+			break // Close of the batch says it
 		}
-		var d *pgconn.StatementDescription
-		if d, err = l.prepare(ctx, sql); err == nil {
-			batch.ExecStatement(d, params, binaryFormat, binaryFormat)
-			n++
-		}
+		bell.Queued = bell.Queued || (i == woken || i == freed) && tag.RowsAffected() > 0
+		bell.Approvals = bell.Approvals || i == withdrawn && tag.RowsAffected() > 0
+	}
+	if err := reader.Close(); err != nil {
+		return store.Result{}, err
+	}
+	if !bell.Empty() {
+		l.s.Ring(bell)
+	}
+	return w.result(b, owners), nil
+}
+
+// addAll adds the statements of a batch of any kind. It returns the places of those
+// whose count of rows matters, or -1.
+func (w *batchWriter) addAll(add func(sql string, params ...[]byte) int, doubt bool) (woken, freed, withdrawn int) {
+	woken, freed, withdrawn = -1, -1, -1
+	runs, log, keyedLog := insertRuns, insertLog, insertKeyedLog
+	if doubt {
+		runs, log, keyedLog = insertRunsAgain, insertLogAgain, insertKeyedLogAgain
 	}
 	add(fence, w.epoch[:])
 	if w.keys.n > 0 {
@@ -141,50 +193,14 @@ func (l *lane) send(ctx context.Context, b *store.Batch) (store.Result, error) {
 	if w.withdraw.n > 0 {
 		add(withdrawApprovals, w.withdraw.bytes())
 	}
-	woken, freed, withdrawn := -1, -1, -1 // the places of statements whose count matters
 	if w.park[0].n > 0 {
-		woken = n
-		add(wakeParked, w.park[0].bytes(), w.park[1].bytes())
+		woken = add(wakeParked, w.park[0].bytes(), w.park[1].bytes())
 	}
 	if w.ended.n > 0 {
-		freed = n
-		add(dropHoldings, w.ended.bytes())
-		withdrawn = n
-		add(withdrawEnded, w.ended.bytes())
+		freed = add(dropHoldings, w.ended.bytes())
+		withdrawn = add(withdrawEnded, w.ended.bytes())
 	}
-	outcome := w.keys.n > 0
-	if outcome {
-		add(keyOutcome, w.keys.bytes())
-	}
-	if err != nil {
-		return store.Result{}, err
-	}
-	reader := l.conn.PgConn().ExecBatch(ctx, &batch)
-	var owners map[string]keyOwner
-	bell := store.Bell{Approvals: w.ask[0].n+w.withdraw.n > 0}
-	for i := 0; reader.NextResult(); i++ {
-		r := reader.ResultReader()
-		if outcome && len(r.FieldDescriptions()) == 3 {
-			owners = make(map[string]keyOwner, w.keys.n)
-			for r.NextRow() {
-				v := r.Values()
-				owners[string(v[0])] = keyOwner{run: [16]byte(v[1]), digest: string(v[2])}
-			}
-		}
-		tag, err := r.Close()
-		if err != nil {
-			break // Close of the batch says it
-		}
-		bell.Queued = bell.Queued || (i == woken || i == freed) && tag.RowsAffected() > 0
-		bell.Approvals = bell.Approvals || i == withdrawn && tag.RowsAffected() > 0
-	}
-	if err := reader.Close(); err != nil {
-		return store.Result{}, err
-	}
-	if !bell.Empty() {
-		l.s.Ring(bell)
-	}
-	return w.result(b, owners), nil
+	return woken, freed, withdrawn
 }
 
 var binaryFormat = []int16{1}

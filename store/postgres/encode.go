@@ -26,6 +26,7 @@ type batchWriter struct {
 	blob                      [4]array
 	blobs                     []store.Blob
 	days                      []int64 // of the batch's runs, each once
+	holds                     bool    // a run that ends has a queue or a key of its own, and so perhaps a slot
 	body                      []byte
 }
 
@@ -83,7 +84,7 @@ func (w *batchWriter) reset(epoch int64) {
 	each(&w.mark[1], oidUUID)
 	each(&w.mark[2], oidInt4)
 	w.place.reset(each)
-	w.blobs, w.days = w.blobs[:0], w.days[:0]
+	w.blobs, w.days, w.holds = w.blobs[:0], w.days[:0], false
 	putInt8(w.epoch[:], epoch)
 }
 
@@ -140,6 +141,7 @@ func (w *batchWriter) encode(epoch int64, b *store.Batch) error {
 		w.fin[13].putBool(r.Status.Final())
 		if r.Status.Final() {
 			w.ended.putBytes(id[:])
+			w.holds = w.holds || r.Queue != "" || r.Concurrency.Key != ""
 		}
 	}
 	for i := range b.Park {

@@ -23,6 +23,7 @@ type lane struct {
 	conn     *pgx.Conn // nil while it is lost
 	prepared map[string]*pgconn.StatementDescription
 	doubt    bool   // the last batch may have been recorded
+	wary     int    // so many batches that end runs take the general statements
 	claiming []pick // a claim whose outcome is unknown
 	w        batchWriter
 }
@@ -125,8 +126,7 @@ func (l *lane) prepare(ctx context.Context, sql string) (*pgconn.StatementDescri
 	return d, err
 }
 
-const fence = `SELECT 1 / (SELECT count(*)::integer FROM
-	(SELECT FROM lane_lease WHERE epoch = $1 AND expires_at > clock_timestamp() FOR KEY SHARE) l)`
+var fence = `SELECT 1 / ` + fmt.Sprintf(stands, "$1")
 
 // isFence recognizes the fence's division by zero.
 func isFence(err error) bool {
