@@ -53,7 +53,7 @@ func serve(mode string) {
 	case "silent":
 		_, _ = io.Copy(io.Discard, os.Stdin)
 	case "deaf":
-		select {}
+		time.Sleep(time.Hour) // the runtime would end one that waits for nothing
 	case "stubborn": // does not end when its input does, nor when it is told to
 		_, _ = exec.Command("sh", "-c", "trap '' TERM; echo $$ > stubborn.pid; exec sleep 1000").CombinedOutput() //nolint:noctx // it is killed
 	case "garbage":
