@@ -52,10 +52,11 @@ func TestServersThatCallModelsByTheirFilesAreUnderstood(t *testing.T) {
 		filepath.Join(folder, "llama2-7b"):              true,
 		filepath.Join(folder, "llama2-7b.gguf"):         true,
 		filepath.Join(folder, "meta", "llama2-7b.gguf"): true,
-		"llama2-7b.gguf":                                true,
-		"/elsewhere/llama2-7b.gguf":                     false,
-		filepath.Join(folder, "llama2-70b.gguf"):        false,
-		folder + "-old/llama2-7b":                       false,
+
+		"llama2-7b.gguf":                         true,
+		"/elsewhere/llama2-7b.gguf":              false,
+		filepath.Join(folder, "llama2-70b.gguf"): false,
+		folder + "-old/llama2-7b":                false,
 	} {
 		r, s := serving(t, folder, false, "other", id)
 		_, err := r.Ask(t.Context(), (&book{}).attempt(), ask("hello"))

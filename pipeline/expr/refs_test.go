@@ -66,6 +66,7 @@ func TestRefs(t *testing.T) {
 		// locals
 		"{% for i in a.b %}{{ i.x }}{{ loop.index }}{{ c }}{% else %}{{ i }}{% endfor %}{{ i }}": "a.b c i i",
 		"{% for k, v in m.items() if v > n %}{{ k }}{% endfor %}":                                "m n",
+
 		"{% set x = x + 1 %}{{ x }}":                           "x",
 		"{% set x = a.b %}{{ x.y | default(z) }}":              "a.b z",
 		"{% for i in [1] %}{% set y = 1 %}{% endfor %}{{ y }}": "y",
