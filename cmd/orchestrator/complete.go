@@ -33,7 +33,7 @@ func (c *cli) completeFlags(root *cobra.Command) {
 		}
 		cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 0 {
-				return c.completeRun("signal")(cmd, args, typed)
+				return c.completeRun(verb)(cmd, args, typed)
 			}
 			return c.completeStep(cmd, args[:1], typed)
 		}
@@ -67,6 +67,11 @@ func (c *cli) completeFlags(root *cobra.Command) {
 	for _, verb := range []string{"get", "test"} {
 		if cmd, _, err := root.Find([]string{"models", verb}); err == nil {
 			cmd.ValidArgsFunction = c.completeModel
+		}
+	}
+	for _, verb := range []string{"get", "call"} {
+		if cmd, _, err := root.Find([]string{"tools", verb}); err == nil {
+			cmd.ValidArgsFunction = c.completeTool
 		}
 	}
 	for verb, copied := range map[string]bool{"get": false, "test": false, "update": true, "remove": true} {
@@ -139,7 +144,7 @@ func (c *cli) completeRun(verb string) cobra.CompletionFunc {
 		}
 		filter := ""
 		switch verb {
-		case "cancel", "signal":
+		case "cancel", "signal", "steer":
 			filter = "status:queued,running,waiting,paused"
 		case "resume":
 			filter = "status:queued,waiting,paused"
@@ -162,6 +167,24 @@ func (c *cli) completeRun(verb string) cobra.CompletionFunc {
 			return out
 		})
 	}
+}
+
+// completeTool completes the name of a tool that needs no description.
+func (c *cli) completeTool(_ *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(given) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return c.completing(c.reader, func(ctx context.Context, cl *client) []string {
+		resp, err := cl.tools.ListTools(ctx, &api.ListToolsRequest{})
+		if err != nil {
+			return nil
+		}
+		var names []string
+		for _, t := range resp.GetTools() {
+			names = append(names, t.GetName()+"\t"+t.GetEffect())
+		}
+		return names
+	})
 }
 
 // completeApproval offers the newest approvals that the verb makes sense for.
