@@ -99,7 +99,7 @@ func TestCutAtCommit(t *testing.T) {
 		name string
 		cut  func(*proxy)
 	}{
-		{"after", func(p *proxy) { p.swallow.Store(true) }},
+		{"after", func(p *proxy) { p.forget.Store(true) }},
 		{"before", func(p *proxy) { p.cut() }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"io"
 	"net"
@@ -20,6 +21,7 @@ type proxy struct {
 	statements atomic.Int64
 	mute       atomic.Bool // bells do not pass, as behind a pooler
 	swallow    atomic.Bool // the next answer of the server is lost, and its connection with it
+	forget     atomic.Bool // the same of the next answer on a connection of a lane
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -74,6 +76,7 @@ func (p *proxy) serve(client net.Conn) {
 	p.conns[client], p.conns[server] = true, true
 	p.mu.Unlock()
 	var both sync.WaitGroup
+	var lane atomic.Bool
 	both.Go(func() {
 		defer client.Close()
 		if p.mute.Load() {
@@ -83,7 +86,7 @@ func (p *proxy) serve(client net.Conn) {
 		buf := make([]byte, 32<<10)
 		for {
 			n, err := server.Read(buf)
-			if err != nil || p.swallow.CompareAndSwap(true, false) {
+			if err != nil || p.swallow.CompareAndSwap(true, false) || lane.Load() && p.forget.CompareAndSwap(true, false) {
 				return
 			}
 			if _, err := client.Write(buf[:n]); err != nil {
@@ -93,7 +96,7 @@ func (p *proxy) serve(client net.Conn) {
 	})
 	both.Go(func() {
 		defer server.Close()
-		p.forward(bufio.NewReader(client), server)
+		p.forward(bufio.NewReader(client), server, &lane)
 	})
 	both.Wait()
 	p.mu.Lock()
@@ -102,8 +105,9 @@ func (p *proxy) serve(client net.Conn) {
 	p.mu.Unlock()
 }
 
-// forward passes the client's messages on and counts those that execute.
-func (p *proxy) forward(client io.Reader, server io.Writer) {
+// forward passes the client's messages on and counts those that execute. It tells a
+// lane by the names of its statements.
+func (p *proxy) forward(client io.Reader, server io.Writer, lane *atomic.Bool) {
 	for started := false; ; started = true {
 		head := make([]byte, 4, 5)
 		if started {
@@ -118,6 +122,9 @@ func (p *proxy) forward(client io.Reader, server io.Writer) {
 		body := make([]byte, binary.BigEndian.Uint32(head[len(head)-4:])-4)
 		if _, err := io.ReadFull(client, body); err != nil {
 			return
+		}
+		if started && head[0] == 'B' && bytes.HasPrefix(body, []byte("\x00s0\x00")) {
+			lane.Store(true)
 		}
 		if _, err := server.Write(append(head, body...)); err != nil {
 			return
