@@ -453,8 +453,8 @@ func (c *call) record(ctx context.Context, a *Response, err error) error {
 	m := base.addition(c.sent, c.parts, c.sentAs)
 	c.cut.note(m)
 	i.Request = m
-	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordWait)
-	defer cancel()
+	within, done := executor.Sheltered(ctx, recordWait)
+	defer done()
 	if err := c.env.Journal.Append(within, pipeline.Event{Type: pipeline.ModelCalled, Path: c.env.Path, Data: d}); err != nil {
 		return err
 	}

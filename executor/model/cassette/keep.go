@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/orchestrator-project/orchestrator/executor/model"
 )
@@ -46,10 +47,18 @@ func (p *Provider) keyOf(r *model.Request) string {
 }
 
 // Keep adds an answer to the file, which is whole at any time. What others have
-// added to the file meanwhile stays.
-func (p *Provider) Keep(_ context.Context, r *model.Request, a *model.Response, redact func(string) string) error {
+// added to the file meanwhile, in this process or another one, stays.
+func (p *Provider) Keep(ctx context.Context, r *model.Request, a *model.Response, redact func(string) string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := os.MkdirAll(filepath.Dir(p.file), 0o750); err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	lock, err := lockFile(ctx, p.file+".lock")
+	if err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	defer lock.Close()
 	text, err := os.ReadFile(p.file)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("record: %w", err)
@@ -83,11 +92,39 @@ func (p *Provider) Keep(_ context.Context, r *model.Request, a *model.Response, 
 	return nil
 }
 
+// lockWait is how long somebody else may be writing.
+const lockWait = 30 * time.Second
+
+// lockFile waits for its turn to write. The lock is that of a file beside the cassette,
+// which is replaced itself and would take its lock along; it ends with Close, or with
+// the process.
+func lockFile(ctx context.Context, name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // beside the file that the operator named
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errors.New(name+" is locked by another process"))
+	defer cancel()
+	for {
+		ours, err := tryLock(f)
+		if ours {
+			return f, nil
+		}
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", name, err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, context.Cause(ctx)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
 // replace writes a file so that nobody finds a part of it.
 func replace(file string, text []byte) (err error) {
-	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
-		return err
-	}
 	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*")
 	if err != nil {
 		return err
