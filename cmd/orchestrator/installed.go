@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -46,6 +47,24 @@ func installed(home string, secret, env func(string) (string, bool)) ([]mcp.Serv
 		}
 	}
 	return list, nil
+}
+
+// offered tells those who list tools of the servers that pipelines may name. None is
+// asked what it has: that would start programs, or wait for others.
+func offered(servers []mcp.Server) []pipeline.ToolSpec {
+	var list []pipeline.ToolSpec
+	for i := range servers {
+		s := &servers[i]
+		text := fmt.Sprintf("All tools of the MCP server %s of this installation, which an agent is given by mcp: [%s], and one of them by %sTOOL. What they are, orchestrator tools servers asks the server.", s.Name, s.Name, pipeline.MCPName(s.Name, ""))
+		if len(s.Allow)+len(s.Deny) > 0 {
+			text += " The installation does not allow all of them."
+		}
+		if l := s.Lacking(); len(l) > 0 {
+			text += " It cannot be used as long as " + strings.Join(l, ", ") + " is not set where the server runs."
+		}
+		list = append(list, pipeline.ToolSpec{Name: pipeline.MCPName(s.Name, "*"), Set: "mcp", Description: text, Schema: map[string]any{"type": "object"}})
+	}
+	return list
 }
 
 // known are servers as the compiler knows them.

@@ -49,7 +49,7 @@ func (c *cli) toolsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tools",
 		Short: "See the tools that agents can be given, and try them out",
-		Long:  `Shows the tools that an agent's list may name without describing them: the server's own, and every action of the catalogue. Tools that a pipeline describes itself, and those of MCP servers, are not among them; servers lists the latter.`,
+		Long:  `Shows the tools that an agent's list may name without describing them: the server's own, and every action of the catalogue. MCP servers of the installation stand among them by name alone; servers asks them, and those of a pipeline, for their tools. Tools that a pipeline describes itself are not among them.`,
 		Example: `
 orchestrator tools list
 orchestrator tools get terminal
@@ -97,6 +97,9 @@ func effectText(t *api.Tool) string {
 	case t.GetHuman():
 		return "asks people"
 	case t.GetEffect() == "":
+		if t.GetSet() == "mcp" {
+			return "by tool"
+		}
 		return "by arguments"
 	}
 	return t.GetEffect()

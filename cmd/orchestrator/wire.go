@@ -209,7 +209,7 @@ func (h *house) build(ctx context.Context, p plan) error {
 	}
 	h.server, err = server.New(server.Config{
 		Store: h.store, Submitter: h.engine, Preview: h.engine, Forks: h.engine, Archives: h.engine, Ready: ready, Catalog: h.engine.Catalog, Skills: skillsOf(p.home), Hosts: p.cfg.Server.Hosts, RetentionDays: p.cfg.Storage.RetentionDays,
-		Version: version, Logger: p.log, Traces: traces, Metrics: h.metrics, Grace: p.grace, Profiling: p.cfg.Monitoring.Profiling, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue), Models: models, Prompt: model.Prompt, Tools: tool.Tools(tools), Fills: models.Able,
+		Version: version, Logger: p.log, Traces: traces, Metrics: h.metrics, Grace: p.grace, Profiling: p.cfg.Monitoring.Profiling, Secret: hookSecret(p.secret), Workers: crewOf(h.engine, p.lanes && p.queue), Models: models, Prompt: model.Prompt, Tools: append(tool.Tools(tools), offered(own)...), Fills: models.Able,
 		Budgets: h.budgets, Recorder: cassette.Recorder{Store: h.store, Secrets: keysOf(os.Environ())},
 	})
 	if err != nil {
