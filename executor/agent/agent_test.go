@@ -33,6 +33,7 @@ type stage struct {
 	test     func(t *pipeline.Template, more map[string]any) (bool, error)
 	journal  *executor.Journal // of the newest attempt
 	wrote    func(events []pipeline.Event) error
+	slow     func(ctx context.Context) error // is waited for by each write; nil: nothing is
 
 	mu     sync.Mutex
 	events []pipeline.Event
@@ -46,9 +47,14 @@ func newStage(t testing.TB, say func(r *model.Request) (*model.Response, error),
 }
 
 // write is the journal's: what it is given is read back from its stored form.
-func (s *stage) write(_ context.Context, asks []*pipeline.Approval, events []pipeline.Event) error {
+func (s *stage) write(ctx context.Context, asks []*pipeline.Approval, events []pipeline.Event) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.slow != nil {
+		if err := s.slow(ctx); err != nil {
+			return err
+		}
+	}
 	s.posed = append(s.posed, asks...)
 	if s.wrote != nil {
 		if err := s.wrote(events); err != nil {

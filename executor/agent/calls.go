@@ -282,7 +282,7 @@ func (l *loop) carryOut(ctx context.Context, c *call) {
 	began := time.Now()
 	work, stop := ctx, func() {}
 	if !c.repeatable() {
-		work, stop = sheltered(ctx, l.cfg.Grace)
+		work, stop = executor.Sheltered(ctx, l.cfg.Grace)
 	}
 	defer stop()
 	r, err := l.execute(work, c)
@@ -311,7 +311,7 @@ func (l *loop) carryOut(ctx context.Context, c *call) {
 		l.env.Journal.Later(e)
 		return
 	}
-	write, done := sheltered(ctx, l.cfg.Grace)
+	write, done := executor.Sheltered(ctx, l.cfg.Grace)
 	defer done()
 	if err := l.env.Journal.Append(write, c.finished(time.Since(began))); err != nil {
 		c.err = err
@@ -330,17 +330,6 @@ func (l *loop) told(err error) string {
 		text = l.env.Redact(text)
 	}
 	return clipped(text, 8<<10)
-}
-
-// sheltered is a context for what may have effects: it outlives ctx by grace, so
-// that what came of a call under way is known.
-func sheltered(ctx context.Context, grace time.Duration) (context.Context, func()) {
-	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		t := time.AfterFunc(grace, func() { cancel(context.Cause(ctx)) })
-		context.AfterFunc(inner, func() { t.Stop() })
-	})
-	return inner, func() { stop(); cancel(nil) }
 }
 
 // invoke calls the tool. A panic is an error of the tool.

@@ -397,3 +397,23 @@ func TestAQuestionOfAToolIsAskedOnce(t *testing.T) {
 		t.Errorf("%v, %v after %d questions", v, err, len(asked))
 	}
 }
+
+// The grace of calls is for those whose step is cancelled: nothing else bounds how long
+// a commit takes.
+func TestWhatACallGaveIsRecordedHoweverLongThatTakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var pays int32
+		s := newStage(t, callsThenTells("pay", `{"x":1}`), counted("pay", "", &pays))
+		s.slow = func(ctx context.Context) error {
+			select {
+			case <-time.After(time.Minute):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if v, err := s.run(t.Context()); err != nil || v != "pay 1" || pays != 1 {
+			t.Errorf("%v, %v after %d calls", v, err, pays)
+		}
+	})
+}
