@@ -70,6 +70,7 @@ func (s *Store) Examined(t testing.TB, day time.Time, run [16]byte) map[string]i
 		{"sweep keys", sweepFair, []any{[]string{"default"}, []int32{0}, []int64{1}}},
 		{"freed slots", letGo, nil},
 		{"end of a run", dropHoldings, []any{[][16]byte{run}}},
+		{"what is left behind", leftBehind, []any{run}},
 		{"own", own, []any{int64(1), []time.Time{day}, [][16]byte{run}}},
 		{"message", insertMessage, []any{day, run, "m", "signal", "", []byte(nil), (*time.Time)(nil), "k", "d"}},
 		{"wake", wakeParked, []any{[]time.Time{day}, [][16]byte{run}}},

@@ -40,6 +40,8 @@ func TestParkedRunsAreNotWalked(t *testing.T) {
 			SELECT priority, day, run_id, 'default', n, n % 2, CASE n % 2 WHEN 1 THEN 'k' END, 1, 'hog'
 			FROM (SELECT priority, day, run_id, row_number() OVER (ORDER BY run_id) AS n FROM run ORDER BY run_id OFFSET 1000) r`,
 		`INSERT INTO fair_key SELECT 'default', 0, 'key ' || g, g, 1, 1 FROM generate_series(1, 10000) g`,
+		`INSERT INTO approval (id, run_id, pipeline, status, request, created_at)
+			SELECT gen_random_uuid(), gen_random_uuid(), 'p', 'open', '{}', now() FROM generate_series(1, 10000)`,
 	} {
 		if _, err := conn.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
