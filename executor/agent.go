@@ -43,6 +43,9 @@ func (r *runState) composeAgent(ev evaluation, t *pipeline.Task, w *work) *pipel
 	if fail != nil {
 		return fail
 	}
+	if s := r.m.Step(t.Path); s != nil && s.Error != nil && s.Error.Kind == pipeline.CategoryContract && s.Error.Reason != reasonNoFiles {
+		prompt += "\n\n## The attempt before this one\nWhat it left was refused: " + s.Error.Message
+	}
 	session, fail := r.session(t)
 	if fail != nil {
 		return fail

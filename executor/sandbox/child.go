@@ -93,7 +93,7 @@ func notStarted(ctx context.Context, err error, name, dir string) *pipeline.Fail
 	f.Reason = "not_executable"
 	switch errno {
 	case syscall.E2BIG:
-		f.Message, f.Reason = "the arguments and environment are larger than the system allows; pass them in a file", "arguments_too_long"
+		f.Message, f.Reason = "the arguments and environment are larger than the system allows; pass what is long in a file or on standard input", "arguments_too_long"
 	case syscall.ENOEXEC:
 		f.Message += "; a script needs a first line such as #!/bin/sh"
 	case syscall.ENOENT:

@@ -127,7 +127,7 @@ func fits(s sandbox.Spec, p sandbox.Program) *pipeline.Failure {
 	for _, list := range [][]string{p.Argv, p.Environ, s.Readable, {s.Workspace, p.Dir}} {
 		for _, text := range list {
 			if sum += len(text) + 9; len(text) > longest || sum > largest || len(p.Argv) > most {
-				f := pipeline.Failuref(pipeline.CategoryValidation, "the arguments and environment are larger than the system allows; pass them in a file")
+				f := pipeline.Failuref(pipeline.CategoryValidation, "the arguments and environment are larger than the system allows; pass what is long in a file or on standard input")
 				f.Reason = "arguments_too_long"
 				return f
 			}
