@@ -111,7 +111,7 @@ func (f *findings) textAt(off int) *text {
 // diagnostics sorts the findings by place, those of others behind. Where they
 // are too many, errors are kept before warnings.
 func (f *findings) diagnostics(others ...*findings) *pipeline.Diagnostics {
-	list := f.list
+	list := slices.Clone(f.list)
 	file := map[string]int{f.text.file: 0}
 	for i, o := range others {
 		list = append(list, o.list...)
