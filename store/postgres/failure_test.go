@@ -188,6 +188,25 @@ func TestCutAtClaim(t *testing.T) {
 	}
 }
 
+// A signal whose answer was lost may have been taken already: sent again it would
+// be taken twice, unless its key tells.
+func TestASignalWhoseAnswerIsLostIsNotSentAgain(t *testing.T) {
+	p, address := newProxy(t, storetest.Migrated(t))
+	s := open(t, address, 0)
+	l := lane(t, s, "a")
+	r := runOf(pipeline.RunRunning)
+	must[store.Result](t)(l.Commit(t.Context(), &store.Batch{Create: []store.Create{creation(r)}}))
+	send := func(key string) error {
+		return s.Send(t.Context(), r.ID, store.Message{Kind: store.MessageSignal, Key: key, Body: []byte(`{"name":"go"}`)})
+	}
+	p.swallow.Store(true)
+	wantUnavailable(t, send(""), "127.0.0.1:")
+	p.swallow.Store(true)
+	if err := send("key"); err != nil {
+		t.Errorf("with a key it is sent again: %v", err)
+	}
+}
+
 // A client that is stopped in the middle of a batch holds the lease's row;
 // reclaim ends exactly its connection.
 func TestReclaimEndsAStuckBatch(t *testing.T) {

@@ -50,7 +50,11 @@ func (s *Store) Send(ctx context.Context, run pipeline.RunID, m store.Message) e
 	var used bool
 	taken := m.TakenKey(run)
 	bell := store.Bell{Inbox: []pipeline.RunID{run}}
-	err = s.do(ctx, "send to run "+string(run), func(c *pgxpool.Conn) error {
+	do := s.do
+	if m.Kind == store.MessageSignal && m.Key == "" {
+		do = s.once // it may have been taken already, and would be taken again
+	}
+	err = do(ctx, "send to run "+string(run), func(c *pgxpool.Conn) error {
 		return c.QueryRow(ctx, insertMessage, run.Day(), k, store.Clean(string(m.ID)), store.Clean(m.Kind), store.Clean(m.Actor), m.Body, at, taken, string(m.Digest())).
 			Scan(&status, &bell.Queued, &used)
 	})

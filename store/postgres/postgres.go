@@ -181,6 +181,19 @@ func (s *Store) Close() error {
 // do runs f, which must be repeatable, on a connection of the pool. When that
 // turns out to be dead the others are given up too, and f gets a fresh one.
 func (s *Store) do(ctx context.Context, what string, f func(*pgxpool.Conn) error) error {
+	return s.try(ctx, what, f, isLost)
+}
+
+// once is do for what must not happen twice: f is repeated only where the database
+// has surely not got it.
+func (s *Store) once(ctx context.Context, what string, f func(*pgxpool.Conn) error) error {
+	return s.try(ctx, what, f, func(err error) bool {
+		_, refused := errors.AsType[*pgconn.PgError](err)
+		return isLost(err) && (refused || pgconn.SafeToRetry(err))
+	})
+}
+
+func (s *Store) try(ctx context.Context, what string, f func(*pgxpool.Conn) error, again func(error) bool) error {
 	s.mu.Lock()
 	closed := s.closed
 	s.mu.Unlock()
@@ -188,7 +201,7 @@ func (s *Store) do(ctx context.Context, what string, f func(*pgxpool.Conn) error
 		return &pipeline.Error{Kind: pipeline.Unavailable, Reason: "store_closed", Text: "cannot " + what + ": the store is closed"}
 	}
 	err := s.pool.AcquireFunc(ctx, f)
-	if err != nil && ctx.Err() == nil && isLost(err) {
+	if err != nil && ctx.Err() == nil && again(err) {
 		s.pool.Reset()
 		err = s.pool.AcquireFunc(ctx, f)
 	}
