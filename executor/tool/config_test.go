@@ -306,3 +306,39 @@ func TestUnknownToolsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// Where the model chooses the host, it reaches no private one; what the pipeline
+// names, and the operator allows, it does.
+func TestModelsReachNoPrivateHosts(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "inner") }))
+	defer server.Close()
+	at := strings.TrimPrefix(server.URL, "http://")
+	port := at[strings.LastIndexByte(at, ':')+1:]
+	env := environment(t)
+	list := &pipeline.Type{Kind: "list", Items: &pipeline.Type{Kind: "string"}}
+	tools := want(
+		pipeline.Tool{Name: "http"},
+		pipeline.Tool{Name: "page", Parameters: mapOf(param("x", "string")), HTTP: &pipeline.HTTPTool{URL: template("{{ x }}")}},
+		pipeline.Tool{Name: "host", Parameters: mapOf(param("x", "string")), HTTP: &pipeline.HTTPTool{URL: template("http://{{ x }}:" + port + "/")}},
+		pipeline.Tool{Name: "number", Parameters: mapOf(param("x", "integer")), HTTP: &pipeline.HTTPTool{URL: template("http://{{ x }}:" + port + "/")}},
+		pipeline.Tool{Name: "listed", Parameters: mapOf(pipeline.Property{Name: "x", Required: true, Type: *list}), HTTP: &pipeline.HTTPTool{URL: template("{{ x[0] }}")}},
+		pipeline.Tool{Name: "fixed", Parameters: mapOf(param("x", "string")), HTTP: &pipeline.HTTPTool{URL: template(server.URL + "/{{ x }}")}},
+	)
+	box := open(t, config(&blobs{}), env, tools)
+	for name, args := range map[string]string{
+		"http": fmt.Sprintf(`{"url": %q}`, server.URL), "page": fmt.Sprintf(`{"x": %q}`, server.URL), "host": `{"x": "localhost"}`,
+		"number": `{"x": 2130706433}`, "listed": fmt.Sprintf(`{"x": [%q]}`, server.URL),
+	} {
+		if got, r := call(t, box, env, name, args); !r.Failed || !strings.Contains(got, "public internet") {
+			t.Errorf("%s gave %s", name, got)
+		}
+	}
+	if got, r := call(t, box, env, "fixed", `{"x": "a"}`); r.Failed || got != "inner" {
+		t.Errorf("a host that the pipeline names gave %s", got)
+	}
+	cfg := config(&blobs{})
+	cfg.PrivateHosts = []string{"127.0.0.*"}
+	if got, r := call(t, open(t, cfg, env, tools), env, "page", fmt.Sprintf(`{"x": %q}`, server.URL)); r.Failed || got != "inner" {
+		t.Errorf("a host that is allowed gave %s", got)
+	}
+}
