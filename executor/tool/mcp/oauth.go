@@ -293,7 +293,7 @@ func (m *machine) refused(ctx context.Context, req *http.Request, resp *http.Res
 			return true, nil // another request was faster
 		}
 	}
-	if err := m.handler.Authorize(ctx, req, bodiless(resp)); err != nil {
+	if err := m.handler.Authorize(ctx, req, bodiless(resp)); err != nil { //nolint:bodyclose // the one who has asked closes it
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
@@ -368,7 +368,7 @@ func Login(ctx context.Context, s Server, logins *Logins, redirect string, scope
 	if err != nil {
 		return err
 	}
-	req, resp, err := knock(ctx, &s, base)
+	req, resp, err := knock(ctx, &s, base) //nolint:bodyclose // it has none
 	if err != nil {
 		return err
 	}
