@@ -103,6 +103,7 @@ func (c *cli) run(ctx context.Context, file string, f *runFlags) error {
 	if err != nil {
 		return c.refused(ctx, cl, src, err)
 	}
+	c.keepStandIn(cl, run.GetId(), f.standIn())
 	if !f.quiet && !c.asJSON {
 		c.warn(ctx, cl, src)
 	}
@@ -239,6 +240,9 @@ func (c *cli) checkRun(file string, f *runFlags) error {
 	return nil
 }
 
+// standIn is what answers in place of models.
+func (f *runFlags) standIn() standIn { return standIn{Script: f.script, Cassette: f.cassette} }
+
 // runner is the API with an engine that executes what is submitted.
 func (c *cli) runner(ctx context.Context, f *runFlags) (*client, error) {
 	if c.remote() {
@@ -252,12 +256,7 @@ func (c *cli) runner(ctx context.Context, f *runFlags) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.script != "" {
-		cfg.Models.Script = f.script
-	}
-	if f.cassette != "" {
-		cfg.Models.Script, cfg.Models.Cassette = "", f.cassette
-	}
+	f.standIn().apply(cfg)
 	p := plan{cfg: cfg, workspace: workspace}
 	if f.dryRun {
 		return c.embed(ctx, p)

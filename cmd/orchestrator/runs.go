@@ -348,7 +348,7 @@ func (c *cli) runsResumeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "resume RUN",
 		Short: "Continue a run that is paused or parked, or whose process has died",
-		Long: `Continues a run of the embedded store where it stopped, in this process and in the run's own directory: what has finished is not repeated. That may be a run whose process has died, or one that was left parked because it waits: for people, a time, a signal or files. A run that another process executes is left to it. A pause ends with it.
+		Long: `Continues a run of the embedded store where it stopped, in this process and in the run's own directory: what has finished is not repeated. That may be a run whose process has died, or one that was left parked because it waits: for people, a time, a signal or files. A run that another process executes is left to it. A pause ends with it. A run that was begun with run --script, or with replay, goes on with the same file.
 
 On a server only paused runs need to be resumed: its replicas take over all others by themselves.`,
 		Example: `
@@ -358,9 +358,22 @@ orchestrator runs resume last`,
 		RunE: func(cmd *cobra.Command, args []string) error { return c.resume(cmd.Context(), args[0], script, hush) },
 	}
 	cmd.Flags().BoolVarP(&hush, "quiet", "q", false, "no progress, only the outputs")
-	cmd.Flags().StringVar(&script, "script", "", "a file of scripted answers that stands in for the model, as for run")
+	cmd.Flags().StringVar(&script, "script", "", "a file of scripted answers that stands in for the model; default: what the run was begun with")
 	c.jsonFlag(cmd, "print the run with its steps as one JSON document")
 	return cmd
+}
+
+// findHere is findRun before there is an engine.
+func (c *cli) findHere(ctx context.Context, cfg *config, arg string) (string, error) {
+	if arg != "last" {
+		return arg, nil
+	}
+	cl, err := c.embed(ctx, plan{cfg: cfg})
+	if err != nil {
+		return "", err
+	}
+	defer cl.close()
+	return cl.findRun(ctx, arg)
 }
 
 func (c *cli) resume(ctx context.Context, arg, script string, hush bool) error {
@@ -374,18 +387,22 @@ func (c *cli) resume(ctx context.Context, arg, script string, hush bool) error {
 	if err != nil {
 		return err
 	}
-	if script != "" {
-		cfg.Models.Script = script
+	id, err := c.findHere(ctx, cfg, arg)
+	if err != nil {
+		return err
 	}
+	from := standIn{Script: script}
+	if script == "" {
+		if from, err = c.keptStandIn(id); err != nil {
+			return err
+		}
+	}
+	from.apply(cfg)
 	cl, err := c.engine(ctx, plan{cfg: cfg})
 	if err != nil {
 		return err
 	}
 	defer cl.close()
-	id, err := cl.findRun(ctx, arg)
-	if err != nil {
-		return err
-	}
 	run, err := cl.runs.GetRun(ctx, &api.GetRunRequest{Id: id})
 	if err != nil {
 		return err

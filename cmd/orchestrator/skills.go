@@ -269,6 +269,7 @@ func (c *cli) testSkill(ctx context.Context, name string, params []string, given
 	if err != nil {
 		return c.refused(ctx, cl, src, err)
 	}
+	c.keepStandIn(cl, run.GetId(), f.standIn())
 	return c.seeThrough(ctx, cl, run.GetId(), f.quiet, time.Time{})
 }
 
