@@ -126,7 +126,7 @@ type Usage struct {
 	ReplayedUSD    float64 `json:"replayed_usd,omitempty"`
 	ReplayedCalls  int32   `json:"replayed_calls,omitempty"`
 
-	Steps            int32 `json:"steps,omitempty"`     // finished step instances; runs only
+	Steps int32 `json:"steps,omitempty"` // finished step instances; runs only
 }
 
 // Add adds another usage; nil adds nothing. Counts stop at the largest int32.

@@ -358,8 +358,8 @@ func (c *cli) skillsRemoveCommand() *cobra.Command {
 		Example: "\norchestrator skills remove summarize",
 		Args:    args(1, 1, "the name of a skill", "orchestrator skills remove summarize"),
 		RunE: func(cmd *cobra.Command, words []string) error {
-			return c.changing(cmd, "remove", func(_ context.Context, own skill.Library) error {
-				if err := own.Remove(words[0]); err != nil {
+			return c.changing(cmd, "remove", func(ctx context.Context, own skill.Library) error {
+				if err := own.Remove(ctx, words[0]); err != nil {
 					return err
 				}
 				fmt.Fprintf(c.out, "removed %s\n", words[0])

@@ -11,11 +11,13 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/orchestrator-project/orchestrator/pipeline"
 	"github.com/orchestrator-project/orchestrator/pipeline/spec"
+	"github.com/orchestrator-project/orchestrator/store"
 )
+
+// lockWait is how long others may change the skills of a home.
+const lockWait = time.Minute
 
 // Add copies a skill from a git repository into the home and pins it to the
 // commit that the source means now. A skill that came from the same place is
@@ -48,11 +50,11 @@ func (l Library) Update(ctx context.Context, name string) (s *pipeline.Installed
 }
 
 // Remove deletes a skill that was copied from a repository.
-func (l Library) Remove(name string) error {
+func (l Library) Remove(ctx context.Context, name string) error {
 	if _, err := l.copied(name); err != nil {
 		return err
 	}
-	release, err := l.alone()
+	release, err := l.alone(ctx)
 	if err != nil {
 		return err
 	}
@@ -119,7 +121,7 @@ func (l Library) add(ctx context.Context, s Source, must string) (*pipeline.Inst
 	case "":
 		pin.Ref = "HEAD"
 	}
-	if err := l.put(name, pin, work); err != nil {
+	if err := l.put(ctx, name, pin, work); err != nil {
 		return nil, err
 	}
 	return l.Get(name), nil
@@ -209,22 +211,19 @@ func (l Library) sweep() {
 
 // alone keeps other processes from changing the skills of this home until they are
 // released. Waiting for them takes the time of a few renamings.
-func (l Library) alone() (release func(), err error) {
-	f, err := os.OpenFile(filepath.Join(l.Dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err == nil {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-	}
+func (l Library) alone(ctx context.Context) (release func(), err error) {
+	lock, err := store.LockFile(ctx, filepath.Join(l.Dir, ".lock"), lockWait)
 	if err != nil {
 		return nil, fmt.Errorf("lock the folder of skills: %w", err)
 	}
-	return func() { f.Close() }, nil
+	return lock.Release, nil
 }
 
 // put makes a copied folder the skill of a name. The lock comes first: a crash in
 // between leaves a skill that is not used until it is added again, and never one
 // that nobody has pinned.
-func (l Library) put(name string, pin *pipeline.SkillPin, work string) error {
-	release, err := l.alone()
+func (l Library) put(ctx context.Context, name string, pin *pipeline.SkillPin, work string) error {
+	release, err := l.alone(ctx)
 	if err != nil {
 		return err
 	}

@@ -145,7 +145,7 @@ func TestASkillIsPinnedToItsCommit(t *testing.T) {
 	if s, _, err = own.Update(t.Context(), "s"); err != nil || s.Pin.Commit != first {
 		t.Errorf("updated by its commit: %+v, %v", s, err)
 	}
-	if err := own.Remove("s"); err != nil || own.Get("s") != nil {
+	if err := own.Remove(t.Context(), "s"); err != nil || own.Get("s") != nil {
 		t.Errorf("removed: %v", err)
 	}
 	left, err := os.ReadDir(own.Dir)
@@ -323,14 +323,14 @@ func TestASkillOfTheHomeStays(t *testing.T) {
 	}
 	_, err := o.add(own, "", "")
 	says(t, "add", err, "of your own")
-	says(t, "remove", own.Remove("s"), "your own")
+	says(t, "remove", own.Remove(t.Context(), "s"), "your own")
 	_, _, err = own.Update(t.Context(), "s")
 	says(t, "update", err, "your own")
 	if s := own.Get("s"); s.Text != "mine" || s.Origin != pipeline.SkillOwn || s.Pin != nil {
 		t.Errorf("it is %+v", s)
 	}
-	says(t, "remove a default", own.Remove("validator"), "ships with the program")
-	says(t, "remove nothing", own.Remove("nothing"), "there is no skill nothing")
+	says(t, "remove a default", own.Remove(t.Context(), "validator"), "ships with the program")
+	says(t, "remove nothing", own.Remove(t.Context(), "nothing"), "there is no skill nothing")
 
 	other, theirs := newOrigin(t), library(t)
 	other.write("SKILL.md", manualOf("s", "another's"))

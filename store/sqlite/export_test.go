@@ -18,7 +18,7 @@ func (s *Store) Abandon() {
 	s.mu.Lock()
 	s.closed = true
 	for _, l := range s.lanes {
-		l.lock.close()
+		l.lock.Release()
 	}
 	clear(s.lanes)
 	s.mu.Unlock()

@@ -146,14 +146,14 @@ func (s *Store) stragglers(ctx context.Context, before time.Time) ([]store.Strag
 
 // Sweep implements store.Keeper. The file keeps the room for later.
 func (s *Store) Sweep(ctx context.Context, c store.Cut) (store.SweepReport, error) {
-	lock, err := lockTry(filepath.Join(s.lanesDir(), "sweep.lock"))
-	if errors.Is(err, errHeld) {
+	lock, err := store.TryLockFile(filepath.Join(s.lanesDir(), "sweep.lock"))
+	if errors.Is(err, store.ErrFileLocked) {
 		return store.SweepReport{Busy: true}, nil
 	}
 	if err != nil {
 		return store.SweepReport{}, storeError("sweep", err)
 	}
-	defer lock.close()
+	defer lock.Release()
 	w := &sweep{s: s}
 	err = w.all(ctx, c.Guarded(time.Now()))
 	return w.report, storeError("sweep", err)

@@ -18,7 +18,7 @@ type lane struct {
 	s     *Store
 	id    int64
 	epoch int64
-	lock  *fileLock
+	lock  *store.FileLock
 }
 
 func (l *lane) ID() int64    { return l.id }
@@ -56,12 +56,12 @@ func (s *Store) OpenLane(ctx context.Context, replica store.ReplicaID) (store.La
 		}
 		// Locked before the row can be seen. Reclaim looks at locks inside its
 		// own transaction, so it cannot come between.
-		l.lock, err = lockWait(ctx, s.lockPath(l.epoch), busyTimeout)
+		l.lock, err = store.LockFile(ctx, s.lockPath(l.epoch), busyTimeout)
 		return err
 	})
 	if err != nil {
 		if l.lock != nil {
-			l.lock.close()
+			l.lock.Release()
 		}
 		return nil, storeError("open a lane", err)
 	}
@@ -135,7 +135,7 @@ func (s *Store) forget(l *lane) {
 	s.mu.Unlock()
 	if held {
 		os.Remove(s.lockPath(l.epoch))
-		l.lock.close()
+		l.lock.Release()
 	}
 }
 
@@ -151,10 +151,10 @@ const listEpochs = `SELECT epoch FROM lane_lease ORDER BY epoch`
 // Reclaim implements store.Store.
 func (s *Store) Reclaim(ctx context.Context) (int, error) {
 	total := 0
-	var dead []*fileLock
+	dead := map[string]*store.FileLock{} // by their files
 	defer func() {
 		for _, l := range dead {
-			l.close()
+			l.Release()
 		}
 	}()
 	err := s.writer.do(ctx, "reclaim lanes", func(t *tx) error {
@@ -173,14 +173,15 @@ func (s *Store) Reclaim(ctx context.Context) (int, error) {
 			if s.own(e) {
 				continue
 			}
-			lock, err := lockTry(s.lockPath(e))
-			if errors.Is(err, errHeld) {
+			path := s.lockPath(e)
+			lock, err := store.TryLockFile(path)
+			if errors.Is(err, store.ErrFileLocked) {
 				continue
 			}
 			if err != nil {
 				return err
 			}
-			dead = append(dead, lock)
+			dead[path] = lock
 			n, err := t.drop(e)
 			if err != nil {
 				return err
@@ -192,8 +193,8 @@ func (s *Store) Reclaim(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, storeError("reclaim lanes", err)
 	}
-	for _, l := range dead {
-		os.Remove(l.f.Name())
+	for path := range dead {
+		os.Remove(path)
 	}
 	s.sweepLocks(ctx)
 	if total > 0 {
@@ -231,8 +232,8 @@ func (s *Store) freeLocks() []int64 {
 		if !ok || err != nil || s.own(e) {
 			continue
 		}
-		if l, err := lockTry(filepath.Join(s.lanesDir(), entry.Name())); err == nil {
-			l.close()
+		if l, err := store.TryLockFile(filepath.Join(s.lanesDir(), entry.Name())); err == nil {
+			l.Release()
 			free = append(free, e)
 		}
 	}

@@ -98,11 +98,11 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	// One process at a time makes the file and its schema.
-	door, err := lockWait(ctx, filepath.Join(s.lanesDir(), "open.lock"), busyTimeout)
+	door, err := store.LockFile(ctx, filepath.Join(s.lanesDir(), "open.lock"), busyTimeout)
 	if err != nil {
 		return err
 	}
-	defer door.close()
+	defer door.Release()
 
 	db := s.connect(1, "")
 	if s.writer, err = newWriter(ctx, db); err != nil {

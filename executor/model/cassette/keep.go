@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/orchestrator-project/orchestrator/executor/model"
+	"github.com/orchestrator-project/orchestrator/store"
 )
 
 // Open reads a cassette whose texts hold none of the secrets, nor what looks like a
@@ -54,11 +55,12 @@ func (p *Provider) Keep(ctx context.Context, r *model.Request, a *model.Response
 	if err := os.MkdirAll(filepath.Dir(p.file), 0o750); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	lock, err := lockFile(ctx, p.file+".lock")
+	// Beside the file, which is replaced and would take its lock along.
+	lock, err := store.LockFile(ctx, p.file+".lock", lockWait)
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	defer lock.Close()
+	defer lock.Release()
 	text, err := os.ReadFile(p.file)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("record: %w", err)
@@ -94,34 +96,6 @@ func (p *Provider) Keep(ctx context.Context, r *model.Request, a *model.Response
 
 // lockWait is how long somebody else may be writing.
 const lockWait = 30 * time.Second
-
-// lockFile waits for its turn to write. The lock is that of a file beside the cassette,
-// which is replaced itself and would take its lock along; it ends with Close, or with
-// the process.
-func lockFile(ctx context.Context, name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // beside the file that the operator named
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errors.New(name+" is locked by another process"))
-	defer cancel()
-	for {
-		ours, err := tryLock(f)
-		if ours {
-			return f, nil
-		}
-		if err != nil {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", name, err)
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, context.Cause(ctx)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
 
 // replace writes a file so that nobody finds a part of it.
 func replace(file string, text []byte) (err error) {

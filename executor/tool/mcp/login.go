@@ -13,7 +13,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/oauth2"
-	"golang.org/x/sys/unix"
+
+	"github.com/orchestrator-project/orchestrator/store"
 )
 
 // Logins keeps what people's logins at servers have given, in a folder that its
@@ -112,14 +113,11 @@ func (l *Logins) Has(s Server) bool {
 // refreshed gives a login whose token is another one than old, and good. Since some
 // servers take a refresh token once, one process asks while the others wait.
 func (l *Logins) refreshed(ctx context.Context, s *Server, client *http.Client, old string) (*login, error) {
-	f, err := os.OpenFile(filepath.Join(l.Dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err == nil {
-		defer f.Close()
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-	}
+	lock, err := store.LockFile(ctx, filepath.Join(l.Dir, ".lock"), 2*tokenWait)
 	if err != nil {
 		return nil, fmt.Errorf("lock the logins: %w", err)
 	}
+	defer lock.Release()
 	got, err := l.read(s)
 	if err != nil || got == nil || got.Token.AccessToken != old && got.Token.Valid() {
 		return got, err

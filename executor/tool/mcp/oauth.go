@@ -31,6 +31,9 @@ type OAuth struct {
 	Credentials bool
 }
 
+// tokenWait is how long whoever gives tokens may take to answer.
+const tokenWait = 30 * time.Second
+
 // reasonLogin is the reason of the failure of whoever needs a login that nobody has
 // made, or that is over.
 const reasonLogin = "mcp_login"
@@ -127,7 +130,7 @@ func newKeeper(s *Server, logins *Logins, base *http.Transport) (keeper, error) 
 func tokenClient(s *Server, base *http.Transport) *http.Client {
 	free := base.Clone()
 	free.DialContext = (&net.Dialer{Timeout: 30 * time.Second}).DialContext // so that the SDK has no rules of its own
-	return &http.Client{Timeout: 30 * time.Second, Transport: &besides{server: s, next: executor.Guarded(free)}}
+	return &http.Client{Timeout: tokenWait, Transport: &besides{server: s, next: executor.Guarded(free)}}
 }
 
 type besides struct {

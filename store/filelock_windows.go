@@ -1,6 +1,6 @@
 //go:build windows
 
-package cassette
+package store
 
 import (
 	"errors"
@@ -9,13 +9,11 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// tryLock locks a file for this process alone, until it is closed; false: another one
-// has it.
-func tryLock(f *os.File) (bool, error) {
+func tryFlock(f *os.File) error {
 	err := windows.LockFileEx(windows.Handle(f.Fd()),
 		windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, new(windows.Overlapped))
 	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
-		return false, nil
+		return ErrFileLocked
 	}
-	return err == nil, err
+	return err
 }
