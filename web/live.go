@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -72,6 +73,8 @@ type feed struct {
 	screen screen
 	view   *view
 	send   func(context.Context, []byte) error
+	every  time.Duration // between frames; 0: frameEvery
+	begun  chan struct{} // a model begins to answer, which is shown at once; capacity 1
 
 	// Of the drawing goroutine.
 	sent   int32  // everything up to this event is on the page
@@ -91,7 +94,7 @@ func (f *feed) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.view = v
+	f.view, f.begun = v, make(chan struct{}, 1)
 	if err := f.complete(ctx); err != nil {
 		return err
 	}
@@ -191,7 +194,12 @@ func (f *feed) fold(ctx context.Context, ring func()) error {
 		}
 		if e.GetSeq() == 0 {
 			if e.GetType() == "delta" && e.GetPath() == f.screen.Step {
-				f.live.hear(e)
+				if f.live.hear(e) {
+					select {
+					case f.begun <- struct{}{}:
+					default:
+					}
+				}
 				ring()
 			}
 			continue
@@ -206,7 +214,8 @@ func (f *feed) fold(ctx context.Context, ring func()) error {
 	}
 }
 
-// draw sends frames as the bell rings, but no faster than the rhythm.
+// draw sends frames as the bell rings, but no faster than the rhythm: only the first
+// piece of an answer, which somebody has waited for, comes between.
 func (f *feed) draw(ctx context.Context, bell, ended, printed <-chan struct{}) error {
 	slow := time.NewTicker(slowEvery)
 	defer slow.Stop()
@@ -219,13 +228,15 @@ func (f *feed) draw(ctx context.Context, bell, ended, printed <-chan struct{}) e
 			if err := f.frame(ctx, false); err != nil {
 				return err
 			}
-			dirty, pause = false, time.After(frameEvery)
+			dirty, pause = false, time.After(cmp.Or(f.every, frameEvery))
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-bell:
 			dirty = true
+		case <-f.begun:
+			dirty, pause = true, nil
 		case <-pause:
 			pause = nil
 		case <-slow.C:

@@ -370,14 +370,14 @@ type ongoing struct {
 	there bool // an event of the step has come: what begins from now on is heard from its beginning
 }
 
-// hear takes a message that is only live.
-func (p *ongoing) hear(e *api.Event) {
+// hear takes a message that is only live, and reports whether a call begins with it.
+func (p *ongoing) hear(e *api.Event) (begins bool) {
 	var d struct {
 		Call                    int32
 		Agent, Kind, Name, Text string
 	}
 	if json.Unmarshal([]byte(e.GetData()), &d) != nil {
-		return
+		return false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -385,8 +385,9 @@ func (p *ongoing) hear(e *api.Event) {
 	if d.Kind == "reset" { // the answer begins anew
 		p.there = true
 		p.list = slices.DeleteFunc(p.list, func(l livePiece) bool { return l.Call == d.Call })
-		return
+		return false
 	}
+	begins = !slices.ContainsFunc(p.list, func(l livePiece) bool { return l.Call == d.Call })
 	i := slices.IndexFunc(p.list, func(l livePiece) bool { return l.Call == d.Call && l.Kind == d.Kind && l.Name == d.Name })
 	if i < 0 {
 		p.list = append(p.list, livePiece{Call: d.Call, Agent: d.Agent, Kind: d.Kind, Name: d.Name, Cut: !p.there})
@@ -398,6 +399,7 @@ func (p *ongoing) hear(e *api.Event) {
 		p.list[i].Cut = true
 	}
 	p.list[i].Text = text
+	return begins
 }
 
 // recorded takes an event of the log: what is recorded is not live any more.

@@ -1,11 +1,13 @@
 package web
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	api "github.com/orchestrator-project/orchestrator/proto/orchestrator/v1"
 	"github.com/orchestrator-project/orchestrator/web/webtest"
@@ -43,6 +45,43 @@ func TestBrowserShowsAnAnswerAsItComes(t *testing.T) {
 	s.recorded(&api.Call{Step: "answer", N: 6, Kind: "model", State: "finished", Agent: "writer", Turn: 2, Phase: "turn", Response: `{"message":{"blocks":[{"kind":"text","text":"Dear Ann, it is done."}]}}`})
 	webtest.Until(t, ctx, `document.querySelector("#call-6 pre")?.textContent === "Dear Ann, it is done." && document.querySelector("#talk-live pre") === null`, soon)
 	same(t, ctx)
+}
+
+// The rhythm of a page does not hold back what its viewer waits for.
+func TestTheFirstPieceOfAnAnswerIsShownAtOnce(t *testing.T) {
+	noLeaks(t)
+	f := newFake()
+	s := f.agentRun(17)
+	st := newSite(Config{Conn: dial(t, f)})
+	ctx, stop := context.WithCancel(t.Context())
+	frames := make(chan string)
+	fd := &feed{site: st, screen: screen{Run: s.run.Id, Tab: "steps", Step: "answer"}, sent: at(s) - 1, every: time.Hour, send: func(ctx context.Context, b []byte) error {
+		select {
+		case frames <- string(b):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}}
+	done := make(chan error, 1)
+	go func() { done <- fd.run(ctx) }()
+	next := func() string {
+		t.Helper()
+		select {
+		case b := <-frames:
+			return b
+		case <-time.After(soon):
+			t.Fatal("no frame comes")
+			return ""
+		}
+	}
+	next() // the next one is due in an hour
+	s.delta("answer", 6, "text", "Dear Ann")
+	if b := next(); !strings.Contains(b, "Dear Ann") {
+		t.Errorf("the frame is %s", b)
+	}
+	stop()
+	<-done // it ends as its viewer leaves
 }
 
 func TestDecidingAboutACallOfATool(t *testing.T) {
