@@ -113,7 +113,7 @@ func TestCommandFailures(t *testing.T) {
 		"nothing":           {params{}, "validation", "the command is empty", "", 0, nil},
 		"no name":           {params{"command": []any{""}}, "validation", "name is empty", "", 0, nil},
 		"both":              {params{"command": []any{"a"}, "run": "a"}, "validation", "not both", "", 0, nil},
-		"long arguments":    {params{"command": []any{"echo", strings.Repeat("x", 1<<20)}}, "validation", "pass them in a file", "arguments_too_long", 0, nil},
+		"long arguments":    {params{"command": []any{"echo", strings.Repeat("x", 1<<20)}}, "validation", "in a file or on standard input", "arguments_too_long", 0, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			env, _ := testEnv(t)
