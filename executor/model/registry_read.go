@@ -109,6 +109,8 @@ func (r *registryReader) entries(n *yaml.Node, g *Registry) {
 			r.fault(n, "models.%s: provider is missing", name)
 		case e.File == "" && (e.Provider == ProviderScript || e.Provider == ProviderCassette):
 			r.fault(n, "models.%s: file is missing, which holds the answers", name)
+		case e.BaseURL != "" && holdsSecret(e.BaseURL):
+			r.fault(n, "models.%s.base_url holds a name or a password; addresses are shown, so name the variable of the key in key_env", name)
 		case e.BaseURL != "" && !httpAddress(e.BaseURL):
 			r.fault(n, "models.%s.base_url is %q; it must be an address, as in http://127.0.0.1:11434/v1", name, e.BaseURL)
 		}
@@ -147,6 +149,12 @@ func (r *registryReader) entries(n *yaml.Node, g *Registry) {
 func httpAddress(text string) bool {
 	u, err := url.Parse(text)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
+// holdsSecret reports whether an address says who calls.
+func holdsSecret(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.User != nil
 }
 
 // recorded checks the model whose answers a cassette records.

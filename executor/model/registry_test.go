@@ -55,6 +55,7 @@ func TestRegistryTellsFaultsWithTheirPlaces(t *testing.T) {
 		"models:\n  a: {provider: local, base_model: a}":                                        `f:2:6: models.a: its base_model "a" is, in the end, a version of itself`,
 		"models:\n  a: {provider: script}":                                                      `f:2:6: models.a: file is missing`,
 		"models:\n  \"\": {provider: local}":                                                    `f:2:7: models: a model has no name`,
+		"models:\n  a: {provider: local, base_url: 'https://me:hush@host/v1'}":                  `f:2:6: models.a.base_url holds a name or a password;`,
 		"models:\n  a: {provider: local, base_url: here}":                                       `f:2:6: models.a.base_url is "here"; it must be an address`,
 		"selection_policies: {p: {strategy: weighted}}":                                         `f:1:25: selection_policies.p: weights are missing`,
 		"models:\n  a: {provider: openai, record: b}":                                           `f:2:6: models.a: only a model of the provider cassette has a key record`,
