@@ -28,7 +28,7 @@ func TestMarshalShowsEveryFieldInItsOwnForm(t *testing.T) {
 	want := `{"id":"01","pipeline":"","version":"","plan_digest":"","status":"COMPLETED","reason":"",` +
 		`"inputs":{"n":9007199254740993,"x":1.0},"outputs":null,"error":null,"labels":{"a":"\u003c1>","b":"2"},` +
 		`"created_at":"2026-01-02T03:04:05.0000006Z","started_at":null,"finished_at":null,"parent_run":"","forked_from":"",` +
-		`"usage":{"input_tokens":3,"output_tokens":0,"cost_usd":0.25,"steps":0,"unpriced_calls":0},"priority":0,"fork_seq":0,"queue":"","fair_key":"","concurrency_key":""}`
+		`"usage":{"input_tokens":3,"output_tokens":0,"cost_usd":0.25,"steps":0,"unpriced_calls":0,"estimated":false},"priority":0,"fork_seq":0,"queue":"","fair_key":"","concurrency_key":""}`
 	got, err := Marshal(run)
 	if err != nil {
 		t.Fatal(err)
