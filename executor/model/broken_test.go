@@ -81,10 +81,10 @@ func TestAnswersThatBreakOffArePaid(t *testing.T) {
 	}{{0, 1, 1, false}, {2, 3, 3, false}, {4, 4, 4, true}} {
 		synctest.Test(t, func(t *testing.T) {
 			s := &breaking{service: service{f: echo}, broken: c.broken}
-			r, cfg := routed(t, nil, "m")
+			_, cfg := routed(t, nil, "m")
 			purse := &till{}
 			cfg.Purse, cfg.Open = purse, func(Endpoint) (Provider, error) { return s, nil }
-			r = NewRouter(*cfg)
+			r := NewRouter(*cfg)
 			b := &book{}
 			a, err := r.Ask(t.Context(), b.attempt(), ask("hello"))
 			if (err != nil) != c.fails {
