@@ -117,7 +117,11 @@ func TestDecisionsByKind(t *testing.T) {
 			if got := f.decided[0]; got.Decision+"|"+got.Value+"|"+got.Comment != c.want {
 				t.Errorf("sent %v, want %s", got, c.want)
 			}
-			if got := textOf(byID(t, doc, "approval-"+a.Id)); !strings.Contains(got, "Decided") || !strings.Contains(got, "local") {
+			word := "Decided"
+			if c.name == "reject" {
+				word = "Rejected"
+			}
+			if got := textOf(byID(t, doc, "approval-"+a.Id)); !strings.HasPrefix(got, word) || !strings.Contains(got, "local") {
 				t.Errorf("afterwards it says %q", got)
 			}
 		})
